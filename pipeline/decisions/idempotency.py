@@ -1,0 +1,195 @@
+"""The claim protocol: what an entry means, and what its finder does.
+
+An entry is absent, or in one of six states that follow from its fields and the time. Every rule
+of the protocol is a row of `CLAIM`; stores only carry out what it says, by a write that is
+conditional on the entry still being what was read. A refused write never means "go".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, auto
+
+from msgspec import Struct
+
+IN_PROGRESS = "INPROGRESS"
+COMPLETED = "COMPLETED"
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One idempotency entry. The first five fields are those of Powertools' table."""
+
+    id: str
+    status: str  #: INPROGRESS or COMPLETED; any other value makes Powertools fail
+    expiration: int  #: epoch seconds; from the second after it, the entry counts for nothing
+    in_progress_expiration: int | None = None  #: epoch milliseconds: when the claim lapses
+    data: str | None = None
+    owner: str | None = None  #: the run that holds, or last held, the claim; None: not ours
+    attempts: int = 0  #: runs that count, the current one included
+    outputs: str | None = None  #: outputs of a finished run that some sinks still lack
+
+    def is_owned_by(self, owner: str) -> bool:
+        """True while `owner` holds the claim."""
+        return self.status == IN_PROGRESS and self.owner == owner
+
+
+class State(Enum):
+    """What an entry means to somebody who wants its key."""
+
+    ABSENT = auto()
+    EXPIRED = auto()  #: past its expiration: it counts for nothing
+    COMPLETED = auto()
+    HELD = auto()  #: a live run holds the claim
+    RELEASED = auto()  #: the last run gave the claim back
+    LAPSED = auto()  #: the last run died holding the claim
+    MINE = auto()  #: the asker's own claim: the answer to its write was lost
+
+
+class Step(Enum):
+    """What somebody who wants the key does next."""
+
+    CREATE = auto()  #: write a new entry in its place
+    TAKE_OVER = auto()  #: take the claim, keeping attempts and kept outputs
+    SKIP = auto()  #: a duplicate
+    WAIT = auto()  #: come back when the claim lapses
+    RUN = auto()  #: the claim is held
+
+
+CLAIM: Mapping[State, Step] = {
+    State.ABSENT: Step.CREATE,
+    State.EXPIRED: Step.CREATE,
+    State.COMPLETED: Step.SKIP,
+    State.HELD: Step.WAIT,
+    State.RELEASED: Step.TAKE_OVER,
+    State.LAPSED: Step.TAKE_OVER,
+    State.MINE: Step.RUN,
+}
+
+
+class ClaimRequest(Struct, frozen=True, kw_only=True):
+    """One run asks for one key."""
+
+    id: str
+    owner: str
+    lease_until: float  #: epoch seconds
+    ttl: int  #: seconds that the entry lives
+
+
+class Claimed(Struct, frozen=True):
+    """The claim is held; run."""
+
+    attempt: int  #: the number of this run, from 1
+    outputs: str | None = None  #: kept outputs: do not run, only deliver these
+    has_lapsed: bool = False  #: the run before died: run it alone
+
+
+class AlreadyDone(Struct, frozen=True):
+    """An earlier run is complete."""
+
+
+class Busy(Struct, frozen=True):
+    """Another live run holds the claim."""
+
+    until: float  #: epoch seconds
+
+
+ClaimReply = Claimed | AlreadyDone | Busy
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """How an owner ends its claim: completed, given back, or forgotten."""
+
+    id: str
+    owner: str
+    ttl: int
+
+
+class Complete(Settlement, frozen=True, kw_only=True):
+    """The work is done; every sink has accepted."""
+
+
+class Release(Settlement, frozen=True, kw_only=True):
+    """The run is over and the key is free; the next run goes on from here."""
+
+    attempts: int  #: runs that count so far
+    outputs: str | None = None  #: kept for the sinks that still lack them
+
+
+class Forget(Settlement, frozen=True, kw_only=True):
+    """The record is in the dead-letter queue: a redrive starts anew."""
+
+
+class Renewal(Struct, frozen=True, kw_only=True):
+    """A long run keeps its claim."""
+
+    id: str
+    owner: str
+    lease_until: float  #: epoch seconds
+
+
+#: Kept outputs larger than this are dropped, and the handler runs again: DynamoDB items hold 400 KB.
+MAX_KEPT = 300_000
+
+
+def state_of(entry: Entry | None, owner: str, now: float) -> State:
+    """What an entry means to `owner` at `now` (epoch seconds).
+
+    Comparisons are strict, as Powertools': in its last second an entry is still alive.
+    """
+    if entry is None:
+        return State.ABSENT
+    if entry.expiration < int(now):
+        return State.EXPIRED
+    if entry.status == COMPLETED:
+        return State.COMPLETED
+    if entry.owner == owner and not _is_released(entry):
+        return State.MINE
+    if _is_released(entry):
+        return State.RELEASED
+    # Powertools writes no in-progress expiration without a Lambda context: held until it expires.
+    if entry.in_progress_expiration is None or entry.in_progress_expiration >= int(now * 1000):
+        return State.HELD
+    return State.LAPSED
+
+
+def created(request: ClaimRequest, now: float) -> Entry:
+    """The entry of a first run."""
+    return Entry(
+        id=request.id,
+        status=IN_PROGRESS,
+        expiration=int(now) + request.ttl,
+        in_progress_expiration=int(request.lease_until * 1000),
+        owner=request.owner,
+        attempts=1,
+    )
+
+
+def held_until(entry: Entry) -> float:
+    """When a held claim lapses, epoch seconds."""
+    if entry.in_progress_expiration is None:
+        return float(entry.expiration + 1)
+    return entry.in_progress_expiration / 1000
+
+
+def claimed(entry: Entry, *, found: State) -> Claimed:
+    """The reply to an owner whose claim was written; `entry` is as it stands now."""
+    return Claimed(entry.attempts, entry.outputs, has_lapsed=found is State.LAPSED)
+
+
+def lease_until(now: float, lease: float, remaining: float | None) -> float:
+    """When a new or renewed claim lapses.
+
+    Never long after the invocation is killed, so that a record whose run died is not held back
+    for nothing; a second more than its time, so that a slow clock does not let two runs overlap.
+    """
+    return now + (lease if remaining is None else min(lease, max(remaining, 0.0) + 1.0))
+
+
+def kept(outputs: str) -> str | None:
+    """Outputs as they are kept in an entry; None when they are too large for it."""
+    return outputs if len(outputs.encode()) <= MAX_KEPT else None
+
+
+def _is_released(entry: Entry) -> bool:
+    # A claim that was given back has lapsed at the beginning of time: Powertools takes it over too.
+    return entry.in_progress_expiration == 0
