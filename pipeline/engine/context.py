@@ -1,0 +1,26 @@
+"""What a handler may know of where it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from logging import Logger
+from typing import Any
+
+from pipeline.decisions.deadline import Deadline
+from pipeline.ports import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Annotate a handler's parameter with `Context` to get it."""
+
+    pipeline: str  #: the pipeline's name
+    handler: str  #: the handler's name
+    logger: Logger  #: writes JSON lines; the current record's names are bound to each line
+    metrics: Any  #: a Powertools `Metrics`, flushed once after the batch
+    deadline: Deadline
+    clock: Clock
+
+    def remaining(self) -> float | None:
+        """Seconds until a running handler is cut off; None where nothing limits the time."""
+        return self.deadline.left(self.clock.monotonic())

@@ -1,0 +1,1 @@
+"""Telemetry: frozen facts from the engine, and the writers that turn them into output."""

@@ -1,0 +1,69 @@
+"""The facts that the engine emits. A log line, a metric and a span are functions of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from pipeline.batch import BatchResult
+from pipeline.outcome import Outcome
+from pipeline.record import RawRecord
+
+
+class BatchStarted(Struct, frozen=True, kw_only=True):
+    """A batch arrived."""
+
+    pipeline: str
+    handler: str
+    source: str
+    size: int
+    oldest: float | None  #: seconds since the oldest record was sent
+
+
+class RecordFinished(Struct, frozen=True, kw_only=True):
+    """A record has its outcome."""
+
+    pipeline: str
+    handler: str
+    record: RawRecord
+    key_hash: str | None  #: the idempotency entry's hash; None before the key was read
+    attempt: int  #: the number of the run, or of the next one when nothing was run
+    outcome: Outcome
+    seconds: float  #: from its start to its outcome
+
+
+class SinkWritten(Struct, frozen=True, kw_only=True):
+    """A call to a sink returned."""
+
+    pipeline: str
+    handler: str
+    sink: str
+    accepted: int
+    failed: int
+    seconds: float
+    error: BaseException | None  #: the first of the failures
+
+
+class CompletionLost(Struct, frozen=True, kw_only=True):
+    """The sinks accepted, but the idempotency entry could not be completed: a repeat may run again."""
+
+    pipeline: str
+    handler: str
+    record: RawRecord
+    error: BaseException | None  #: None: another run had taken the claim over
+
+
+class BatchFinished(Struct, frozen=True, kw_only=True):
+    """A batch has its result."""
+
+    pipeline: str
+    handler: str
+    source: str
+    result: BatchResult
+    oldest: float | None  #: seconds since the oldest record was sent, when the batch started
+    seconds: float
+
+
+Fact = BatchStarted | RecordFinished | SinkWritten | CompletionLost | BatchFinished
+Observer = Callable[[Fact], None]
