@@ -113,6 +113,12 @@ class Release(Settlement, frozen=True, kw_only=True):
 
     attempts: int  #: runs that count so far
     outputs: str | None = None  #: kept for the sinks that still lack them
+    has_lapsed: bool = False  #: the run before died, and none has ended since: stay known as lapsed
+
+    @property
+    def in_progress_expiration(self) -> int:
+        """What the released entry's `in_progress_expiration` becomes, epoch milliseconds."""
+        return 1 if self.has_lapsed else 0
 
 
 class Forget(Settlement, frozen=True, kw_only=True):

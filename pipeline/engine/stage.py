@@ -6,11 +6,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from pipeline.decisions.codec import Parse
 from pipeline.decisions.keys import ReadKey
 from pipeline.decisions.retry import Backoff
 from pipeline.deployment import Function
+from pipeline.engine.calling import Signature
 from pipeline.engine.context import Context
+from pipeline.errors import ConfigurationError
 from pipeline.ports import DeadLetters, IdempotencyStore, Sink, Source
 from pipeline.record import RawRecord, Record
 
@@ -21,14 +25,29 @@ Middleware = Callable[[Call], Call]
 SourceLane = Callable[[RawRecord], str | None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """The idempotency mode `Claim` as a stage uses it."""
+class Claim(Struct, frozen=True, kw_only=True):
+    """The idempotency mode `Claim`: an owned lease before the run, a completion after the sinks.
 
-    store: IdempotencyStore
-    prefix: str  #: entries are `prefix#hash`
-    ttl: int  #: seconds that an entry lives
-    lease: float  #: seconds that a claim holds unless it is renewed
+    Guarantee: runs of one key never overlap and never follow a completion. A run that crashed is
+    repeated, so the handler's own side effects are at least once; after a sink failure the outputs
+    kept in the entry (to 300 KB) go only to the sinks that still lack them, without running again.
+    Price: two writes a record.
+
+    `store`: default a DynamoDB table `<pipeline>-idempotency`. `prefix`: of the entries' ids,
+    default `pipeline.handler`. `ttl`: seconds that an entry lives, default 14 days. `lease`:
+    seconds that a claim holds when its run dies, default 60; long runs renew it.
+    """
+
+    store: IdempotencyStore | None = None
+    prefix: str | None = None
+    ttl: int = 1_209_600
+    lease: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.ttl < 1:
+            raise ConfigurationError(f"Claim(ttl={self.ttl}): give a number of seconds, at least 1")
+        if self.lease < 1:
+            raise ConfigurationError(f"Claim(lease={self.lease}): give a number of seconds, at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +60,7 @@ class Stage:
     sinks: tuple[Sink, ...] = ()
     dead_letters: DeadLetters
     function: Callable[..., Any]
-    signature: Any  #: an `engine.calling.Signature`: how the function is called
+    signature: Signature  #: how the function is called
     parse: Parse
     key: ReadKey | None = None
     lane: ReadKey | SourceLane | None = None
@@ -54,6 +73,13 @@ class Stage:
     max_hops: int = 16
     log_level: str = "INFO"
     deploy: Function = field(default_factory=Function)
+
+    store: IdempotencyStore | None = None  #: of `claim`, bound to this pipeline
+
+    @property
+    def prefix(self) -> str:
+        """What the stage's idempotency entries begin with."""
+        return (self.claim.prefix if self.claim else None) or self.full_name
 
     @property
     def full_name(self) -> str:

@@ -1,0 +1,156 @@
+"""Calling the user's function: with what it asks for, on the loop or in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from pipeline.batch import Batch, Failure
+from pipeline.engine.context import Context
+from pipeline.engine.threads import Threads
+from pipeline.errors import PipelineError
+from pipeline.ports import Environment
+from pipeline.record import Record
+
+
+class Kind(Enum):
+    """What kind of function a handler is."""
+
+    ASYNC = auto()
+    SYNC = auto()
+    ASYNC_GENERATOR = auto()
+    GENERATOR = auto()
+
+    @property
+    def in_thread(self) -> bool:
+        """True when it would block the loop, and runs in a thread."""
+        return self in (Kind.SYNC, Kind.GENERATOR)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """Which parameter gets what. Each name is None when the function does not ask for it."""
+
+    kind: Kind
+    payload: str | None = None
+    record: str | None = None
+    context: str | None = None
+    batch: str | None = None
+    resources: Mapping[str, Callable[[], AsyncIterator[Any]]]  #: parameter -> the resource's generator
+
+    def arguments(self, record: Record[Any] | None, context: Context, resources: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments of one call."""
+        arguments = dict(resources)
+        if record is not None:
+            if self.payload is not None:
+                arguments[self.payload] = record.payload
+            if self.record is not None:
+                arguments[self.record] = record
+        if self.context is not None:
+            arguments[self.context] = context
+        return arguments
+
+
+class Calling:
+    """Calls one function. Resources are made at the first call, once in an environment."""
+
+    def __init__(self, function: Callable[..., Any], signature: Signature, environment: Environment, threads: Threads) -> None:
+        self._function = function
+        self._signature = signature
+        self._environment = environment
+        self._threads = threads
+
+    async def one(self, record: Record[Any], context: Context) -> Any:
+        """Call it for one record: what it returns, or an iterator of what it yields."""
+        signature = self._signature
+        if signature.resources or signature.record or signature.context:
+            resources = await self._resources()
+            arguments = signature.arguments(record, context, resources)
+        else:
+            arguments = {signature.payload: record.payload} if signature.payload else {}
+        return await self._call(arguments)
+
+    async def many(self, records: Sequence[Record[Any]], context: Context) -> Sequence[Any]:
+        """Call a batch handler: one result for each position; raises what the whole call raises."""
+        arguments = self._signature.arguments(None, context, await self._resources())
+        assert self._signature.batch is not None
+        arguments[self._signature.batch] = Batch(records)
+        results = await self._call(arguments)
+        if not isinstance(results, (list, tuple)) or len(results) != len(records):
+            given = f"{len(results)} results" if isinstance(results, (list, tuple)) else type(results).__name__
+            raise PipelineError(
+                f"a batch handler returns a list with one result for each position; "
+                f"for {len(records)} records it returned {given}"
+            )
+        return results
+
+    async def _call(self, arguments: dict[str, Any]) -> Any:
+        kind = self._signature.kind
+        if kind is Kind.ASYNC:
+            return await self._function(**arguments)
+        if kind is Kind.SYNC:
+            return await self._threads.run(lambda: self._function(**arguments))
+        if kind is Kind.ASYNC_GENERATOR:
+            return self._function(**arguments)
+        return _pull(self._function(**arguments), self._threads)
+
+    async def _resources(self) -> dict[str, Any]:
+        return {
+            name: await self._environment.once(("resource", make), _as_context(make))
+            for name, make in self._signature.resources.items()
+        }
+
+
+def failure_of(result: Any) -> BaseException | None:
+    """The error of a batch handler's `Failure`, or None for any other result."""
+    return result.error if isinstance(result, Failure) else None
+
+
+_PULLED = 100
+_END = object()
+
+
+async def _pull(generator: Iterator[Any], threads: Threads) -> AsyncIterator[Any]:
+    """A plain generator's values, drawn in a thread, some at a time."""
+
+    def draw() -> list[Any]:
+        drawn: list[Any] = []
+        for value in generator:
+            drawn.append(value)
+            if len(drawn) == _PULLED:
+                return drawn
+        drawn.append(_END)
+        return drawn
+
+    while True:
+        for value in await threads.run(draw):
+            if value is _END:
+                return
+            yield value
+
+
+def _as_context(make: Callable[[], AsyncIterator[Any]]) -> Callable[[], Any]:
+    """A resource's generator as a context manager, whatever protocol its author typed."""
+
+    @asynccontextmanager
+    async def resource() -> AsyncIterator[Any]:
+        generator: Any = make()
+        async with aclosing(generator):
+            try:
+                value = await anext(generator)
+            except StopAsyncIteration:
+                raise PipelineError(f"the resource {getattr(make, '__name__', make)} yielded nothing") from None
+            yield value
+            # Closing in order: what stands after the `yield` runs now.
+            try:
+                await anext(generator)
+            except StopAsyncIteration:
+                return
+            raise PipelineError(f"the resource {getattr(make, '__name__', make)} yielded twice; it must yield once")
+
+    return resource
+
+

@@ -1,0 +1,130 @@
+"""Shared calls: requests of records that run side by side travel together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+#: How long a request waits for company while other records are still busy, in seconds.
+LINGER = 0.01
+
+
+class Activity:
+    """Counts the workers that may still ask for something.
+
+    When the last one waits for an answer, nobody can join a shared call any more, and all that is
+    gathered goes out at once. So records that keep pace pay no delay for sharing.
+    """
+
+    def __init__(self) -> None:
+        self._busy = 0
+        self._gathering: list[Coalescer[Any, Any]] = []
+
+    def join(self, workers: int = 1) -> None:
+        """Workers have begun, or have their answers."""
+        self._busy += workers
+
+    def leave(self) -> None:
+        """A worker has ended, or waits for an answer."""
+        self._busy -= 1
+        if self._busy <= 0:
+            gathering, self._gathering = self._gathering, []
+            for coalescer in gathering:
+                coalescer.flush()
+
+    def gathers(self, coalescer: Coalescer[Any, Any]) -> None:
+        """Remember to flush it when nobody is busy."""
+        self._gathering.append(coalescer)
+
+    async def wait(self, answers: Sequence[asyncio.Future[Any]]) -> None:
+        """Wait, as one worker, for answers that were asked for."""
+        self.leave()
+        try:
+            await asyncio.wait(answers)
+        finally:
+            self.join()
+
+
+class Coalescer(Generic[A, R]):
+    """Joins requests into one call of `send`, which answers for each position.
+
+    A call goes out when `limit` requests are gathered, when nobody is busy any more, or after
+    `LINGER`. An exception out of `send` is raised to everybody whose request it carried.
+    """
+
+    def __init__(self, send: Callable[[list[A]], Awaitable[Sequence[R]]], activity: Activity, *, limit: int) -> None:
+        self._send = send
+        self._activity = activity
+        self._limit = limit
+        self._waiting: list[tuple[Sequence[A], asyncio.Future[Sequence[R]]]] = []
+        self._gathered = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def submit(self, items: Sequence[A]) -> Sequence[R]:
+        """Ask for some items and wait for their answers, in order."""
+        answer = self.ask(items)
+        await self._activity.wait([answer])
+        return answer.result()
+
+    def ask(self, items: Sequence[A]) -> asyncio.Future[Sequence[R]]:
+        """Ask for some items; await the answer through `Activity.wait`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Sequence[R]] = loop.create_future()
+        if not self._waiting:
+            self._activity.gathers(self)
+            self._timer = loop.call_later(LINGER, self.flush)
+        self._waiting.append((items, future))
+        self._gathered += len(items)
+        if self._gathered >= self._limit:
+            self.flush()
+        return future
+
+    def flush(self) -> None:
+        """Send what is gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._waiting:
+            return
+        waiting, self._waiting, self._gathered = self._waiting, [], 0
+        call = asyncio.get_running_loop().create_task(self._call(waiting))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def _call(self, waiting: list[tuple[Sequence[A], asyncio.Future[Sequence[R]]]]) -> None:
+        items = [item for some, _ in waiting for item in some]
+        try:
+            answers = await self._send(items)
+            if len(answers) != len(items):
+                raise RuntimeError(f"{len(items)} requests were answered with {len(answers)} results")
+        except BaseException as error:  # whatever it is, nobody may be left waiting
+            for _, future in waiting:
+                if not future.done():
+                    future.set_exception(_raisable(error))
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        start = 0
+        for some, future in waiting:
+            if not future.done():
+                future.set_result(answers[start : start + len(some)])
+            start += len(some)
+
+    async def aclose(self) -> None:
+        """Cancel the calls that are still running."""
+        calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
+def _raisable(error: BaseException) -> BaseException:
+    """A future cannot carry StopIteration, and a cancelled call is not the waiter's own cancellation."""
+    if isinstance(error, (StopIteration, asyncio.CancelledError)):
+        return RuntimeError(f"a shared call ended with {type(error).__name__}")
+    return error

@@ -1,0 +1,233 @@
+"""Fan-out: from what a handler returned to outputs that every sink has accepted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+from pipeline.decisions import wire
+from pipeline.decisions.codec import encode
+from pipeline.decisions.deadline import Deadline
+from pipeline.engine.coalesce import Activity, Coalescer
+from pipeline.engine.stage import Stage
+from pipeline.errors import ConfigurationError, SinkError
+from pipeline.output import Emit, Output
+from pipeline.ports import Environment, Sink
+from pipeline.record import Carried
+from pipeline.telemetry.events import Observer, SinkWritten
+
+#: Outputs are held until the function ends, up to this many and this many bytes; beyond, they stream.
+MAX_HELD = 1_000
+MAX_HELD_BYTES = 1_048_576
+
+#: Outputs that one shared call to a sink gathers at most.
+_SHARED = 1_000
+
+Failures = list[tuple[Output, BaseException]]
+
+
+class Origin:
+    """What the outputs of one record have in common; it numbers them."""
+
+    __slots__ = ("_next", "default_key", "hops", "identity", "traceparent")
+
+    def __init__(self, identity: str, default_key: str, carried: Carried | None) -> None:
+        self.identity = identity
+        self.default_key = default_key
+        self.hops = (carried.hops if carried else 0) + 1
+        self.traceparent = carried.traceparent if carried else None
+        self._next = 0
+
+    def index(self) -> int:
+        """The next output's place in the function's results."""
+        self._next += 1
+        return self._next - 1
+
+
+class Held:
+    """Outputs that wait for the function to end."""
+
+    __slots__ = ("bytes", "outputs", "streamed")
+
+    def __init__(self) -> None:
+        self.outputs: list[Output] = []
+        self.bytes = 0
+        self.streamed = 0  #: how many went out before the end
+
+    def add(self, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            self.outputs.append(output)
+            self.bytes += len(output.body)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.outputs) >= MAX_HELD or self.bytes >= MAX_HELD_BYTES
+
+    def take(self) -> list[Output]:
+        taken, self.outputs, self.bytes = self.outputs, [], 0
+        return taken
+
+
+class FanOut:
+    """Addresses outputs to the sinks of one stage, and writes them in shared calls."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        environment: Environment,
+        activity: Activity,
+        deadline: Deadline,
+        observers: Sequence[Observer],
+    ) -> None:
+        self._stage = stage
+        self._environment = environment
+        self._activity = activity
+        self._deadline = deadline
+        self._observers = observers
+        self._sinks = {sink.name: sink for sink in stage.sinks}
+        self._calls: dict[str, Coalescer[Output, BaseException | None]] = {
+            sink.name: Coalescer(self._sender(sink), activity, limit=_SHARED) for sink in stage.sinks
+        }
+
+    def address(self, value: Any, origin: Origin) -> list[Output]:
+        """One result as outputs, one for each sink that takes it.
+
+        Raises `EncodeError` for what JSON cannot hold, `ConfigurationError` for an unknown sink.
+        """
+        index = origin.index()
+        emit: Emit[Any] = value if isinstance(value, Emit) else Emit(value)
+        sinks = self._sinks_of(emit)
+        if not sinks:
+            return []
+        is_text = isinstance(emit.value, str)
+        body = _checked_text(emit.value) if is_text else encode(emit.value)
+        return [
+            Output(
+                id=emit.id or wire.output_id(self._stage.pipeline, self._stage.name, sink.name, origin.identity, index),
+                sink=sink.name,
+                body=body,
+                is_text=is_text,
+                key=emit.key,
+                default_key=origin.default_key,
+                attributes=emit.attributes,
+                delay=emit.delay,
+                hops=origin.hops,
+                traceparent=origin.traceparent,
+                value=emit.value,
+            )
+            for sink in sinks
+        ]
+
+    async def collect(self, result: Any, origin: Origin) -> tuple[Held, Failures]:
+        """A handler's result as held outputs; beyond the limits they are written meanwhile.
+
+        Stops at the first failed write: what was streamed before it stays written.
+        """
+        held = Held()
+        if result is None:
+            return held, []
+        if isinstance(result, (list, tuple)):
+            for value in result:
+                held.add(self.address(value, origin))
+            return held, []
+        if not hasattr(result, "__aiter__"):
+            held.add(self.address(result, origin))
+            return held, []
+        return await self._drain(result, held, origin)
+
+    async def write(self, outputs: Sequence[Output]) -> Failures:
+        """Write outputs to their sinks, side by side; returns those that were not accepted."""
+        by_sink: dict[str, list[Output]] = {}
+        for output in outputs:
+            by_sink.setdefault(output.sink, []).append(output)
+        asked: list[tuple[list[Output], asyncio.Future[Sequence[BaseException | None]]]] = []
+        failures: Failures = []
+        for name, some in by_sink.items():
+            call = self._calls.get(name)
+            if call is None:  # kept outputs of an earlier deployment
+                failures += [(output, self._gone(name)) for output in some]
+            else:
+                asked.append((some, call.ask(some)))
+        if asked:
+            await self._activity.wait([answer for _, answer in asked])
+        for some, answer in asked:
+            failures += [(output, error) for output, error in zip(some, answer.result(), strict=True) if error]
+        return failures
+
+    async def aclose(self) -> None:
+        for call in self._calls.values():
+            await call.aclose()
+
+    async def _drain(self, values: AsyncIterator[Any], held: Held, origin: Origin) -> tuple[Held, Failures]:
+        try:
+            async for value in values:
+                held.add(self.address(value, origin))
+                if held.is_full:
+                    outputs = held.take()
+                    if failures := await self.write(outputs):
+                        return held, failures
+                    held.streamed += len(outputs)
+        finally:
+            if hasattr(values, "aclose"):
+                await values.aclose()
+        return held, []
+
+    def _gone(self, name: str) -> ConfigurationError:
+        return ConfigurationError(f"outputs are owed to the sink '{name}', which {self._stage.full_name} no longer has")
+
+    def _sinks_of(self, emit: Emit[Any]) -> list[Sink]:
+        if emit.to is None:
+            chosen = list(self._stage.sinks)
+        else:
+            unknown = [name for name in emit.to if name not in self._sinks]
+            if unknown:
+                raise ConfigurationError(unknown_sink(unknown[0], self._sinks))
+            chosen = [self._sinks[name] for name in emit.to]
+        return [sink for sink in chosen if _takes(sink, emit.value)]
+
+    def _sender(self, sink: Sink) -> Any:
+        async def send(outputs: list[Output]) -> Sequence[BaseException | None]:
+            clock = self._environment.clock
+            started = clock.monotonic()
+            errors: Sequence[BaseException | None]
+            try:
+                errors = await sink.write(outputs, self._environment, self._deadline)
+                if len(errors) != len(outputs):
+                    raise SinkError(f"the sink '{sink.name}' answered {len(errors)} of {len(outputs)} outputs")
+            except Exception as error:
+                errors = [error] * len(outputs)
+            self._observe(sink, errors, clock.monotonic() - started)
+            return errors
+
+        return send
+
+    def _observe(self, sink: Sink, errors: Sequence[BaseException | None], seconds: float) -> None:
+        failed = [error for error in errors if error is not None]
+        fact = SinkWritten(
+            pipeline=self._stage.pipeline,
+            handler=self._stage.name,
+            sink=sink.name,
+            accepted=len(errors) - len(failed),
+            failed=len(failed),
+            seconds=seconds,
+            error=failed[0] if failed else None,
+        )
+        for observer in self._observers:
+            observer(fact)
+
+
+def unknown_sink(name: str, known: Iterable[str]) -> str:
+    """The message for `Emit(to=)` a sink that the handler does not have."""
+    names = ", ".join(f"'{sink}'" for sink in known) or "none"
+    return f"Emit(to='{name}'): the handler has no such sink; its sinks are {names}"
+
+
+def _takes(sink: Sink, value: Any) -> bool:
+    when = getattr(sink, "when", None)
+    return when is None or bool(when(value))
+
+
+def _checked_text(value: str) -> str:
+    encode(value)  # raises for lone surrogates, which no service takes
+    return value
