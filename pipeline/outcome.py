@@ -45,6 +45,7 @@ class Unprocessed(Struct, frozen=True):
 
     reason: HandBack
     delay: float | None = None  #: seconds until it should come back; None: the source's own time
+    error: BaseException | None = None  #: what the store said, for `HandBack.STORE`
 
 
 Outcome = Succeeded | Duplicate | Rejected | Failed | Unprocessed

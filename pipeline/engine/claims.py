@@ -30,13 +30,14 @@ _RENEW_AFTER = 1 / 3
 class Held:
     """One claim that this batch holds."""
 
-    __slots__ = ("attempt", "has_lapsed", "id", "is_lost", "lease_until", "owner")
+    __slots__ = ("attempt", "has_lapsed", "id", "is_lost", "lease_until", "outputs", "owner")
 
     def __init__(self, id: str, owner: str, until: float) -> None:  # noqa: A002 - the entry's id
         self.id = id
         self.owner = owner
         self.lease_until = until
         self.attempt = 1
+        self.outputs: str | None = None  #: kept outputs: deliver these, do not run
         self.has_lapsed = False  #: the run before died holding it
         self.is_lost = False  #: another owner took it over
 

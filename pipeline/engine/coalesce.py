@@ -45,6 +45,10 @@ class Activity:
         self.leave()
         try:
             await asyncio.wait(answers)
+        except asyncio.CancelledError:
+            for answer in answers:
+                answer.cancel()
+            raise
         finally:
             self.join()
 
@@ -95,6 +99,13 @@ class Coalescer(Generic[A, R]):
         call = asyncio.get_running_loop().create_task(self._call(waiting))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
+
+        def given_up(_: object) -> None:
+            if all(future.cancelled() for _, future in waiting):
+                call.cancel()  # nobody waits for it any more
+
+        for _, future in waiting:
+            future.add_done_callback(given_up)
 
     async def _call(self, waiting: list[tuple[Sequence[A], asyncio.Future[Sequence[R]]]]) -> None:
         items = [item for some, _ in waiting for item in some]

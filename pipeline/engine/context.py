@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from logging import Logger
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline.decisions.deadline import Deadline
 from pipeline.ports import Clock
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools import Logger
+    from aws_lambda_powertools.metrics import EphemeralMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +20,7 @@ class Context:
     pipeline: str  #: the pipeline's name
     handler: str  #: the handler's name
     logger: Logger  #: writes JSON lines; the current record's names are bound to each line
-    metrics: Any  #: a Powertools `Metrics`, flushed once after the batch
+    metrics: EphemeralMetrics  #: Powertools', flushed once after the batch
     deadline: Deadline
     clock: Clock
 

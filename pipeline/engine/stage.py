@@ -63,7 +63,8 @@ class Stage:
     signature: Signature  #: how the function is called
     parse: Parse
     key: ReadKey | None = None
-    lane: ReadKey | SourceLane | None = None
+    lane: ReadKey | None = None
+    source_lane: SourceLane | None = None  #: replaces `lane` by one of the source's own orders
     concurrency: int = 100
     retry: Backoff | None = field(default_factory=Backoff)
     reject_on: tuple[type[BaseException], ...] = ()

@@ -1,0 +1,183 @@
+"""One record, in a straight line: guard( claim( middleware( handler ) -> sinks ) ) -> one outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from pipeline.decisions import wire
+from pipeline.decisions.deadline import expect
+from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed
+from pipeline.engine.claims import Claims, Held
+from pipeline.engine.context import Context
+from pipeline.engine.endings import Endings, is_cancelled, uncancel
+from pipeline.engine.fanout import Failures, FanOut, Origin
+from pipeline.engine.fanout import Held as HeldOutputs
+from pipeline.engine.run import Phase, Run
+from pipeline.engine.stage import Call, Stage
+from pipeline.errors import Crashed, PipelineError, RecordTimeout, StoreUnavailable
+from pipeline.outcome import Duplicate, Failed, HandBack, Outcome, Succeeded
+from pipeline.output import Output
+from pipeline.ports import Environment
+from pipeline.telemetry.current import CURRENT
+from pipeline.telemetry.events import CompletionLost, Observer
+
+
+class Pace:
+    """How long a record of this handler is expected to take; it lives from batch to batch."""
+
+    def __init__(self) -> None:
+        self.expected = 0.0
+
+    def took(self, seconds: float) -> None:
+        self.expected = expect(self.expected, seconds)
+
+
+class Attempt:
+    """Carries the records of one batch through the trunk, each by itself."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        environment: Environment,
+        *,
+        call: Call,
+        context: Context,
+        claims: Claims | None,
+        fanout: FanOut,
+        endings: Endings,
+        pace: Pace,
+        observers: Sequence[Observer],
+    ) -> None:
+        self._stage = stage
+        self._clock = environment.clock
+        self._call = call
+        self._context = context
+        self._claims = claims
+        self._fanout = fanout
+        self._endings = endings
+        self._pace = pace
+        self._observers = observers
+
+    async def __call__(self, run: Run) -> Outcome | None:
+        """The guard: whatever happens to this record, it happens to no other.
+
+        None: its last run died; call again when no other record is running.
+        """
+        run.task = asyncio.current_task()
+        CURRENT.set(run)
+        try:
+            if run.error is not None:
+                return await self._endings.failed(run, run.error)
+            if self._claims is None:
+                return await self._handle(run)
+            return await self._claim_and_go(self._claims, run)
+        except asyncio.CancelledError:
+            if not run.is_cut:
+                raise
+            uncancel()
+            return self._endings.unfinished(run)
+        except Exception as error:  # a fault of ours or of an integration: the record comes back
+            return run.decided or Failed(error, 0.0 if self._stage.retry else None)
+
+    async def _claim_and_go(self, claims: Claims, run: Run) -> Outcome | None:
+        if run.held is None:
+            refusal = await self._claim(claims, run)
+            if refusal is not None:
+                return refusal
+        held = run.held
+        assert held is not None
+        if held.has_lapsed and not run.is_alone:
+            run.phase = Phase.WAITING
+            return None
+        retry = self._stage.retry
+        if retry is not None and run.attempt > retry.attempts:
+            error = Crashed(f"{run.attempt - 1} runs of this record ended without a result")
+            return await self._endings.rejected(run, error, is_exhausted=True)
+        if held.outputs is not None:
+            return await self._deliver(run, wire.unpack(held.outputs))
+        return await self._handle(run)
+
+    async def _claim(self, claims: Claims, run: Run) -> Outcome | None:
+        """Take the claim; an outcome when it is not to be had."""
+        run.phase = Phase.CLAIMING
+        held = claims.request(f"{self._stage.prefix}#{run.key_hash}")
+        reply = await claims.take(held)
+        if isinstance(reply, Claimed):
+            self._hold(claims, run, held, reply)
+            return None
+        if isinstance(reply, AlreadyDone):
+            return Duplicate()
+        if isinstance(reply, Busy):
+            return self._endings.claimed_elsewhere(reply.until)
+        return self._endings.handed_back(run, HandBack.STORE, reply)
+
+    def _hold(self, claims: Claims, run: Run, held: Held, reply: Claimed) -> None:
+        held.attempt = run.attempt = reply.attempt
+        held.outputs = reply.outputs
+        held.has_lapsed = reply.has_lapsed
+        run.held = held
+        claims.keep(held)
+
+    async def _handle(self, run: Run) -> Outcome:
+        """Run the handler, then hand its outputs to the sinks."""
+        run.phase = Phase.HANDLING
+        seconds = self._stage.record_timeout
+        limit: asyncio.Timeout | None = None
+        begun = self._clock.monotonic()
+        try:
+            if seconds is None:
+                outputs, failures = await self._run_handler(run)
+            else:
+                async with asyncio.timeout(seconds) as limit:
+                    outputs, failures = await self._run_handler(run)
+        except GeneratorExit:
+            raise
+        except BaseException as raised:
+            has_timed_out = limit is not None and limit.expired()
+            return await self._endings.failed(run, self._handler_error(run, raised, has_timed_out))
+        self._pace.took(self._clock.monotonic() - begun)
+        if failures:
+            return await self._endings.unwritten(run, failures, is_repeatable=False)
+        return await self._deliver(run, outputs.outputs, streamed=outputs.streamed)
+
+    async def _run_handler(self, run: Run) -> tuple[HeldOutputs, Failures]:
+        record = run.record(self._stage)
+        result = await self._call(record, self._context)
+        return await self._fanout.collect(result, Origin(run.identity, run.order_key, run.raw.carried))
+
+    def _handler_error(self, run: Run, error: BaseException, has_timed_out: bool) -> BaseException:
+        """What the handler's end means: its own error, or that it was cut off."""
+        is_cut = isinstance(error, asyncio.CancelledError) and is_cancelled()
+        if is_cut and not run.is_cut:
+            raise error  # the whole batch is being cancelled
+        if not is_cut and not has_timed_out:
+            if isinstance(error, asyncio.CancelledError):
+                return PipelineError("the handler raised CancelledError")
+            return error
+        run.is_running_on = self._stage.signature.kind.in_thread
+        if is_cut:
+            uncancel()
+            return RecordTimeout("the handler did not finish before the invocation's time was up")
+        return RecordTimeout(f"the handler did not finish within record_timeout={self._stage.record_timeout} seconds")
+
+    async def _deliver(self, run: Run, outputs: list[Output], *, streamed: int = 0) -> Outcome:
+        """Hand outputs to the sinks; only when all are accepted is the record done."""
+        if run.held is not None and run.held.is_lost:  # a refused renewal never means "go"
+            return self._endings.handed_back(run, HandBack.CLAIMED)
+        if outputs:
+            run.phase = Phase.WRITING
+            if failures := await self._fanout.write(outputs):
+                return await self._endings.unwritten(run, failures, is_repeatable=streamed == 0)
+        outcome = run.decided = Succeeded(len(outputs) + streamed)
+        run.phase = Phase.ENDING
+        if self._claims is not None and run.held is not None:
+            done = await self._claims.complete(run.held)
+            if done is not True:
+                self._completion_lost(run, done or None)
+        return outcome
+
+    def _completion_lost(self, run: Run, error: StoreUnavailable | None) -> None:
+        fact = CompletionLost(pipeline=self._stage.pipeline, handler=self._stage.name, record=run.raw, error=error)
+        for observer in self._observers:
+            observer(fact)

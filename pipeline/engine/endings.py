@@ -1,0 +1,173 @@
+"""Endings: what a record comes to when it does not simply succeed, and the telling of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from pipeline.decisions import wire
+from pipeline.decisions.deadline import Deadline
+from pipeline.decisions.idempotency import kept
+from pipeline.decisions.retry import HAND_BACK
+from pipeline.engine.claims import Claims
+from pipeline.engine.coalesce import Activity, Coalescer
+from pipeline.engine.fanout import Failures
+from pipeline.engine.run import Phase, Run
+from pipeline.engine.stage import Stage
+from pipeline.errors import RecordTimeout, Reject, Retry, SinkUnavailable
+from pipeline.outcome import Failed, HandBack, Outcome, Rejected, Unprocessed
+from pipeline.ports import DeadLetter, Environment
+
+#: Dead letters that one shared call gathers at most.
+_SHARED = 100
+
+
+class Endings:
+    """Decides, releases the claim, and writes the dead letter, for the records of one batch."""
+
+    def __init__(
+        self, stage: Stage, environment: Environment, claims: Claims | None, activity: Activity, deadline: Deadline
+    ) -> None:
+        self._stage = stage
+        self._environment = environment
+        self._claims = claims
+        self._deadline = deadline
+        self._letters: Coalescer[DeadLetter, BaseException | None] = Coalescer(
+            self._put_letters, activity, limit=_SHARED
+        )
+
+    async def failed(self, run: Run, error: BaseException) -> Outcome:
+        """A run that counts has failed: retry, or the dead-letter queue."""
+        stage = self._stage
+        if isinstance(error, Reject) or (stage.reject_on and isinstance(error, stage.reject_on)):
+            return await self.rejected(run, error, is_exhausted=False)
+        if run.is_running_on:
+            return Failed(error, self._delay(self._lease_left(run)))  # the claim lapses by itself
+        if stage.retry is not None and stage.retry.is_exhausted(run.attempt):
+            return await self.rejected(run, error, is_exhausted=True)
+        outcome = self._decide(run, Failed(error, self._retry_delay(run, error)))
+        await self.release(run, attempts=run.attempt)
+        return outcome
+
+    async def unwritten(self, run: Run, failures: Failures, *, is_repeatable: bool) -> Outcome:
+        """Some outputs were not accepted. They are kept, so that only they are tried again."""
+        errors = [error for _, error in failures]
+        is_outage = all(isinstance(error, SinkUnavailable) for error in errors)
+        error = next((error for error in errors if not isinstance(error, SinkUnavailable)), errors[0])
+        retry = self._stage.retry
+        if not is_outage and retry is not None and retry.is_exhausted(run.attempt):
+            return await self.rejected(run, error, is_exhausted=True)
+        delay = self._jitter(run) if is_outage else self._retry_delay(run, error)
+        outcome = self._decide(run, Failed(error, delay))
+        owed = kept(wire.pack([output for output, _ in failures])) if is_repeatable else None
+        await self.release(run, attempts=run.attempt - is_outage, outputs=owed)
+        return outcome
+
+    async def rejected(self, run: Run, error: BaseException, *, is_exhausted: bool) -> Outcome:
+        """Put the record into the dead-letter queue; only then is it settled."""
+        letter = DeadLetter(
+            record=run.raw,
+            handler=self._stage.full_name,
+            cause=cause_of(error),
+            attempts=run.attempt,
+            exhausted=is_exhausted,
+        )
+        run.phase = Phase.WRITING
+        problem = (await self._letters.submit([letter]))[0]
+        if problem is not None:
+            problem.__cause__ = error
+            failed = self._decide(run, Failed(problem, self._jitter(run)))
+            await self.release(run, attempts=max(run.attempt - 1, 0))
+            return failed
+        outcome = self._decide(run, Rejected(error, is_exhausted))
+        if self._claims is not None and run.held is not None:
+            await self._claims.forget(run.held)
+        return outcome
+
+    async def postponed(self, run: Run) -> Outcome:
+        """No time is left to run it alone. It costs no attempt, and stays known as lapsed."""
+        held = run.held
+        if held is not None:
+            await self.release(run, attempts=held.attempt - 1, outputs=held.outputs, has_lapsed=True)
+        return self.handed_back(run, HandBack.DEADLINE)
+
+    async def release(self, run: Run, *, attempts: int, outputs: str | None = None, has_lapsed: bool = False) -> None:
+        """Give the claim back, if there is one. What the store cannot be told lapses by itself."""
+        if self._claims is not None and run.held is not None:
+            held, run.held = run.held, None
+            await self._claims.release(held, attempts=attempts, outputs=outputs, has_lapsed=has_lapsed)
+
+    def handed_back(self, run: Run, reason: HandBack, error: BaseException | None = None) -> Unprocessed:
+        """Not run; it comes back after a short, jittered while."""
+        return Unprocessed(reason, self._jitter(run), error)
+
+    def claimed_elsewhere(self, until: float) -> Unprocessed:
+        """Another live run holds the key; it comes back when that lease ends."""
+        return Unprocessed(HandBack.CLAIMED, self._delay(max(until - self._environment.clock.now(), 0.0)))
+
+    def behind(self, run: Run, head: Run, outcome: Outcome) -> Unprocessed:
+        """Not run, because a record before it in its lane is not settled."""
+        if run.raw.lane is not None and run.raw.lane == head.raw.lane:
+            # The source itself keeps its own lane back behind the head: waiting longer gains nothing.
+            return Unprocessed(HandBack.BEHIND, self._delay(0.0))
+        wait = getattr(outcome, "delay", None) or 0.0
+        return Unprocessed(HandBack.BEHIND, self._delay(wait + (self._jitter(run) or 0.0)))
+
+    def unfinished(self, run: Run) -> Outcome:
+        """What a record comes to that the deadline found on its way."""
+        if run.decided is not None:
+            return run.decided
+        if run.phase in (Phase.WAITING, Phase.CLAIMING):
+            return self.handed_back(run, HandBack.DEADLINE)
+        error = RecordTimeout("the record did not finish before the invocation's time was up")
+        return Failed(error, self._delay(self._lease_left(run)))
+
+    async def aclose(self) -> None:
+        await self._letters.aclose()
+
+    async def _put_letters(self, letters: list[DeadLetter]) -> Sequence[BaseException | None]:
+        try:
+            return await self._stage.dead_letters.put(letters, self._environment, self._deadline)
+        except Exception as error:
+            return [error] * len(letters)
+
+    def _decide(self, run: Run, outcome: Outcome) -> Outcome:
+        """From here on only the telling is left: a deadline cannot change the outcome any more."""
+        run.decided = outcome
+        run.phase = Phase.ENDING
+        return outcome
+
+    def _retry_delay(self, run: Run, error: BaseException) -> float | None:
+        retry = self._stage.retry
+        if retry is None:
+            return None
+        if isinstance(error, Retry) and error.after is not None:
+            return error.after
+        return retry.delay(run.attempt, self._environment.chance())
+
+    def _jitter(self, run: Run) -> float | None:
+        return self._delay(HAND_BACK.delay(run.raw.receive_count, self._environment.chance()))
+
+    def _delay(self, seconds: float) -> float | None:
+        return None if self._stage.retry is None else seconds
+
+    def _lease_left(self, run: Run) -> float:
+        return max(run.held.lease_until - self._environment.clock.now(), 0.0) if run.held is not None else 0.0
+
+
+def cause_of(error: BaseException) -> str:
+    """An error as one line: its type and what it says."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def is_cancelled() -> bool:
+    """True when the running task was cancelled from outside, rather than by what it called."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def uncancel() -> None:
+    """Take a cancellation back: the task has something to tell yet."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

@@ -1,0 +1,158 @@
+"""The processor: one stage in one environment, batch after batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.batch import BatchResult
+from pipeline.decisions.deadline import Deadline
+from pipeline.engine.attempt import Pace
+from pipeline.engine.calling import Calling, failure_of
+from pipeline.engine.coalesce import Activity, Coalescer
+from pipeline.engine.context import Context
+from pipeline.engine.stage import Call, Stage
+from pipeline.engine.threads import Threads
+from pipeline.engine.work import Work
+from pipeline.ports import Environment
+from pipeline.record import RawRecord, Record
+from pipeline.telemetry.events import BatchFinished, BatchStarted, Fact, Observer
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools import Logger
+    from aws_lambda_powertools.metrics import EphemeralMetrics
+
+NO_DEADLINE = Deadline()
+
+
+class Processor:
+    """Processes the batches of one stage. It keeps nothing of a batch after its result."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        environment: Environment,
+        *,
+        logger: Logger,
+        metrics: EphemeralMetrics,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._stage = stage
+        self._logger = logger
+        self._metrics = metrics
+        self._environment = environment
+        self._observers = tuple(observers)
+        self._threads = Threads(stage.concurrency)
+        self._calling = Calling(stage.function, stage.signature, environment, self._threads)
+        self._pace = Pace()
+
+    def begin(self, records: Sequence[RawRecord], deadline: Deadline = NO_DEADLINE) -> Processing:
+        """Start on a batch; nothing runs before its `finish`."""
+        return Processing(self, records, deadline)
+
+    async def process(self, records: Sequence[RawRecord], deadline: Deadline = NO_DEADLINE) -> BatchResult:
+        """Bring every record of a batch to its outcome."""
+        processing = self.begin(records, deadline)
+        await processing.finish()
+        return processing.conclude()
+
+    def close(self) -> None:
+        """Let the threads go. The environment is closed by whoever made it."""
+        self._threads.close()
+
+    def _work(self, records: Sequence[RawRecord], deadline: Deadline) -> Work:
+        stage = self._stage
+        activity = Activity()
+        context = Context(
+            pipeline=stage.pipeline,
+            handler=stage.name,
+            logger=self._logger,
+            metrics=self._metrics,
+            deadline=deadline,
+            clock=self._environment.clock,
+        )
+        call: Call = self._calling.one if stage.signature.batch is None else self._batch_call(activity, context)
+        for middleware in reversed(stage.middleware):  # the first in the list is outermost
+            call = middleware(call)
+        return Work(
+            stage,
+            self._environment,
+            records,
+            deadline,
+            call=call,
+            context=context,
+            activity=activity,
+            pace=self._pace,
+            observers=self._observers,
+        )
+
+    def _batch_call(self, activity: Activity, context: Context) -> Call:
+        """A batch handler, called for the records that are ready at the same moment."""
+
+        async def send(records: list[Record[Any]]) -> Sequence[Any]:
+            return await self._calling.many(records, context)
+
+        calls: Coalescer[Record[Any], Any] = Coalescer(send, activity, limit=self._stage.concurrency)
+
+        async def call(record: Record[Any], context: Context) -> Any:
+            result = (await calls.submit([record]))[0]
+            error = failure_of(result)
+            if error is not None:
+                raise error
+            return result
+
+        return call
+
+    def _emit(self, fact: Fact) -> None:
+        for observer in self._observers:
+            observer(fact)
+
+
+class Processing:
+    """One batch between its start and its result."""
+
+    def __init__(self, processor: Processor, records: Sequence[RawRecord], deadline: Deadline) -> None:
+        self._processor = processor
+        self._stage = processor._stage
+        self._clock = processor._environment.clock
+        self._started = self._clock.monotonic()
+        self._oldest = _oldest(records, self._clock.now())
+        processor._emit(
+            BatchStarted(
+                pipeline=self._stage.pipeline,
+                handler=self._stage.name,
+                source=self._stage.source.name,
+                size=len(records),
+                oldest=self._oldest,
+            )
+        )
+        self._work = processor._work(records, deadline)
+
+    async def finish(self) -> None:
+        """Bring every record to its outcome, or as far as the deadline lets it."""
+        await self._work.finish()
+
+    def conclude(self) -> BatchResult:
+        """The result as it stands now, told to the observers. Any thread may call it."""
+        result = self._work.result()
+        self._processor._emit(
+            BatchFinished(
+                pipeline=self._stage.pipeline,
+                handler=self._stage.name,
+                source=self._stage.source.name,
+                result=result,
+                oldest=self._oldest,
+                seconds=self._clock.monotonic() - self._started,
+            )
+        )
+        return result
+
+    @property
+    def is_abandoned(self) -> bool:
+        """True when something could not be stopped: give up this environment."""
+        return self._work.is_abandoned
+
+
+def _oldest(records: Sequence[RawRecord], now: float) -> float | None:
+    sent = [record.sent_at for record in records if record.sent_at is not None]
+    return max(now - min(sent), 0.0) if sent else None

@@ -1,0 +1,207 @@
+"""The work on one batch: its lanes, its workers and its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from pipeline.batch import BatchResult
+from pipeline.decisions.deadline import Deadline, may_start
+from pipeline.decisions.ordering import Schedule
+from pipeline.engine.attempt import Attempt, Pace
+from pipeline.engine.claims import Claims
+from pipeline.engine.coalesce import Activity
+from pipeline.engine.context import Context
+from pipeline.engine.endings import Endings
+from pipeline.engine.fanout import FanOut
+from pipeline.engine.run import CUT, Run
+from pipeline.engine.stage import Call, Stage
+from pipeline.errors import HopLimit
+from pipeline.outcome import HandBack, Outcome, is_settled
+from pipeline.ports import Environment
+from pipeline.record import RawRecord
+from pipeline.telemetry.current import CURRENT
+from pipeline.telemetry.events import Observer, RecordFinished
+
+
+class Work:
+    """One batch under way."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        environment: Environment,
+        records: Sequence[RawRecord],
+        deadline: Deadline,
+        *,
+        call: Call,
+        context: Context,
+        activity: Activity,
+        pace: Pace,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._stage = stage
+        self._clock = environment.clock
+        self._deadline = deadline
+        self._activity = activity
+        self._pace = pace
+        self._observers = observers
+        self._claims = _claims(stage, environment, activity, deadline)
+        self._fanout = FanOut(stage, environment, activity, deadline, observers)
+        self._endings = Endings(stage, environment, self._claims, activity, deadline)
+        self._attempt = Attempt(
+            stage,
+            environment,
+            call=call,
+            context=context,
+            claims=self._claims,
+            fanout=self._fanout,
+            endings=self._endings,
+            pace=pace,
+            observers=observers,
+        )
+        self._runs = [Run(position, raw, stage.name) for position, raw in enumerate(records)]
+        self._outcomes: list[Outcome | None] = [None] * len(records)
+        self._lapsed: list[Run] = []
+        self._is_stopping = False
+        for run in self._runs:
+            self._read_keys(run)
+        self._schedule = Schedule([run.lane for run in self._runs], [run.identity for run in self._runs])
+
+    async def finish(self) -> None:
+        """Bring every record to its outcome, or as far as the deadline lets it."""
+        try:
+            await self._drive([self._take_turns() for _ in range(min(self._stage.concurrency, self._schedule.width))])
+            while self._lapsed:
+                run = self._lapsed.pop(0)
+                await self._drive([self._postpone(run) if self._is_stopping else self._alone(run)])
+        finally:
+            if self._claims is not None:
+                await self._claims.aclose()
+            await self._fanout.aclose()
+            await self._endings.aclose()
+
+    def result(self) -> BatchResult:
+        """The result as it stands; a record without an outcome gets the one that its phase calls for.
+
+        It may be called from another thread, when the loop itself is blocked.
+        """
+        outcomes = [
+            self._endings.unfinished(run) if outcome is None else outcome
+            for run, outcome in zip(self._runs, self._outcomes, strict=True)
+        ]
+        return BatchResult([run.raw for run in self._runs], outcomes)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """True when something could not be stopped and may still be running."""
+        return None in self._outcomes or any(run.is_running_on for run in self._runs)
+
+    async def _drive(self, workers: Sequence[Coroutine[Any, Any, None]]) -> None:
+        """Run workers until they end, or until the deadline ends them."""
+        if not workers:
+            return
+        self._activity.join(len(workers))
+        tasks = [asyncio.ensure_future(worker) for worker in workers]
+        try:
+            left = self._deadline.left(self._clock.monotonic())
+            _, late = await asyncio.wait(tasks, timeout=None if left is None else max(left, 0.0))
+            if late and self._deadline.hard is not None:
+                self._cut_off()
+                await asyncio.wait(late, timeout=max(self._deadline.hard - self._clock.monotonic(), 0.0))
+        finally:
+            for task in tasks:
+                task.cancel()
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.result()  # a fault in the engine itself is raised, never swallowed
+
+    def _cut_off(self) -> None:
+        """The soft deadline: stop what can be stopped; let the rest tell what it came to."""
+        self._is_stopping = True
+        for run in self._runs:
+            if run.task is not None and run.phase in CUT:
+                run.is_cut = True
+                run.task.cancel()
+
+    async def _take_turns(self, first: Run | None = None) -> None:
+        """A worker: one record after the other, until none may start."""
+        try:
+            if first is not None:
+                await self._turn(first)
+            while (position := self._schedule.take()) is not None:
+                await self._turn(self._runs[position])
+        finally:
+            CURRENT.set(None)
+            self._activity.leave()
+
+    async def _alone(self, run: Run) -> None:
+        """A worker for a record whose last run died: it must not take others with it."""
+        run.is_alone = True
+        await self._take_turns(run)
+
+    async def _postpone(self, run: Run) -> None:
+        try:
+            self._finished(run, await self._endings.postponed(run))
+        finally:
+            self._activity.leave()
+
+    async def _turn(self, run: Run) -> None:
+        run.started = self._clock.monotonic()
+        if self._is_stopping or not may_start(self._deadline.left(run.started), self._pace.expected):
+            outcome: Outcome | None = await self._late(run)
+        else:
+            outcome = await self._attempt(run)
+        if outcome is None:
+            self._lapsed.append(run)
+        else:
+            self._finished(run, outcome)
+
+    async def _late(self, run: Run) -> Outcome:
+        if run.held is not None:
+            return await self._endings.postponed(run)
+        return self._endings.handed_back(run, HandBack.DEADLINE)
+
+    def _finished(self, run: Run, outcome: Outcome) -> None:
+        self._tell(run, outcome)
+        for position in self._schedule.done(run.position, settled=is_settled(outcome)):
+            behind = self._runs[position]
+            behind.started = self._clock.monotonic()
+            self._tell(behind, self._endings.behind(behind, run, outcome))
+
+    def _tell(self, run: Run, outcome: Outcome) -> None:
+        self._outcomes[run.position] = outcome
+        run.task = None
+        run.forget_payload()
+        if not self._observers:
+            return
+        fact = RecordFinished(
+            pipeline=self._stage.pipeline,
+            handler=self._stage.name,
+            record=run.raw,
+            key_hash=run.key_hash,
+            attempt=run.attempt,
+            outcome=outcome,
+            seconds=self._clock.monotonic() - run.started,
+        )
+        for observer in self._observers:
+            observer(fact)
+
+    def _read_keys(self, run: Run) -> None:
+        """Settle identity and lane; what goes wrong here goes wrong for this record only."""
+        if run.error is not None:
+            return
+        try:
+            run.read_keys(self._stage)
+            if run.hops > self._stage.max_hops:
+                raise HopLimit(f"the record has passed {run.hops} handlers; the limit is {self._stage.max_hops}")
+        except Exception as error:
+            run.error = error
+
+
+def _claims(stage: Stage, environment: Environment, activity: Activity, deadline: Deadline) -> Claims | None:
+    if stage.claim is None:
+        return None
+    assert stage.store is not None, "an assembled stage has a store with its claim"
+    return Claims(stage.claim, stage.store, environment, activity, deadline)

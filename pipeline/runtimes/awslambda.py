@@ -1,0 +1,144 @@
+"""AWS Lambda behind an event source mapping."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol, TextIO, TypeVar
+
+from pipeline.batch import BatchResult
+from pipeline.decisions.deadline import Deadline, deadline
+from pipeline.engine.environment import ProcessEnvironment
+from pipeline.engine.processor import Processing, Processor
+from pipeline.engine.stage import Stage
+from pipeline.ports import Clock
+from pipeline.runtimes.response import PartialResponse, partial_response
+from pipeline.telemetry.events import Observer
+from pipeline.telemetry.log import LogWriter, logger_for
+from pipeline.telemetry.metrics import MetricsWriter, metrics_for
+
+T = TypeVar("T")
+
+
+class LambdaContext(Protocol):
+    """What is used of Lambda's context object."""
+
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
+class LambdaRuntime:
+    """One execution environment: an event loop, its connections and resources, kept between invocations.
+
+    The loop runs in a thread of its own. So the answer goes out in time even when a handler blocks
+    the loop: the invoking thread waits no longer than the deadline, and then answers with what is
+    known. An environment in which something could not be stopped is given up; the next invocation
+    gets a new one.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        clock: Clock | None = None,
+        observers: Sequence[Observer] = (),
+        log_stream: TextIO | None = None,
+        emit_metrics: bool = True,
+    ) -> None:
+        self._stage = stage
+        self._clock = clock
+        self._observers = tuple(observers)
+        self._log_stream = log_stream
+        self._emit_metrics = emit_metrics
+        self._loop: _Loop | None = None
+
+    def invoke(self, event: Any, context: LambdaContext) -> PartialResponse:
+        """Handle one event. Raises `EventError` for an event that is not the source's, and for nothing else.
+
+        A record's failure is in the response, never raised.
+        """
+        until = deadline(time.monotonic(), context.get_remaining_time_in_millis() / 1000)
+        records = self._stage.source.decode(event)
+        if not records:
+            return partial_response([])
+        loop = self._loop = self._loop or self._open()
+        processing = loop.processor.begin(records, until)
+        result = self._wait(loop, processing, until)
+        if processing.is_abandoned:
+            self._give_up(loop)
+        return partial_response(self._stage.source.unsettled_ids(result))
+
+    def close(self) -> None:
+        """Close resources and connections; the next invocation opens new ones."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.close()
+
+    def _wait(self, loop: _Loop, processing: Processing, until: Deadline) -> BatchResult:
+        assert until.hard is not None
+        future = loop.submit(self._serve(loop, processing, until))
+        try:
+            return future.result(timeout=max(until.hard - time.monotonic(), 0.0))
+        except concurrent.futures.TimeoutError:
+            if future.done():
+                return future.result()
+            future.cancel()
+            return processing.conclude()  # the loop is blocked, or the settling is late
+
+    async def _serve(self, loop: _Loop, processing: Processing, until: Deadline) -> BatchResult:
+        await processing.finish()
+        result = processing.conclude()
+        await self._stage.source.settle(result, loop.environment, until)
+        return result
+
+    def _open(self) -> _Loop:
+        stage = self._stage
+        environment = ProcessEnvironment(clock=self._clock)
+        logger = logger_for(stage.pipeline, stage.log_level, self._log_stream)
+        metrics = metrics_for(stage.pipeline, stage.name)
+        writers: list[Observer] = [LogWriter(logger, stage.name)]
+        if self._emit_metrics:
+            writers.append(MetricsWriter(metrics))
+        processor = Processor(
+            stage, environment, logger=logger, metrics=metrics, observers=[*self._observers, *writers]
+        )
+        return _Loop(processor, environment)
+
+    def _give_up(self, loop: _Loop) -> None:
+        self._loop = None
+        loop.abandon()
+
+
+class _Loop:
+    """An event loop in a daemon thread, with what lives on it."""
+
+    def __init__(self, processor: Processor, environment: ProcessEnvironment) -> None:
+        self.processor = processor
+        self.environment = environment
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="pipeline-loop", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def close(self) -> None:
+        """Close everything, in order."""
+        self.processor.close()
+        self.submit(self.environment.aclose()).result(timeout=10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop.close()
+
+    def abandon(self) -> None:
+        """Stop what can be stopped, when the loop gets to it; wait for nothing."""
+        self.processor.close()
+        self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        closing = self._loop.create_task(self.environment.aclose())
+        closing.add_done_callback(lambda _: self._loop.stop())

@@ -1,0 +1,105 @@
+"""Facts as JSON log lines, by Powertools' Logger: one a batch, one a failed or rejected record."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pipeline.outcome import Failed, Rejected, name_of
+from pipeline.telemetry.current import CURRENT
+from pipeline.telemetry.events import BatchFinished, CompletionLost, Fact, RecordFinished, SinkWritten
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools import Logger
+
+#: An error's message is cut to this many characters; the dead letter has the whole.
+_MESSAGE = 500
+
+
+class LogWriter:
+    """Writes the lines of one handler. No payload: an error's own message is all that is quoted."""
+
+    def __init__(self, logger: Logger, handler: str) -> None:
+        self._logger = logger
+        self._handler = handler
+
+    def __call__(self, fact: Fact) -> None:
+        if isinstance(fact, RecordFinished):
+            if isinstance(fact.outcome, (Failed, Rejected)):
+                self._record(fact, fact.outcome)
+        elif isinstance(fact, BatchFinished):
+            self._batch(fact)
+        elif isinstance(fact, SinkWritten):
+            if fact.failed:
+                names = {"sink": fact.sink, "outputs": fact.failed, **error_names(fact.error)}
+                self._logger.warning("sink.failed", extra={"handler": self._handler, **names})
+        elif isinstance(fact, CompletionLost):
+            self._logger.warning("completion.lost", extra=self._names(fact.record.id) | error_names(fact.error))
+
+    def _record(self, fact: RecordFinished, outcome: Failed | Rejected) -> None:
+        word = name_of(outcome)
+        level = logging.ERROR if word == "exhausted" else logging.WARNING
+        error = outcome.error
+        self._logger.log(
+            level,
+            f"record.{word}",
+            extra=self._names(fact.record.id)
+            | {"key_hash": fact.key_hash, "attempt": fact.attempt, "seconds": round(fact.seconds, 6)}
+            | ({"delay": round(outcome.delay, 3)} if isinstance(outcome, Failed) and outcome.delay is not None else {})
+            | error_names(error),
+            exc_info=(type(error), error, error.__traceback__) if error.__traceback__ and word != "rejected" else None,
+        )
+
+    def _batch(self, fact: BatchFinished) -> None:
+        counts = Counter(name_of(outcome) for outcome in fact.result.outcomes)
+        extra: dict[str, Any] = {"handler": self._handler, "source": fact.source, "size": len(fact.result), **counts}
+        extra["seconds"] = round(fact.seconds, 6)
+        if fact.oldest is not None:
+            extra["oldest"] = round(fact.oldest, 3)
+        self._logger.info("batch.finished", extra=extra)
+
+    def _names(self, record_id: str) -> dict[str, Any]:
+        return {"handler": self._handler, "record_id": record_id}
+
+
+def error_names(error: BaseException | None) -> dict[str, Any]:
+    """An error as log keys."""
+    if error is None:
+        return {}
+    return {"error": type(error).__name__, "reason": str(error)[:_MESSAGE]}
+
+
+@functools.cache
+def logger_for(pipeline: str, level: str, stream: TextIO | None = None) -> Logger:
+    """The pipeline's logger. Lines written while a record is handled carry that record's names."""
+    from aws_lambda_powertools import Logger  # 50 ms of CPU: only for what really logs
+
+    handler = _Stream(stream)
+    handler.addFilter(_bind)
+    return Logger(service=pipeline, level=level, logger_handler=handler)
+
+
+def _bind(line: logging.LogRecord) -> bool:
+    """Bind the names of the record that this task or thread works on, unless the line has its own."""
+    current = CURRENT.get()
+    if current is not None and not hasattr(line, "record_id"):
+        line.handler = current.handler
+        line.record_id = current.record_id
+        line.key_hash = current.key_hash
+        line.attempt = current.attempt
+    return True
+
+
+class _Stream(logging.StreamHandler[TextIO]):
+    """Writes to the given stream, or to whatever `sys.stdout` is at the time."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__(stream or sys.stdout)
+        self._given = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = self._given or sys.stdout
+        super().emit(record)

@@ -1,0 +1,61 @@
+"""Facts as CloudWatch metrics, by Powertools' Metrics (EMF): one flush a batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pipeline.outcome import name_of
+from pipeline.telemetry.events import BatchFinished, Fact, RecordFinished
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.metrics import EphemeralMetrics
+
+#: Metric names for outcomes; every batch writes them all, so that an alarm sees zeros too.
+OUTCOMES = {
+    "succeeded": "RecordsSucceeded",
+    "duplicate": "RecordsDuplicate",
+    "rejected": "RecordsRejected",
+    "exhausted": "RecordsExhausted",
+    "failed": "RecordsFailed",
+    "unprocessed": "RecordsHandedBack",
+}
+
+
+class MetricsWriter:
+    """Writes the metrics of one handler: records by outcome, age, durations and batch size.
+
+    Namespace: the pipeline's name; dimensions: `service` (the pipeline) and `handler`.
+    """
+
+    def __init__(self, metrics: EphemeralMetrics) -> None:
+        self._metrics = metrics
+        self._slowest = 0.0
+
+    def __call__(self, fact: Fact) -> None:
+        if isinstance(fact, RecordFinished):
+            self._slowest = max(self._slowest, fact.seconds)
+        elif isinstance(fact, BatchFinished):
+            self._batch(fact)
+
+    def _batch(self, fact: BatchFinished) -> None:
+        metrics = self._metrics
+        counts = Counter(name_of(outcome) for outcome in fact.result.outcomes)
+        for outcome, name in OUTCOMES.items():
+            metrics.add_metric(name=name, unit="Count", value=counts[outcome])
+        metrics.add_metric(name="BatchSize", unit="Count", value=len(fact.result))
+        metrics.add_metric(name="BatchDuration", unit="Milliseconds", value=fact.seconds * 1000)
+        metrics.add_metric(name="SlowestRecord", unit="Milliseconds", value=self._slowest * 1000)
+        if fact.oldest is not None:
+            metrics.add_metric(name="OldestRecordAge", unit="Seconds", value=fact.oldest)
+        self._slowest = 0.0
+        metrics.flush_metrics()
+
+
+def metrics_for(pipeline: str, handler: str) -> EphemeralMetrics:
+    """The metrics of one handler in one environment; handlers add their own to the same flush."""
+    from aws_lambda_powertools.metrics import EphemeralMetrics  # only for what really writes metrics
+
+    metrics = EphemeralMetrics(namespace=pipeline, service=pipeline)
+    metrics.set_default_dimensions(handler=handler)
+    return metrics
