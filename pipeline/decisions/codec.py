@@ -98,8 +98,8 @@ def _encode_other(value: Any) -> Any:
 def _not_json(body: str | bytes, error: ValueError) -> str:
     if not body.strip():
         return "the body is empty"
-    if isinstance(error, UnicodeError):
-        return f"the body is not valid UTF-8: {error.reason} at byte {getattr(error, 'start', '?')}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"the body is not valid UTF-8: {error.reason} at byte {error.start}"
     # json's own message names the position; it quotes nothing of the body.
     return f"the body is not JSON: {error}"
 
@@ -120,19 +120,25 @@ def _as_text(document: Document) -> str:
 
 
 def _checked(kind: type) -> Parse:
-    names = {dict: "object", list: "array"}
+    name = "object" if kind is dict else "array"
 
     def parse(document: Document) -> Any:
         value = document.value()
         if not isinstance(value, kind):
-            raise PayloadError(f"expected a JSON {names[kind]}, got {_json_type(value)}")
+            raise PayloadError(f"expected a JSON {name}, got {_json_type(value)}")
         return value
 
     return parse
 
 
 def _json_type(value: object) -> str:
-    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    kinds: dict[type, str] = {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        bool: "a boolean",
+        type(None): "null",
+    }
     return kinds.get(type(value), "a number")
 
 

@@ -99,7 +99,9 @@ def fields_of(annotation: Any) -> Mapping[str, Any] | None:
     if hasattr(annotation, "model_fields") and hasattr(annotation, "model_validate_json"):
         return _pydantic_fields(annotation)
     if isinstance(annotation, type) and (
-        dataclasses.is_dataclass(annotation) or issubclass(annotation, msgspec.Struct) or typing.is_typeddict(annotation)
+        dataclasses.is_dataclass(annotation)
+        or issubclass(annotation, msgspec.Struct)
+        or typing.is_typeddict(annotation)
     ):
         return _declared_fields(annotation)
     if annotation in (int, float, bool, type(None)):
