@@ -1,0 +1,46 @@
+"""The event that Lambda sends for SQS messages, member for member."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def event_record(message: Mapping[str, Any], *, arn: str, region: str) -> dict[str, Any]:
+    """One member of `Records`, from a message as ReceiveMessage returns it."""
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": dict(message.get("Attributes", {})),
+        "messageAttributes": {
+            name: _attribute(value) for name, value in message.get("MessageAttributes", {}).items()
+        },
+        "md5OfBody": message["MD5OfBody"],
+        "eventSource": "aws:sqs",
+        "eventSourceARN": arn,
+        "awsRegion": region,
+    }
+
+
+def size_of(record: Mapping[str, Any]) -> int:
+    """The bytes that a record takes in the event: its metadata counts."""
+    return len(json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass")) + 1
+
+
+def to_event(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The event, as it arrives: through JSON, so that a handler shares no object with us."""
+    event: dict[str, Any] = json.loads(json.dumps({"Records": list(records)}))
+    return event
+
+
+def _attribute(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A message attribute in Lambda's spelling; SQS itself writes `StringValue`."""
+    written: dict[str, Any] = {}
+    if value.get("StringValue") is not None:
+        written["stringValue"] = value["StringValue"]
+    if value.get("BinaryValue") is not None:
+        written["binaryValue"] = base64.b64encode(value["BinaryValue"]).decode()
+    return {**written, "stringListValues": [], "binaryListValues": [], "dataType": value["DataType"]}

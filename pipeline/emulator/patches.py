@@ -1,0 +1,131 @@
+"""What we change in moto's SQS, in the embedded server's process only.
+
+Its time can be moved forward, it is locked, and its own event source mappings are off.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from moto.sqs import models
+
+#: moto handles each request in a thread of its own and locks nothing: two receives at the same
+#: moment hand out one message twice, and a send during a delete can vanish, because deleting
+#: replaces the list of messages. AWS does neither, so each operation runs under this lock.
+_lock = threading.RLock()
+_LOCKED = (
+    "send_message",
+    "send_message_batch",
+    "delete_message",
+    "delete_message_batch",
+    "change_message_visibility",
+    "change_message_visibility_batch",
+    "purge_queue",
+    "get_queue_attributes",
+    "create_queue",
+)
+#: How often a waiting receive looks again when nothing was sent: a visibility timeout can end meanwhile.
+_LONG_POLL_STEP = 0.25
+
+
+class ServerClock:
+    """The time that moto's SQS sees: the machine's, plus what idle waiting was skipped."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def seconds(self, *_: Any) -> float:
+        return time.time() + self.offset
+
+    def milliseconds(self, *_: Any) -> float:
+        return self.seconds() * 1000.0
+
+
+def apply(clock: ServerClock) -> None:
+    """Change moto's SQS in this process."""
+    changes: dict[str, Any] = {
+        "unix_time": clock.seconds,
+        "unix_time_millis": clock.milliseconds,
+        # Its copies are only ever changed at the top, and deep ones were a third of a receive.
+        "deepcopy": copy.copy,
+        "generate_receipt_handle": lambda: uuid.uuid4().hex * 4,
+    }
+    for name, change in changes.items():
+        if not hasattr(models, name):
+            raise RuntimeError(f"this moto has no moto.sqs.models.{name}: the local run needs moto 5.2")
+        setattr(models, name, change)
+    # moto would run the mappings itself, inside SendMessage, with Docker.
+    models.Queue.lambda_event_source_mappings = property(lambda _: {}, lambda _, __: None)  # type: ignore[assignment]
+    for name in _LOCKED:
+        setattr(models.SQSBackend, name, _locked(getattr(models.SQSBackend, name)))
+    models.SQSBackend.receive_message = _receive(models.SQSBackend.receive_message)  # type: ignore[method-assign]
+
+
+def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with _lock:
+            return method(*args, **kwargs)
+
+    return call
+
+
+def _receive(receive: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """Receive under the lock, but wait for messages outside it: a long poll must not stop the others."""
+
+    @functools.wraps(receive)
+    def call(self: Any, queue_name: str, count: int, wait: int, visibility: int, names: Any = None) -> list[Any]:
+        end = time.monotonic() + wait
+        while True:
+            with _lock:
+                found = receive(self, queue_name, count, 0, visibility, names)
+            left = end - time.monotonic()
+            if found or left <= 0:
+                return found
+            self.get_queue(queue_name).wait_for_messages(min(left, _LONG_POLL_STEP))
+
+    return call
+
+
+def queues_named(names: Iterable[str]) -> list[models.Queue]:
+    """The queues of these names, in every account and region."""
+    wanted = set(names)
+    return [
+        queue
+        for regions in list(models.sqs_backends.values())
+        for backend in list(regions.values())
+        for name, queue in list(backend.queues.items())
+        if name in wanted
+    ]
+
+
+def next_visible(clock: ServerClock, names: Iterable[str]) -> float | None:
+    """Seconds until the first waiting message of these queues becomes visible; None: none is waiting."""
+    now = clock.milliseconds()
+    with _lock:
+        times = [max(m.visible_at, m.delayed_until) for queue in queues_named(names) for m in queue._messages]
+    waiting = [moment for moment in times if moment >= now]
+    return (min(waiting) - now) / 1000.0 if waiting else None
+
+
+def peek(names: Iterable[str]) -> list[dict[str, Any]]:
+    """Every message of these queues as it stands, without receiving it."""
+    with _lock:
+        return [_peeked(message) for queue in queues_named(names) for message in queue._messages]
+
+
+def _peeked(message: models.Message) -> dict[str, Any]:
+    attributes = message.message_attributes.items()
+    return {
+        "id": message.id,
+        "body": message.body,
+        "group": message.group_id,
+        "receive_count": message.approximate_receive_count,
+        "attributes": {name: value["StringValue"] for name, value in attributes if value.get("StringValue") is not None},
+    }
