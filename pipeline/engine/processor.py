@@ -127,6 +127,7 @@ class Processing:
             )
         )
         self._work = processor._work(records, deadline)
+        self._result: BatchResult | None = None
 
     async def finish(self) -> None:
         """Bring every record to its outcome, or as far as the deadline lets it."""
@@ -134,7 +135,9 @@ class Processing:
 
     def conclude(self) -> BatchResult:
         """The result as it stands now, told to the observers. Any thread may call it."""
-        result = self._work.result()
+        if self._result is not None:
+            return self._result
+        result = self._result = self._work.result()
         self._processor._emit(
             BatchFinished(
                 pipeline=self._stage.pipeline,

@@ -118,7 +118,7 @@ class _Loop:
         self.processor = processor
         self.environment = environment
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="pipeline-loop", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="pipeline-loop", daemon=True)
         self._thread.start()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
@@ -130,12 +130,17 @@ class _Loop:
         self.submit(self.environment.aclose()).result(timeout=10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
-        self._loop.close()
 
     def abandon(self) -> None:
         """Stop what can be stopped, when the loop gets to it; wait for nothing."""
         self.processor.close()
         self._loop.call_soon_threadsafe(self._stop)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
 
     def _stop(self) -> None:
         for task in asyncio.all_tasks(self._loop):

@@ -41,10 +41,9 @@ class LogWriter:
 
     def _record(self, fact: RecordFinished, outcome: Failed | Rejected) -> None:
         word = name_of(outcome)
-        level = logging.ERROR if word == "exhausted" else logging.WARNING
+        write = self._logger.error if word == "exhausted" else self._logger.warning
         error = outcome.error
-        self._logger.log(
-            level,
+        write(
             f"record.{word}",
             extra=self._names(fact.record.id)
             | {"key_hash": fact.key_hash, "attempt": fact.attempt, "seconds": round(fact.seconds, 6)}

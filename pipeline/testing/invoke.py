@@ -1,0 +1,153 @@
+"""`invoke`: a handler over payloads, in memory. No AWS, no moto, no network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pipeline.batch import BatchResult
+from pipeline.decisions.codec import encode
+from pipeline.decisions.deadline import Deadline, deadline
+from pipeline.engine.environment import ProcessEnvironment
+from pipeline.engine.processor import Processor
+
+from pipeline.errors import PipelineError, SinkError
+from pipeline.handler import Handler
+from pipeline.output import Output
+from pipeline.ports import Clock, DeadLetter, Environment, IdempotencyStore, Sink
+from pipeline.record import RawRecord
+from pipeline.stores import Memory
+from pipeline.telemetry.events import Observer
+from pipeline.telemetry.log import logger_for
+from pipeline.telemetry.metrics import metrics_for
+
+
+class InvokeResult(BatchResult):
+    """What a batch came to, with what it wrote."""
+
+    __slots__ = ("dead_letters", "outputs")
+
+    def __init__(
+        self, result: BatchResult, outputs: Mapping[str, list[Any]], dead_letters: Sequence[DeadLetter]
+    ) -> None:
+        super().__init__(result.records, result.outcomes)
+        self.outputs = dict(outputs)  #: the values that each sink took, by the sink's name
+        self.dead_letters = list(dead_letters)
+
+
+def invoke(handler: Handler[..., Any], payloads: Sequence[Any], **options: Any) -> InvokeResult:
+    """Run a handler over payloads and return one outcome for each, in order.
+
+    A payload is encoded as JSON; `str` and `bytes` are bodies as they are. Sinks and the
+    idempotency store are memory, whatever the handler declares; sinks and stores that are in this
+    process anyway (`sinks.Memory()`, `sinks.File(...)`, `stores.Memory()`, your own) are used as
+    they are.
+
+    Options: `groups` (a FIFO message group for each payload), `attributes` (for all records),
+    `receive_count` (default 1), `remaining` (seconds until the deadline; default none), `store`
+    (share one between calls to see duplicates), `ids` (record ids), `clock`, `observers`.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(ainvoke(handler, payloads, **options))
+    raise PipelineError("invoke was called inside a running event loop: use 'await ainvoke(...)' there")
+
+
+async def ainvoke(
+    handler: Handler[..., Any],
+    payloads: Sequence[Any],
+    *,
+    groups: Sequence[str | None] | None = None,
+    attributes: Mapping[str, str] | None = None,
+    receive_count: int = 1,
+    remaining: float | None = None,
+    store: IdempotencyStore | None = None,
+    ids: Sequence[str] | None = None,
+    clock: Clock | None = None,
+    observers: Sequence[Observer] = (),
+) -> InvokeResult:
+    """`invoke`, from inside a running event loop."""
+    declared = handler.stage
+    recorder = _Recorder()
+    stage = replace(
+        declared,
+        sinks=tuple(_Recording(sink, recorder) for sink in declared.sinks),
+        dead_letters=recorder,
+        store=store or _in_process(declared.store) or Memory(),
+    )
+    records = [
+        RawRecord(
+            id=ids[position] if ids else f"record-{position}",
+            source=stage.source.name,
+            body=payload if isinstance(payload, (str, bytes)) else encode(payload),
+            lane=groups[position] if groups else None,
+            receive_count=receive_count,
+            attributes=dict(attributes or {}),
+        )
+        for position, payload in enumerate(payloads)
+    ]
+    environment = ProcessEnvironment(clock=clock)
+    processor = Processor(
+        stage,
+        environment,
+        logger=logger_for(stage.pipeline, stage.log_level),
+        metrics=metrics_for(stage.pipeline, stage.name),
+        observers=observers,
+    )
+    until = Deadline() if remaining is None else deadline(environment.clock.monotonic(), remaining)
+    try:
+        result = await processor.process(records, until)
+    finally:
+        processor.close()
+        await environment.aclose()
+    return InvokeResult(result, {sink.name: recorder.values(sink.name) for sink in stage.sinks}, recorder.letters)
+
+
+class _Recorder:
+    """Keeps what was written."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Output] = []
+        self.letters: list[DeadLetter] = []
+
+    def values(self, sink: str) -> list[Any]:
+        return [output.value for output in self.outputs if output.sink == sink]
+
+    async def put(
+        self, letters: Sequence[DeadLetter], environment: Environment, deadline: Deadline
+    ) -> Sequence[SinkError | None]:
+        self.letters += letters
+        return [None] * len(letters)
+
+
+class _Recording:
+    """A sink that keeps what it takes; what is in this process anyway is written as well."""
+
+    def __init__(self, sink: Sink, recorder: _Recorder) -> None:
+        self.name = sink.name
+        self.when = getattr(sink, "when", None)
+        self._sink = None if _is_remote(sink) else sink
+        self._recorder = recorder
+
+    async def write(
+        self, outputs: Sequence[Output], environment: Environment, deadline: Deadline
+    ) -> Sequence[SinkError | None]:
+        errors: Sequence[SinkError | None] = [None] * len(outputs)
+        if self._sink is not None:
+            errors = await self._sink.write(outputs, environment, deadline)
+        self._recorder.outputs += [output for output, error in zip(outputs, errors, strict=True) if error is None]
+        return errors
+
+
+def _in_process(store: IdempotencyStore | None) -> IdempotencyStore | None:
+    return None if store is None or _is_remote(store) else store
+
+
+def _is_remote(thing: object) -> bool:
+    """True for what lives in a service: it can create its resource there."""
+    return hasattr(thing, "create")
+
+
