@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, get_origin
 
@@ -67,6 +68,14 @@ def parser(annotation: Any) -> Parse:
     return _typed(annotation)
 
 
+def _refuse_plain_classes(annotation: Any) -> None:
+    """msgspec accepts a class without declared fields, and then no value for it: all would be rejected."""
+    found = msgspec.inspect.type_info(annotation)
+    for member in found.types if isinstance(found, msgspec.inspect.UnionType) else (found,):
+        if isinstance(member, msgspec.inspect.CustomType):
+            raise TypeError(f"{member.cls.__name__} has no declared fields")
+
+
 def encode(value: object) -> str:
     """An output as JSON text. Raises `EncodeError` for what JSON cannot hold."""
     try:
@@ -85,7 +94,7 @@ def _encode_slowly(value: object) -> str:
     """For integers beyond 64 bits, which JSON allows and orjson does not write."""
     try:
         return msgspec.json.encode(value, enc_hook=_encode_other).decode()
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EncodeError(f"cannot write a {type(value).__name__} as JSON: {error}") from None
 
 
@@ -158,13 +167,28 @@ def _pydantic_reason(error: Any) -> str:
     if not hasattr(error, "errors"):
         return type(error).__name__
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, item['loc'])) or '(root)'}: {item['msg']}" for item in found[:5])
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or '(root)'}: {_pydantic_message(item)}" for item in found[:5])
+
+
+def _pydantic_message(item: Any) -> str:
+    # The one message that quotes the value.
+    return "Input tag is none of the expected tags" if item["type"] == "union_tag_invalid" else str(item["msg"])
+
+
+#: msgspec quotes the value that is none of an enum's, a literal's or a union's tags.
+_QUOTED_VALUE = re.compile(r"^(Invalid (?:enum )?value) .*?((?: - at [^'\"]*)?)$", re.DOTALL)
+
+
+def _msgspec_reason(error: Exception) -> str:
+    """Where and why, without the value."""
+    return _QUOTED_VALUE.sub(r"\1\2", str(error))
 
 
 def _typed(annotation: Any) -> Parse:
     name = getattr(annotation, "__name__", None) or str(annotation)
     try:
         msgspec.json.Decoder(annotation)
+        _refuse_plain_classes(annotation)
     except (TypeError, NameError) as error:
         raise ConfigurationError(
             f"a body cannot be parsed into {name}: {error}. Use a dataclass, TypedDict, msgspec Struct, "
@@ -177,7 +201,7 @@ def _typed(annotation: Any) -> Parse:
             return msgspec.convert(document.value(), annotation)
         except msgspec.ValidationError as error:
             what = f"a {name}" if is_root else name
-            raise PayloadError(f"the body is not {what}: {error}") from None
+            raise PayloadError(f"the body is not {what}: {_msgspec_reason(error)}") from None
         except (ValueError, RecursionError) as error:
             raise PayloadError(f"the body is not a {name}: {type(error).__name__}") from None
 

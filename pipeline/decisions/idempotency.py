@@ -148,10 +148,10 @@ def state_of(entry: Entry | None, owner: str, now: float) -> State:
         return State.EXPIRED
     if entry.status == COMPLETED:
         return State.COMPLETED
-    if entry.owner == owner and not _is_released(entry):
+    if _is_given_back(entry):
+        return State.RELEASED if entry.in_progress_expiration == 0 else State.LAPSED
+    if entry.owner == owner:
         return State.MINE
-    if _is_released(entry):
-        return State.RELEASED
     # Powertools writes no in-progress expiration without a Lambda context: held until it expires.
     if entry.in_progress_expiration is None or entry.in_progress_expiration >= int(now * 1000):
         return State.HELD
@@ -196,6 +196,7 @@ def kept(outputs: str) -> str | None:
     return outputs if len(outputs.encode()) <= MAX_KEPT else None
 
 
-def _is_released(entry: Entry) -> bool:
-    # A claim that was given back has lapsed at the beginning of time: Powertools takes it over too.
-    return entry.in_progress_expiration == 0
+def _is_given_back(entry: Entry) -> bool:
+    # Such a claim lapsed at the beginning of time (`Release`): Powertools takes it over too. It is
+    # nobody's, not even for the run that gave it back.
+    return entry.in_progress_expiration in (0, 1)

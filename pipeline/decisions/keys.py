@@ -141,7 +141,9 @@ def _pydantic_fields(model: Any) -> Mapping[str, Any] | None:
 def _declared_fields(annotation: Any) -> Mapping[str, Any]:
     hints = typing.get_type_hints(annotation)
     if issubclass(annotation, msgspec.Struct):
-        return {field.encode_name: hints[field.name] for field in msgspec.structs.fields(annotation)}
+        names = {field.encode_name: hints[field.name] for field in msgspec.structs.fields(annotation)}
+        tag = annotation.__struct_config__.tag_field
+        return names if tag is None else {**names, tag: type(annotation.__struct_config__.tag)}
     return hints
 
 

@@ -31,10 +31,12 @@ class Schedule:
 
     def done(self, position: int, *, settled: bool) -> list[int]:
         """Note how a position ended; return the positions that this holds back for good."""
+        following = self._next_in_chain.get(position)
+        if following is None:
+            return []
         if not settled:
             self._block(position)
         held_back: list[int] = []
-        following = self._next_in_chain.get(position)
         while following is not None and self._is_blocked(following):
             self._block(following)
             held_back.append(following)
@@ -61,6 +63,8 @@ def _chain(lanes: Sequence[Hashable | None], keys: Sequence[Hashable]) -> tuple[
     Returns each position's successor in its chain, and the first position of every chain. Chains
     that a later position joins (its lane from one, its key from another) become one.
     """
+    if lanes.count(None) == len(lanes) and len(set(keys)) == len(keys):
+        return {}, list(range(len(keys)))  # the common case: nothing shares anything
     root = _Roots(len(lanes))
     seen: dict[tuple[str, Hashable], int] = {}
     for position, (lane, key) in enumerate(zip(lanes, keys, strict=True)):
