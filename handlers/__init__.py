@@ -1,0 +1,1 @@
+"""Real pipelines, deployed by template.yaml."""
