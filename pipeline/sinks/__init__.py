@@ -1,0 +1,9 @@
+"""Sinks: where outputs go. Each is an immutable description; it connects when it first writes."""
+
+from pipeline.sinks.dynamodb import DynamoDB
+from pipeline.sinks.eventbridge import EventBridge
+from pipeline.sinks.file import File
+from pipeline.sinks.memory import Memory
+from pipeline.sinks.sqs import SQS
+
+__all__ = ["SQS", "DynamoDB", "EventBridge", "File", "Memory"]

@@ -1,0 +1,23 @@
+"""What every sink's declaration has in common."""
+
+from __future__ import annotations
+
+from pipeline.errors import ConfigurationError
+
+
+def assign(target: object, **fields: object) -> None:
+    """Set the fields of a frozen dataclass from its own `__init__`."""
+    for name, value in fields.items():
+        object.__setattr__(target, name, value)
+
+
+def check_name(name: object, declared: str) -> None:
+    """A sink's `name=` is None or a text."""
+    if name is not None and (not isinstance(name, str) or not name):
+        raise ConfigurationError(f"{declared}(name={name!r}): give a name for `Emit(to=)`, or leave it out")
+
+
+def check_when(when: object, declared: str) -> None:
+    """A sink's `when=` is None or a function."""
+    if when is not None and not callable(when):
+        raise ConfigurationError(f"{declared}(when={when!r}): give a function of the value that says True to take it")

@@ -1,0 +1,205 @@
+"""Records from an SQS queue: standard, FIFO by its name, or fair."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.aws import sqs
+from pipeline.aws.client import client, sink_error
+from pipeline.aws.names import Resource, arn_name, resource
+from pipeline.batch import BatchResult
+from pipeline.decisions.deadline import Deadline
+from pipeline.errors import ConfigurationError, SinkError
+from pipeline.outcome import Failed, Unprocessed
+from pipeline.ports import Environment
+from pipeline.record import RawRecord
+from pipeline.sources import sqs_event
+from pipeline.sources.sqs_dead_letters import SQSDeadLetters, dead_letter_queue
+
+#: A dead letter is kept as long as SQS allows: its age counts from when it was first sent.
+_DEAD_LETTER_SECONDS = 1_209_600
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options in one place, so that their checks read as a list."""
+
+    batch_size: int
+    batching_window: int
+    max_concurrency: int | None
+    max_receive_count: int
+
+
+@dataclass(frozen=True, init=False)
+class SQS:
+    """Read a queue; FIFO when its name ends in `.fifo`.
+
+    `batch_size`: records an invocation gets at most (1 to 10,000; FIFO 1 to 10; more than 10 needs
+    a window). `batching_window`: seconds that Lambda waits to fill a batch (0 to 300; not FIFO).
+    `max_concurrency`: batches that run at the same time (2 to 1,000; default: Lambda's own limit).
+    `max_receive_count`: the net for records that kill the process; the toolkit itself puts a record
+    into the dead-letter queue after its attempts. `existing`: the ARN of a queue that is not ours.
+
+    Limits: 1 MiB a message, and 6 MB an invocation, whatever the batch size says.
+    """
+
+    queue: str
+    batch_size: int
+    batching_window: int
+    max_concurrency: int | None
+    max_receive_count: int
+    existing: str | None
+
+    def __init__(
+        self,
+        queue: str,
+        *,
+        batch_size: int = 10,
+        batching_window: int = 0,
+        max_concurrency: int | None = None,
+        max_receive_count: int = 20,
+        filter: None = None,
+        existing: str | None = None,
+    ) -> None:
+        target = resource("sqs", queue, existing, declared="sources.SQS")
+        if filter is not None:
+            raise ConfigurationError("sources.SQS(filter=...): filters are not available yet; leave it out")
+        options = _Options(batch_size, batching_window, max_concurrency, max_receive_count)
+        _check(options, is_fifo=sqs.is_fifo(existing or queue))
+        for name, value in {"queue": target.name, "existing": target.existing, **vars(options)}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def name(self) -> str:
+        """The logical name."""
+        return self.queue
+
+    @property
+    def resource(self) -> Resource:
+        """The queue."""
+        return Resource("sqs", self.queue, self.existing)
+
+    @property
+    def is_fifo(self) -> bool:
+        """True when the queue keeps the order of each message group."""
+        return sqs.is_fifo(self.existing or self.queue)
+
+    @property
+    def dead_letters(self) -> SQSDeadLetters:
+        """The queue's dead-letter queue."""
+        return SQSDeadLetters(self.resource)
+
+    def decode(self, event: Any) -> list[RawRecord]:
+        """The records of a Lambda event; see the `Source` port."""
+        return sqs_event.decode(event, self.queue, is_fifo=self.is_fifo)
+
+    def unsettled_ids(self, result: BatchResult) -> list[str]:
+        """The message ids of the unsettled records, each once, in order."""
+        return list(dict.fromkeys(record.id for record in result.unsettled()))
+
+    async def settle(self, result: BatchResult, environment: Environment, deadline: Deadline) -> None:
+        """Make each unsettled record visible again after its delay, as far as SQS and the time allow."""
+        delays = _delays(result)
+        if not delays:
+            return
+        left = None if deadline.hard is None else deadline.hard - environment.clock.monotonic()
+        if left is not None and left <= 0:
+            return
+        try:
+            async with asyncio.timeout(left):
+                await self._delay(delays, environment)
+        except TimeoutError:
+            return  # what was not reached comes back when its visibility timeout ends
+
+    async def create(self, environment: Environment, *, timeout: int) -> None:
+        """Make the queue and its dead-letter queue, or bring their attributes up to date.
+
+        `timeout`: the function's, in seconds. AWS advises a visibility timeout of six times that
+        and the batching window, so that a batch that is retried by the mapping stays invisible.
+        """
+        dead = {"MessageRetentionPeriod": str(_DEAD_LETTER_SECONDS)}
+        _, dead_arn = await sqs.create_queue(dead_letter_queue(self.resource), environment, dead)
+        policy = {"deadLetterTargetArn": dead_arn, "maxReceiveCount": self.max_receive_count}
+        visibility = min(6 * timeout + self.batching_window, sqs.MAX_VISIBILITY)
+        wanted = {"VisibilityTimeout": str(visibility), "RedrivePolicy": json.dumps(policy)}
+        _, arn = await sqs.create_queue(self.resource, environment, wanted)
+        allowed = {"redrivePermission": "byQueue", "sourceQueueArns": [arn]}
+        dead["RedriveAllowPolicy"] = json.dumps(allowed)
+        await sqs.create_queue(dead_letter_queue(self.resource), environment, dead)
+
+    async def _delay(self, delays: list[tuple[RawRecord, int]], environment: Environment) -> None:
+        by_queue: dict[str, list[dict[str, Any]]] = {}
+        for record, delay in delays:
+            entry = {"ReceiptHandle": record.origin["receiptHandle"], "VisibilityTimeout": delay}
+            by_queue.setdefault(_arn_of(record), []).append(entry)
+        tens = [
+            (arn, entries[start : start + 10])
+            for arn, entries in by_queue.items()
+            for start in range(0, len(entries), 10)
+        ]
+        results = await asyncio.gather(
+            *(self._change(arn, ten, environment) for arn, ten in tens), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, SinkError):
+                raise result
+
+    async def _change(self, arn: str, entries: Sequence[dict[str, Any]], environment: Environment) -> None:
+        url = await self._url(arn, environment)
+        numbered = [{"Id": str(position), **entry} for position, entry in enumerate(entries)]
+        try:
+            service = await client(environment, "sqs")
+            await service.change_message_visibility_batch(QueueUrl=url, Entries=numbered)
+        except Exception as error:
+            raise sink_error(error, "SQS ChangeMessageVisibilityBatch") from None
+
+    async def _url(self, arn: str, environment: Environment) -> str:
+        """The URL of the queue that a record came from: the declared one, or another that the event names."""
+        if not arn or arn_name(arn) == self.resource.physical.rpartition("/")[2]:
+            return await sqs.queue_url(self.resource, environment)
+        return await sqs.queue_url(Resource("sqs", self.queue, arn), environment)
+
+
+def _delays(result: BatchResult) -> list[tuple[RawRecord, int]]:
+    """The records to come back after a delay of their own: in whole seconds, which SQS counts in."""
+    delays: list[tuple[RawRecord, int]] = []
+    for record, outcome in result:
+        if not isinstance(outcome, (Failed, Unprocessed)) or outcome.delay is None:
+            continue
+        if isinstance(record.origin, dict) and record.origin.get("receiptHandle"):
+            delays.append((record, min(max(math.ceil(outcome.delay), 0), sqs.MAX_VISIBILITY)))
+    return delays
+
+
+def _arn_of(record: RawRecord) -> str:
+    arn = record.origin.get("eventSourceARN")
+    return arn if isinstance(arn, str) and arn.count(":") >= 5 else ""
+
+
+def _check(options: _Options, *, is_fifo: bool) -> None:
+    def between(name: str, low: int, high: float) -> None:
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            limits = f"{low} or more" if high == math.inf else f"{low} to {high:,}"
+            raise ConfigurationError(f"sources.SQS({name}={value!r}): give a whole number, {limits}")
+
+    between("batch_size", 1, 10_000)
+    between("batching_window", 0, 300)
+    between("max_receive_count", 1, 1_000)
+    if options.max_concurrency is not None:
+        between("max_concurrency", 2, 1_000)
+    if is_fifo and options.batch_size > 10:
+        raise ConfigurationError(
+            f"sources.SQS(batch_size={options.batch_size}): a FIFO queue takes at most batch_size=10"
+        )
+    if is_fifo and options.batching_window:
+        raise ConfigurationError("sources.SQS(batching_window=...): a FIFO queue has no batching window; leave it out")
+    if options.batch_size > 10 and options.batching_window < 1:
+        raise ConfigurationError(
+            f"sources.SQS(batch_size={options.batch_size}): more than 10 needs a window; add batching_window=1"
+        )

@@ -1,0 +1,166 @@
+"""Records that will never succeed, as messages on their queue's dead-letter queue.
+
+A letter is the message as it was received, with one attribute more that says why, so that a
+redrive brings back the same record: same body, same attributes, same identity.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pipeline.aws import sqs
+from pipeline.aws.delivery import Entry, deliver
+from pipeline.aws.names import Resource, arn_name
+from pipeline.decisions import wire
+from pipeline.decisions.deadline import Deadline
+from pipeline.errors import SinkError, SinkRefused, SinkUnavailable
+from pipeline.ports import DeadLetter, Environment
+from pipeline.record import RawRecord
+
+#: Why the record is here: JSON with handler, cause, attempts and exhausted.
+CAUSE = "pipeline_cause"
+#: The message's own attributes, when there is no room for all of them beside the cause.
+FOLDED = "pipeline_attributes"
+_MAX_CAUSE = 2_048
+_KEPT_APART = (wire.ATTRIBUTE, wire.TRACEPARENT, FOLDED)
+
+
+def dead_letter_queue(queue: Resource) -> Resource:
+    """The dead-letter queue of a queue of ours: `<name>-dlq`, and FIFO when that is."""
+    return Resource("sqs", _with_suffix(queue.name), None if queue.existing is None else _arn(queue.existing))
+
+
+@dataclass(frozen=True)
+class SQSDeadLetters:
+    """The dead-letter queue of a queue: ours is `<name>-dlq`, another's is what its policy names."""
+
+    queue: Resource
+
+    async def put(
+        self, letters: Sequence[DeadLetter], environment: Environment, deadline: Deadline
+    ) -> Sequence[SinkError | None]:
+        """Send the letters; see the `DeadLetters` port."""
+        if not letters:
+            return []
+        entries = [self._entry(letter) for letter in letters]
+        send = partial(sqs.send, url=partial(self.url, environment), environment=environment)
+        return await deliver(entries, send, sqs.LIMITS, environment, deadline)
+
+    async def url(self, environment: Environment) -> str:
+        """The URL of the dead-letter queue."""
+        if self.queue.existing is None:
+            return await sqs.queue_url(dead_letter_queue(self.queue), environment)
+        source = await sqs.queue_url(self.queue, environment)
+        target = await sqs.dead_letter_target(source, environment)
+        if target is None:
+            raise SinkUnavailable(f"the queue '{self.queue.physical}' has no redrive policy, so no dead-letter queue")
+        return await sqs.url_of(arn_name(target), Resource("sqs", self.queue.name, target).account, environment)
+
+    @property
+    def is_fifo(self) -> bool:
+        """True when the queue, and so its dead-letter queue, keeps the order of message groups."""
+        return sqs.is_fifo(self.queue.existing or self.queue.name)
+
+    def _entry(self, letter: DeadLetter) -> Entry:
+        record = letter.record
+        body = _body(record)
+        attributes = _attributes(letter, body)
+        payload: dict[str, Any] = {"MessageBody": body, "MessageAttributes": attributes}
+        group = sqs.identifier(record.lane or record.id) if self.is_fifo else None
+        if group is not None:
+            payload |= {"MessageGroupId": group, "MessageDeduplicationId": sqs.identifier(record.id)}
+        try:
+            sqs.check_message(body, attributes)
+        except SinkRefused as error:
+            return Entry(error=error, key=group)
+        return Entry(payload=payload, size=sqs.message_size(body, attributes), key=group)
+
+
+def _body(record: RawRecord) -> str:
+    """The body unchanged; a damaged one in the nearest form that SQS takes."""
+    body = record.body
+    if isinstance(body, bytes):
+        return base64.b64encode(body).decode()
+    if not body:
+        return json.dumps(record.origin, default=str)
+    if record.error is not None and sqs.forbidden(body) is not None:
+        return body.encode("utf-8", "backslashreplace").decode()
+    return body
+
+
+def _attributes(letter: DeadLetter, body: str) -> dict[str, Mapping[str, Any]]:
+    attributes = _original(letter.record)
+    attributes.pop(CAUSE, None)  # of an earlier stay in this queue
+    if len(attributes) >= sqs.MAX_ATTRIBUTES:
+        attributes = _folded(attributes)
+    room = sqs.MAX_BYTES - sqs.message_size(body, attributes) - len(CAUSE) - len("String")
+    cause = _cause(letter, min(room, _MAX_CAUSE))
+    if cause is not None:
+        attributes[CAUSE] = sqs.text_attribute(cause)
+    return attributes
+
+
+def _original(record: RawRecord) -> dict[str, Mapping[str, Any]]:
+    """The message attributes as they came: Lambda spells their fields with small letters."""
+    found = record.origin.get("messageAttributes") if isinstance(record.origin, dict) else None
+    attributes: dict[str, Mapping[str, Any]] = {}
+    for name, attribute in (found or {}).items():
+        kind = attribute.get("dataType", "String")
+        if attribute.get("binaryValue") is not None:
+            attributes[name] = {"DataType": kind, "BinaryValue": base64.b64decode(attribute["binaryValue"])}
+        elif attribute.get("stringValue") is not None:
+            attributes[name] = {"DataType": kind, "StringValue": attribute["stringValue"]}
+    return attributes
+
+
+def _folded(attributes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """All attributes in one, but for those by which a redriven record is known again."""
+    kept = {name: attributes[name] for name in _KEPT_APART if name in attributes}
+    others = {
+        name: {"type": value["DataType"], "value": _plain(value)}
+        for name, value in attributes.items()
+        if name not in kept
+    }
+    return {**kept, FOLDED: sqs.text_attribute(json.dumps(others, separators=(",", ":")))}
+
+
+def _plain(value: Mapping[str, Any]) -> str:
+    if "BinaryValue" in value:
+        return base64.b64encode(value["BinaryValue"]).decode()
+    return str(value["StringValue"])
+
+
+def _cause(letter: DeadLetter, room: int) -> str | None:
+    """Why the record is here, cut to fit; None when there is no room at all: the body goes first."""
+    cause = letter.cause
+    while True:
+        text = json.dumps(
+            {
+                "handler": letter.handler,
+                "cause": cause,
+                "attempts": letter.attempts,
+                "exhausted": letter.exhausted,
+            }
+        )
+        excess = len(text) - room
+        if excess <= 0:
+            return text
+        if not cause:
+            return None
+        # A character takes up to twelve bytes as JSON, so this cuts too little rather than too much.
+        cause = cause[: -max(1, excess // 12)]
+
+
+def _with_suffix(name: str) -> str:
+    stem = name.removesuffix(".fifo")
+    return f"{stem}-dlq{name[len(stem) :]}"
+
+
+def _arn(arn: str) -> str:
+    head, _, name = arn.rpartition(":")
+    return f"{head}:{_with_suffix(name)}"

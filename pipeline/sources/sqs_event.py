@@ -1,0 +1,124 @@
+"""What Lambda delivers from an SQS queue, as records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.decisions import wire
+from pipeline.errors import EventError, PayloadError
+from pipeline.record import NO_ATTRIBUTES, Carried, RawRecord
+
+
+def decode(event: Any, source: str, *, is_fifo: bool) -> list[RawRecord]:
+    """The records of an event, in order. Raises `EventError`; see the `Source` port.
+
+    Everything but a record's id may be missing: test events and other senders leave fields out.
+    """
+    records = event.get("Records") if isinstance(event, dict) else None
+    if not isinstance(records, list):
+        raise EventError(f"not an event of the queue '{source}': {_found(event)}")
+    return [_record(record, position, source, is_fifo=is_fifo) for position, record in enumerate(records)]
+
+
+def _record(record: Any, position: int, source: str, *, is_fifo: bool) -> RawRecord:
+    where = f"record {position} of the queue '{source}'"
+    if not isinstance(record, dict):
+        raise EventError(f"{where} is {_kind(record)}, not an object")
+    sender = record.get("eventSource", record.get("EventSource", "aws:sqs"))
+    if sender != "aws:sqs":
+        raise EventError(f"{where} comes from {sender!r}, not from 'aws:sqs'")
+    identity = record.get("messageId")
+    if not isinstance(identity, str) or not identity:
+        raise EventError(f"{where} has no messageId, but {_members(record)}")
+    body, error = _body(record)
+    system = _mapping(record.get("attributes"))
+    attributes, carried = _attributes(_mapping(record.get("messageAttributes")))
+    return RawRecord(
+        id=identity,
+        source=source,
+        body=body,
+        lane=_lane(system) if _is_fifo(record, is_fifo) else None,
+        receive_count=_whole(system.get("ApproximateReceiveCount")) or 1,
+        attributes=attributes,
+        sent_at=_seconds(system.get("SentTimestamp")),
+        carried=carried,
+        error=error,
+        origin=record,
+    )
+
+
+def _body(record: Mapping[str, Any]) -> tuple[str, PayloadError | None]:
+    body = record.get("body")
+    if not isinstance(body, str):
+        return "", PayloadError("the record has no body" if body is None else f"the body is {_kind(body)}, not a text")
+    if not body.isascii():
+        try:
+            body.encode()
+        except UnicodeEncodeError as error:
+            return body, PayloadError(f"the body is not valid UTF-8: {error.reason} at character {error.start}")
+    return body, None
+
+
+def _is_fifo(record: Mapping[str, Any], declared: bool) -> bool:
+    # Fair queues have group ids too, and no order: only the queue's name tells.
+    arn = record.get("eventSourceARN")
+    return arn.endswith(".fifo") if isinstance(arn, str) and arn else declared
+
+
+def _lane(system: Mapping[str, Any]) -> str | None:
+    group = system.get("MessageGroupId")
+    return group if isinstance(group, str) and group else None
+
+
+def _attributes(found: Mapping[str, Any]) -> tuple[Mapping[str, str], Carried | None]:
+    """The producer's attributes as text (binary ones as base64), and what an earlier stage sent along."""
+    if not found:
+        return NO_ATTRIBUTES, None
+    texts: dict[str, str] = {}
+    for name, attribute in found.items():
+        value = _mapping(attribute)
+        text = value.get("stringValue", value.get("binaryValue"))
+        if isinstance(text, str):
+            texts[name] = text
+    trace = texts.get(wire.TRACEPARENT)
+    carried = wire.read_carried(texts.get(wire.ATTRIBUTE), trace)
+    if carried is not None:
+        # What is not ours stays: a stranger may call an attribute `pipeline` too.
+        texts.pop(wire.ATTRIBUTE)
+        texts.pop(wire.TRACEPARENT, None)
+    return texts, carried
+
+
+def _seconds(milliseconds: Any) -> float | None:
+    whole = _whole(milliseconds)
+    return None if whole is None else whole / 1000
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _found(event: Any) -> str:
+    if not isinstance(event, dict):
+        return f"the event is {_kind(event)}"
+    if "Records" in event:
+        return f"its Records are {_kind(event['Records'])}"
+    return f"it has no Records, but {_members(event)}"
+
+
+def _members(value: Mapping[str, Any]) -> str:
+    """The names only: values have no place in an error's text."""
+    return ", ".join(sorted(map(str, value))[:10]) or "nothing"
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "an array", str: "a text", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")

@@ -1,0 +1,66 @@
+"""What every store makes of an entry: the writes of the claim protocol, as functions of values."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from pipeline.decisions.idempotency import (
+    COMPLETED,
+    IN_PROGRESS,
+    ClaimRequest,
+    Complete,
+    Entry,
+    Forget,
+    Release,
+    Settlement,
+)
+
+#: What a claim that was given back has as its end: it lapsed at the beginning of time.
+RELEASED = 0
+#: Powertools reads `data` as the stored result; no result is kept.
+NO_DATA = "null"
+
+
+def is_held(entry: Entry | None, owner: str) -> bool:
+    """True while `owner` holds the claim: it neither ended it nor lost it to another run."""
+    return entry is not None and entry.is_owned_by(owner) and entry.in_progress_expiration != RELEASED
+
+
+def is_done(settlement: Settlement, entry: Entry | None) -> bool:
+    """True when the entry shows that this settlement was written by an earlier try.
+
+    An absent entry counts as forgotten: who else forgot it, forgot the same.
+    """
+    if entry is None:
+        return isinstance(settlement, Forget)
+    if entry.owner != settlement.owner:
+        return False
+    if isinstance(settlement, Complete):
+        return entry.status == COMPLETED
+    is_released = entry.status == IN_PROGRESS and entry.in_progress_expiration == RELEASED
+    return isinstance(settlement, Release) and is_released
+
+
+def taken_over(entry: Entry, request: ClaimRequest, now: float) -> Entry:
+    """A released or lapsed entry as its next owner holds it: attempts and kept outputs stay."""
+    return replace(
+        entry,
+        expiration=int(now) + request.ttl,
+        in_progress_expiration=int(request.lease_until * 1000),
+        owner=request.owner,
+        attempts=entry.attempts + 1,
+    )
+
+
+def settled(entry: Entry, settlement: Complete | Release, now: float) -> Entry:
+    """A held entry after its owner completed it or gave it back."""
+    expiration = int(now) + settlement.ttl
+    if isinstance(settlement, Complete):
+        return replace(entry, status=COMPLETED, data=NO_DATA, expiration=expiration, outputs=None)
+    return replace(
+        entry,
+        in_progress_expiration=RELEASED,
+        expiration=expiration,
+        attempts=settlement.attempts,
+        outputs=settlement.outputs,
+    )
