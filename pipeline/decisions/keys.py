@@ -166,9 +166,10 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 def _present(value: Any, what: str) -> Any:
     if value is _ABSENT:
         raise KeyMissing(f"the record has no {what}")
-    if value is None or (isinstance(value, (str, bytes, list, tuple, dict, set)) and len(value) == 0):
+    if isinstance(value, (str, bytes, list, tuple, dict, set)) and len(value) == 0:
         raise KeyMissing(f"the record's {what} is empty")
-    if isinstance(value, (list, tuple)) and all(item is None for item in value):
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
+    if all(member is None for member in members):
         raise KeyMissing(f"the record's {what} is empty")
     return value
 

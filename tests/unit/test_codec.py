@@ -17,6 +17,7 @@ import pydantic
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from pipeline.decisions.codec import Document, encode, loads, parser
 from pipeline.errors import ConfigurationError, EncodeError, PayloadError
 
