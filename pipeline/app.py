@@ -201,10 +201,14 @@ def _check_options(
     middleware: tuple[Middleware, ...],
 ) -> None:
     if not isinstance(source, Source):
-        raise ConfigurationError(f"{name}: {source!r} is not a source: use one of pipeline.sources, as sources.SQS('orders')")
+        raise ConfigurationError(
+            f"{name}: {source!r} is not a source: use one of pipeline.sources, as sources.SQS('orders')"
+        )
     for sink in (*sinks, *((rejects,) if rejects is not None else ())):
         if not isinstance(sink, Sink):
-            raise ConfigurationError(f"{name}: {sink!r} is not a sink: use one of pipeline.sinks, or an object with 'name' and 'write'")
+            raise ConfigurationError(
+                f"{name}: {sink!r} is not a sink: use one of pipeline.sinks, or an object with 'name' and 'write'"
+            )
     names = [sink.name for sink in sinks]
     twice = {sink for sink in names if names.count(sink) > 1}
     if twice:

@@ -82,11 +82,15 @@ def resource_type(function: Callable[..., Any], namespace: Mapping[str, Any]) ->
         raise ConfigurationError(f"{name}: a resource takes no parameters")
     annotation = _annotations(function, namespace).get("return")
     yielded = typing.get_args(annotation)
-    if typing.get_origin(annotation) not in (
-        collections.abc.AsyncIterator,
-        collections.abc.AsyncGenerator,
-        collections.abc.AsyncIterable,
-    ) or not yielded:
+    if (
+        typing.get_origin(annotation)
+        not in (
+            collections.abc.AsyncIterator,
+            collections.abc.AsyncGenerator,
+            collections.abc.AsyncIterable,
+        )
+        or not yielded
+    ):
         raise ConfigurationError(
             f"{name}: annotate what the resource yields, as '-> AsyncIterator[Pool]'; it is injected by that type"
         )
@@ -111,7 +115,9 @@ def check_emits(function: Callable[..., Any], sinks: collections.abc.Collection[
 
 
 def _is_emit(node: ast.expr) -> bool:
-    return (isinstance(node, ast.Name) and node.id == "Emit") or (isinstance(node, ast.Attribute) and node.attr == "Emit")
+    return (isinstance(node, ast.Name) and node.id == "Emit") or (
+        isinstance(node, ast.Attribute) and node.attr == "Emit"
+    )
 
 
 def _literals(node: ast.expr) -> list[str]:

@@ -16,6 +16,11 @@ IN_PROGRESS = "INPROGRESS"
 COMPLETED = "COMPLETED"
 
 
+#: `in_progress_expiration` of a claim that was given back: it lapsed at the beginning of time, so that
+#: Powertools takes it over too. One more when the run before had died: that stays known.
+RELEASED, STILL_LAPSED = 0, 1
+
+
 class Entry(Struct, frozen=True, kw_only=True):
     """One idempotency entry. The first five fields are those of Powertools' table."""
 
@@ -118,7 +123,7 @@ class Release(Settlement, frozen=True, kw_only=True):
     @property
     def in_progress_expiration(self) -> int:
         """What the released entry's `in_progress_expiration` becomes, epoch milliseconds."""
-        return 1 if self.has_lapsed else 0
+        return STILL_LAPSED if self.has_lapsed else RELEASED
 
 
 class Forget(Settlement, frozen=True, kw_only=True):

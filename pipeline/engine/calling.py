@@ -57,7 +57,9 @@ class Signature:
 class Calling:
     """Calls one function. Resources are made at the first call, once in an environment."""
 
-    def __init__(self, function: Callable[..., Any], signature: Signature, environment: Environment, threads: Threads) -> None:
+    def __init__(
+        self, function: Callable[..., Any], signature: Signature, environment: Environment, threads: Threads
+    ) -> None:
         self._function = function
         self._signature = signature
         self._environment = environment
@@ -152,5 +154,3 @@ def _as_context(make: Callable[[], AsyncIterator[Any]]) -> Callable[[], Any]:
             raise PipelineError(f"the resource {getattr(make, '__name__', make)} yielded twice; it must yield once")
 
     return resource
-
-

@@ -42,6 +42,20 @@ class Activity:
 
     async def wait(self, answers: Sequence[asyncio.Future[Any]]) -> None:
         """Wait, as one worker, for answers that were asked for."""
+        missing = len(answers)
+        is_back = False
+
+        def answered(_: object) -> None:
+            # Counted here and not when the task wakes: those that were answered together must all
+            # count as busy before the first of them asks again.
+            nonlocal missing, is_back
+            missing -= 1
+            if missing == 0 and not is_back:
+                is_back = True
+                self.join()
+
+        for answer in answers:
+            answer.add_done_callback(answered)
         self.leave()
         try:
             await asyncio.wait(answers)
@@ -50,7 +64,9 @@ class Activity:
                 answer.cancel()
             raise
         finally:
-            self.join()
+            if not is_back:
+                is_back = True
+                self.join()
 
 
 class Coalescer(Generic[A, R]):

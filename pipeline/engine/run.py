@@ -32,8 +32,25 @@ class Run:
     """One record of a batch. Its fields fill as it goes."""
 
     __slots__ = (
-        "attempt", "decided", "document", "error", "handler", "held", "identity", "is_alone", "is_cut", "is_running_on",
-        "key_hash", "lane", "order_key", "phase", "position", "raw", "started", "task", "_payload",
+        "_payload",
+        "attempt",
+        "decided",
+        "document",
+        "error",
+        "handler",
+        "held",
+        "identity",
+        "is_alone",
+        "is_cut",
+        "is_running_on",
+        "key_hash",
+        "lane",
+        "order_key",
+        "phase",
+        "position",
+        "raw",
+        "started",
+        "task",
     )  # fmt: skip
 
     _UNREAD = object()

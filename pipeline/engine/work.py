@@ -17,7 +17,7 @@ from pipeline.engine.endings import Endings
 from pipeline.engine.fanout import FanOut
 from pipeline.engine.run import CUT, Run
 from pipeline.engine.stage import Call, Stage
-from pipeline.errors import HopLimit
+from pipeline.errors import HopLimit, KeyMissing, PipelineError
 from pipeline.outcome import HandBack, Outcome, is_settled
 from pipeline.ports import Environment
 from pipeline.record import RawRecord
@@ -196,8 +196,11 @@ class Work:
             run.read_keys(self._stage)
             if run.hops > self._stage.max_hops:
                 raise HopLimit(f"the record has passed {run.hops} handlers; the limit is {self._stage.max_hops}")
-        except Exception as error:
+        except PipelineError as error:
             run.error = error
+        except Exception as error:
+            run.error = KeyMissing(f"the key or lane function raised {type(error).__name__}")
+            run.error.__cause__ = error
 
 
 def _claims(stage: Stage, environment: Environment, activity: Activity, deadline: Deadline) -> Claims | None:

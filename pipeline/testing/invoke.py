@@ -12,7 +12,6 @@ from pipeline.decisions.codec import encode
 from pipeline.decisions.deadline import Deadline, deadline
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processor
-
 from pipeline.errors import PipelineError, SinkError
 from pipeline.handler import Handler
 from pipeline.output import Output
@@ -149,5 +148,3 @@ def _in_process(store: IdempotencyStore | None) -> IdempotencyStore | None:
 def _is_remote(thing: object) -> bool:
     """True for what lives in a service: it can create its resource there."""
     return hasattr(thing, "create")
-
-

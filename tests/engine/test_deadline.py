@@ -1,0 +1,149 @@
+"""The deadline: no late start, nothing finished is lost, and what cannot be stopped keeps its claim."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from pipeline import Context, Pipeline, sources
+from pipeline.decisions.deadline import deadline
+from pipeline.errors import RecordTimeout
+from pipeline.outcome import Failed, HandBack, Succeeded, Unprocessed
+from pipeline.stores import Memory
+from tests.engine.harness import process, records
+from tests.support.virtual import VirtualClock, virtually
+
+
+def test_records_that_would_not_finish_are_handed_back_and_the_finished_keep_their_results() -> None:
+    pipeline = Pipeline("shop")
+
+    @pipeline.handler(sources.SQS("orders"), concurrency=1)
+    async def price(order: dict[str, Any]) -> None:
+        await asyncio.sleep(4)
+
+    result, _ = virtually(
+        process(price.stage, records(*["{}"] * 5), deadline=deadline(0.0, 15.0), clock=VirtualClock())
+    )
+
+    assert [type(outcome) for outcome in result.outcomes] == [Succeeded, Succeeded, Succeeded, Unprocessed, Unprocessed]
+    assert all(outcome.reason is HandBack.DEADLINE for _, outcome in result.of(Unprocessed))
+
+
+def test_a_handler_that_hangs_in_an_await_fails_alone_before_the_time_is_up() -> None:
+    pipeline = Pipeline("shop")
+
+    @pipeline.handler(sources.SQS("orders"))
+    async def price(order: dict[str, Any]) -> None:
+        if order["n"] == 1:
+            await asyncio.Event().wait()
+
+    async def scenario() -> tuple[Any, float]:
+        result, _ = await process(
+            price.stage, records('{"n": 0}', '{"n": 1}', '{"n": 2}'), deadline=deadline(0.0, 30.0), clock=VirtualClock()
+        )
+        return result, asyncio.get_running_loop().time()
+
+    result, took = virtually(scenario())
+
+    assert [type(outcome) for outcome in result.outcomes] == [Succeeded, Failed, Succeeded]
+    assert isinstance(result.outcomes[1].error, RecordTimeout)
+    assert took < 30
+
+
+def test_a_handler_that_hangs_releases_its_claim_and_the_run_counts() -> None:
+    pipeline = Pipeline("shop")
+    store = Memory()
+
+    @pipeline.handler(sources.SQS("orders"))
+    async def price(order: dict[str, Any], context: Context) -> None:
+        await asyncio.Event().wait()
+
+    async def scenario() -> list[Any]:
+        outcomes = []
+        for _ in range(6):
+            start = asyncio.get_running_loop().time()
+            result, letters = await process(
+                price.stage, records("{}"), store=store, deadline=deadline(start, 5.0), clock=VirtualClock()
+            )
+            outcomes.append((type(result.outcomes[0]).__name__, len(letters.letters)))
+        return outcomes
+
+    assert virtually(scenario()) == [("Failed", 0)] * 4 + [("Rejected", 1), ("Failed", 0)]
+
+
+def test_record_timeout_cuts_one_record() -> None:
+    pipeline = Pipeline("shop")
+
+    @pipeline.handler(sources.SQS("orders"), record_timeout=2.5)
+    async def price(order: dict[str, Any]) -> None:
+        await asyncio.sleep(order["seconds"])
+
+    result, _ = virtually(process(price.stage, records('{"seconds": 2}', '{"seconds": 3}'), clock=VirtualClock()))
+
+    assert isinstance(result.outcomes[0], Succeeded)
+    assert isinstance(result.outcomes[1], Failed)
+    assert "record_timeout=2.5" in str(result.outcomes[1].error)
+
+
+def test_a_timeout_error_of_the_handlers_own_stays_its_own() -> None:
+    pipeline = Pipeline("shop")
+
+    @pipeline.handler(sources.SQS("orders"), record_timeout=60)
+    async def price(order: dict[str, Any]) -> None:
+        async with asyncio.timeout(1):
+            await asyncio.sleep(2)
+
+    result, _ = virtually(process(price.stage, records("{}"), clock=VirtualClock()))
+
+    assert isinstance(result.outcomes[0], Failed)
+    assert type(result.outcomes[0].error) is TimeoutError
+
+
+def test_a_thread_that_hangs_keeps_its_claim_until_it_lapses_and_the_others_finish() -> None:
+    pipeline = Pipeline("shop")
+    store = Memory()
+    go_on = threading.Event()
+
+    @pipeline.handler(sources.SQS("orders"))
+    def price(order: dict[str, Any]) -> None:
+        if order["n"] == 1:
+            go_on.wait(30)
+
+    async def scenario() -> tuple[Any, Any]:
+        raw = records('{"n": 0}', '{"n": 1}')
+        first, _ = await process(
+            price.stage,
+            raw,
+            store=store,
+            deadline=deadline(asyncio.get_running_loop().time(), 5.0),
+            clock=VirtualClock(),
+        )
+        again, _ = await process(price.stage, raw[1:], store=store, clock=VirtualClock())
+        return first, again
+
+    first, again = virtually(scenario(), threads=True)
+    go_on.set()
+
+    assert isinstance(first.outcomes[0], Succeeded)
+    hung = first.outcomes[1]
+    assert isinstance(hung, Failed)
+    assert hung.delay is not None
+    assert hung.delay > 0, "it comes back when the claim lapses"
+    (busy,) = again.outcomes
+    assert isinstance(busy, Unprocessed)
+    assert busy.reason is HandBack.CLAIMED
+
+
+def test_remaining_counts_down_for_the_handler() -> None:
+    pipeline = Pipeline("shop")
+    seen: list[float | None] = []
+
+    @pipeline.handler(sources.SQS("orders"), concurrency=1)
+    async def price(order: dict[str, Any], context: Context) -> None:
+        await asyncio.sleep(1)
+        seen.append(context.remaining())
+
+    virtually(process(price.stage, records("{}", "{}"), deadline=deadline(0.0, 10.0), clock=VirtualClock()))
+
+    assert seen == [8.0, 7.0]
