@@ -14,7 +14,7 @@ REGION = "us-east-1"
 #: moto takes any; they are no one's.
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",  # noqa: S106 - a dummy
+    "AWS_SECRET_ACCESS_KEY": "testing",
     "AWS_SESSION_TOKEN": "testing",
 }
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".test")

@@ -16,14 +16,14 @@ from pipeline.emulator.clock import SkippingClock
 from pipeline.emulator.execution import Pool, Runtime
 from pipeline.emulator.faults import Faults
 from pipeline.emulator.isolation import REGION, isolated
+from pipeline.emulator.pace import Pace, Skip
 from pipeline.emulator.poller import Mapping as EventSourceMapping
 from pipeline.emulator.poller import Queue
 from pipeline.emulator.queues import DeadLetterMessage, Depth
 from pipeline.emulator.report import Report, Tally
-from pipeline.emulator.pace import Pace, Skip
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.stage import Stage
-from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.errors import ConfigurationError, PipelineError, SinkError
 from pipeline.ports import Clock
 from pipeline.telemetry.events import Observer
 
@@ -107,6 +107,11 @@ class Local:
             raise PipelineError("the local run has not started: use it in 'async with'")
         return self._endpoint_url
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """Each handler's source, by the names that the report uses."""
+        return {label: stage.source.name for label, stage in zip(self._labels, self.stages, strict=True)}
+
     async def __aenter__(self) -> Local:
         if _running:
             # The environment variables point at one endpoint, and they are the process's.
@@ -136,10 +141,25 @@ class Local:
         `key`: the message group on a FIFO queue, for all or as a function of the payload; default
         the handler's lane, else its key, else one group for all. `attributes`: message attributes.
         """
+        errors = await self.offer(source_name, list(payloads), key=key, attributes=attributes)
+        for position, error in enumerate(errors):
+            if error is not None:
+                raise PipelineError(f"payload {position} was not sent to '{source_name}': {error}") from error
+
+    async def offer(
+        self,
+        source_name: str,
+        payloads: Sequence[Any],
+        *,
+        key: str | Callable[[Any], str] | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> list[SinkError | None]:
+        """Like `send`, but says for each position None or why it was not taken."""
         index = self._index(source_name)
         group = _group(key) or queues.default_group(self.stages[index])
-        await queues.send(self._environment, self._queues[index], list(payloads), group, attributes)
+        errors = await queues.send(self._environment, self._queues[index], payloads, group, attributes)
         self.activity.happened()
+        return errors
 
     async def drain(self, timeout: float | None = 30) -> Report:
         """Wait until nothing is visible, in flight or delayed and nothing runs; the report.
@@ -174,6 +194,10 @@ class Local:
         count = self.activity.count
         depths = await self.depths()
         return not any(found.total for found in depths.values()) and self.is_idle and count == self.activity.count
+
+    async def depth(self, source_name: str) -> Depth:
+        """How many messages a source's queue holds."""
+        return await queues.depth(self._environment, self._queues[self._index(source_name)].url)
 
     async def depths(self) -> dict[str, Depth]:
         """How many messages each source's queue holds."""

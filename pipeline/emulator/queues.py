@@ -20,7 +20,7 @@ from pipeline.decisions.deadline import Deadline
 from pipeline.emulator.isolation import REGION
 from pipeline.emulator.poller import Queue, attributes_of
 from pipeline.engine.stage import Stage
-from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.errors import ConfigurationError, PipelineError, SinkError, SinkRefused
 from pipeline.ports import Environment
 
 #: Gives the message group of a payload on a FIFO queue.
@@ -118,15 +118,12 @@ async def depth(environment: Environment, url: str) -> Depth:
 
 async def send(
     environment: Environment, queue: Queue, payloads: Sequence[Any], group: Group, attributes: Mapping[str, str] | None
-) -> None:
-    """Send payloads, in order on a FIFO queue. Raises when one is not taken."""
+) -> list[SinkError | None]:
+    """Send payloads, in order on a FIFO queue; for each position None, or why it was not taken."""
     named = {name: sqs.text_attribute(value) for name, value in (attributes or {}).items()}
     entries = [_entry(queue, payload, group, named) for payload in payloads]
     call = partial(sqs.send, url=partial(_constant, queue.url), environment=environment)
-    answers = await deliver(entries, call, sqs.LIMITS, environment, Deadline())
-    for position, error in enumerate(answers):
-        if error is not None:
-            raise PipelineError(f"payload {position} was not sent to '{queue.name}': {error}") from error
+    return await deliver(entries, call, sqs.LIMITS, environment, Deadline())
 
 
 async def _constant(value: str) -> str:
@@ -134,8 +131,11 @@ async def _constant(value: str) -> str:
 
 
 def _entry(queue: Queue, payload: Any, group: Group, attributes: Mapping[str, Any]) -> Entry:
-    body = body_of(payload)
-    sqs.check_message(body, attributes)
+    try:
+        body = body_of(payload)
+        sqs.check_message(body, attributes)
+    except SinkRefused as error:
+        return Entry(error=error)
     message: dict[str, Any] = {"MessageBody": body, "MessageAttributes": attributes}
     key = None
     if sqs.is_fifo(queue.physical):

@@ -1,0 +1,30 @@
+"""The commands by name. Each is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+#: Where each command lives; the first line of its docstring is its help.
+_COMMANDS = {
+    "dev": "pipeline.cli.dev",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        home = _COMMANDS.get(cmd_name)
+        if home is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(home), cmd_name)
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fanout-pipeline", prog_name="pipeline")
+def cli() -> None:
+    """Write one decorated function; run it as a pipeline stage on real queues and streams."""

@@ -1,0 +1,74 @@
+"""Feeding a file's lines to a source, with bounded memory and a shallow queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from pipeline.emulator.local import Local
+
+_CHUNK = 50
+#: moto's calls cost as much as its queue is deep.
+_WAITING = 200
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A source's name, and the file whose lines are its records."""
+
+    source: str
+    path: Path
+
+
+def parse(value: str) -> Feed:
+    """`NAME=FILE`. Raises `BadParameter`."""
+    source, separator, name = value.partition("=")
+    if not separator or not source or not name:
+        raise click.BadParameter(f"'{value}': write NAME=FILE, such as orders=orders.ndjson")
+    path = Path(name)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise click.BadParameter(f"'{name}' cannot be read: {error.strerror}") from None
+    return Feed(source, path)
+
+
+async def run(feed: Feed, env: Local) -> int:
+    """Send every line that is not blank; returns how many SQS would not take, each named on stderr."""
+    refused = 0
+    lines = _lines(feed.path)
+    while chunk := list(islice(lines, _CHUNK)):
+        refused += await _send(feed, env, chunk)
+        while (await env.depth(feed.source)).visible >= _WAITING:
+            await asyncio.sleep(0.05)
+    return refused
+
+
+async def _send(feed: Feed, env: Local, chunk: list[tuple[int, bytes]]) -> int:
+    texts = [(number, _text(line)) for number, line in chunk]
+    good = [(number, text) for number, text in texts if text is not None]
+    errors = await env.offer(feed.source, [text for _, text in good])
+    bad = [(number, "it is not UTF-8") for number, text in texts if text is None]
+    bad += [(number, str(error)) for (number, _), error in zip(good, errors, strict=True) if error is not None]
+    for number, why in sorted(bad):
+        click.echo(f"{feed.path}, line {number}, was not sent: {why}", err=True)
+    return len(bad)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line.rstrip(b"\r\n")
+
+
+def _text(line: bytes) -> str | None:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,85 @@
+"""How far a local run is: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipeline.emulator.local import Local
+from pipeline.emulator.queues import Depth
+from pipeline.emulator.report import Counts, Report
+
+_LIVE_SECONDS = 0.5
+_PLAIN_SECONDS = 2.0
+
+
+@asynccontextmanager
+async def shown(env: Local) -> AsyncIterator[None]:
+    """Show the run's progress while the block lasts."""
+    work = _live(env) if sys.stdout.isatty() else _plain(env)
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def finish(report: Report) -> None:
+    """The last word: the table, or one line for each handler."""
+    if sys.stdout.isatty():
+        Console().print(table(report, {}, {}))
+        return
+    for name, counts in report.handlers.items():
+        click.echo(line(name, counts))
+
+
+def line(name: str, counts: Counts) -> str:
+    """One handler in one line."""
+    outputs = "".join(f", {count} to {sink}" for sink, count in counts.outputs.items())
+    return (
+        f"{name}: {counts.records} records ({counts.succeeded} succeeded, {counts.duplicates} duplicates, "
+        f"{counts.rejected} rejected, {counts.exhausted} exhausted), {counts.deliveries} deliveries, "
+        f"{counts.dead_lettered} dead-lettered{outputs}"
+    )
+
+
+def table(report: Report, depths: Mapping[str, Depth], sources: Mapping[str, str]) -> Table:
+    """The handlers as a table; `sources` gives each handler's source."""
+    made = Table("handler", "records", "succeeded", "duplicates", "rejected", "exhausted", "deliveries", "outputs")
+    if depths:
+        made.add_column("waiting")
+    for column in made.columns[1:]:
+        column.justify = "right"
+    for name, counts in report.handlers.items():
+        numbers = (counts.records, counts.succeeded, counts.duplicates, counts.rejected, counts.exhausted, counts.deliveries)
+        cells = [name, *map(str, numbers), ", ".join(f"{sink} {count}" for sink, count in counts.outputs.items())]
+        if depths:
+            cells.append(str(depths[sources[name]].total))
+        made.add_row(*cells)
+    return made
+
+
+async def _live(env: Local) -> None:
+    with Live(console=Console(), auto_refresh=False, transient=True) as live:
+        while True:
+            live.update(table(await env.report(), await env.depths(), env.sources), refresh=True)
+            await asyncio.sleep(_LIVE_SECONDS)
+
+
+async def _plain(env: Local) -> None:
+    said: dict[str, str] = {}
+    while True:
+        await asyncio.sleep(_PLAIN_SECONDS)
+        for name, counts in (await env.report()).handlers.items():
+            text = line(name, counts)
+            if said.get(name) != text and counts.deliveries:
+                click.echo(text)
+            said[name] = text

@@ -1,0 +1,93 @@
+"""From a TARGET to its pipelines."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tomllib
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+import click
+
+from pipeline.app import Pipeline
+
+HELP = (
+    "TARGET is `module:attribute` of a Pipeline, or a module that holds one or several; "
+    "without it, `[tool.pipeline] app` in the working directory's pyproject.toml."
+)
+
+
+def load(target: str | None) -> list[Pipeline]:
+    """The pipelines of a target. Raises `UsageError` with a plain sentence."""
+    directory = os.getcwd()
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    chosen = target or _from_pyproject(Path(directory))
+    module_name, _, attribute = chosen.partition(":")
+    module = _import(module_name, directory)
+    return [_attribute(module, attribute)] if attribute else _all_of(module)
+
+
+def _from_pyproject(directory: Path) -> str:
+    path = directory / "pyproject.toml"
+    try:
+        app = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("pipeline", {}).get("app")
+    except FileNotFoundError:
+        app = None
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{path} cannot be read: {error}") from None
+    if not isinstance(app, str) or not app:
+        raise click.UsageError("there is no TARGET: give one, such as `handlers.shop`, or set `[tool.pipeline] app` in pyproject.toml")
+    return app
+
+
+def _import(name: str, directory: str) -> ModuleType:
+    if name.endswith(".py") or "/" in name or os.sep in name:
+        dotted = name.removesuffix(".py").strip("./").replace(os.sep, ".")
+        raise click.UsageError(f"'{name}' is a path: name the module, as `{dotted}`")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise click.UsageError(f"there is no module '{error.name}' in {directory} or on the Python path") from None
+        raise click.UsageError(_why(name, error)) from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: a script that runs on import
+        raise click.UsageError(_why(name, error)) from None
+
+
+def _why(name: str, error: BaseException) -> str:
+    """One sentence, with the last place in the user's own code."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    own = [frame for frame in frames if not frame.filename.startswith(os.path.dirname(os.path.dirname(__file__)))]
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    if isinstance(error, SyntaxError):
+        where = f" ({error.filename}, line {error.lineno})"
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"module '{name}' does not import: {type(error).__name__}: {text}{where}"
+
+
+def _attribute(module: ModuleType, path: str) -> Pipeline:
+    found: object = module
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, Pipeline):
+        what = "does not exist" if found is None else f"is a {type(found).__name__}, not a Pipeline"
+        here = _names(module)
+        raise click.UsageError(f"'{module.__name__}:{path}' {what}" + (f"; there is {', '.join(here)}" if here else ""))
+    return found
+
+
+def _all_of(module: ModuleType) -> list[Pipeline]:
+    found = list({id(value): value for value in vars(module).values() if isinstance(value, Pipeline)}.values())
+    if not found:
+        raise click.UsageError(f"module '{module.__name__}' holds no Pipeline")
+    return found
+
+
+def _names(module: ModuleType) -> list[str]:
+    return [f"`{module.__name__}:{name}`" for name, value in vars(module).items() if isinstance(value, Pipeline)]
