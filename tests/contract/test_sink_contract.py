@@ -1,0 +1,509 @@
+"""What every sink promises: the same suite over each of them, and what is each one's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import sinks
+from pipeline.aws.client import client
+from pipeline.decisions.codec import encode
+from pipeline.decisions.deadline import Deadline
+from pipeline.engine.environment import ProcessEnvironment
+from pipeline.errors import ConfigurationError, SinkRefused, SinkUnavailable
+from pipeline.output import Output
+from pipeline.ports import Sink
+
+FOREVER = Deadline()
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+EXISTING = "arn:aws:{}:eu-west-1:123456789012:{}"
+
+
+def output(value: Any, number: int = 0, **fields: Any) -> Output:
+    """An output as the engine makes it."""
+    is_text = isinstance(value, str)
+    body = value if is_text else encode(value)
+    defaults: dict[str, Any] = {"id": f"{number:032x}", "sink": "out", "default_key": '"k"'}
+    return Output(body=body, is_text=is_text, value=value, **{**defaults, **fields})
+
+
+@dataclass
+class Bench:
+    """A sink with its resource made, and a way to read what it took."""
+
+    sink: Sink
+    environment: ProcessEnvironment
+    read: Callable[[], Awaitable[list[Any]]]
+
+    async def write(self, *outputs: Output, deadline: Deadline = FOREVER) -> list[Any]:
+        return list(await self.sink.write(outputs, self.environment, deadline))
+
+
+async def messages(environment: ProcessEnvironment, queue: str) -> list[dict[str, Any]]:
+    """Everything that is on a queue; it is taken off."""
+    service = await client(environment, "sqs")
+    url = (await service.get_queue_url(QueueName=queue))["QueueUrl"]
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = await service.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"], MessageAttributeNames=["All"]
+        )
+        if not answer.get("Messages"):
+            return found
+        for message in answer["Messages"]:
+            await service.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            found.append(message)
+
+
+def queue_bench(environment: ProcessEnvironment, name: str, **options: Any) -> Bench:
+    async def read() -> list[Any]:
+        return [json.loads(message["Body"]) for message in await messages(environment, name)]
+
+    return Bench(sinks.SQS(name, **options), environment, read)
+
+
+@pytest.fixture
+async def sqs(aws: str, environment: ProcessEnvironment, unique: str) -> Bench:
+    bench = queue_bench(environment, unique)
+    await bench.sink.create(environment)
+    await bench.sink.create(environment)
+    return bench
+
+
+@pytest.fixture
+async def fifo(aws: str, environment: ProcessEnvironment, unique: str) -> Bench:
+    bench = queue_bench(environment, f"{unique}.fifo")
+    await bench.sink.create(environment)
+    await bench.sink.create(environment)
+    return bench
+
+
+@pytest.fixture
+async def dynamodb(aws: str, environment: ProcessEnvironment, unique: str) -> Bench:
+    sink = sinks.DynamoDB(unique, carry=False)
+    await sink.create(environment)
+    await sink.create(environment)
+
+    async def read() -> list[Any]:
+        service = await client(environment, "dynamodb")
+        found = (await service.scan(TableName=unique))["Items"]
+        return [{"id": item["id"]["S"], "n": int(item["n"]["N"])} for item in found]
+
+    return Bench(sink, environment, read)
+
+
+@pytest.fixture
+async def eventbridge(aws: str, environment: ProcessEnvironment, unique: str) -> Bench:
+    """A bus with a queue behind it, because a bus keeps nothing."""
+    sink = sinks.EventBridge(unique, detail_type="thing.done", carry=False).bound_to("shop")
+    await sink.create(environment)
+    await sink.create(environment)
+    await sinks.SQS(unique).create(environment)
+    service = await client(environment, "events")
+    await service.put_rule(Name="all", EventBusName=unique, EventPattern='{"source": ["shop"]}')
+    target = {"Id": "queue", "Arn": EXISTING.format("sqs", unique)}
+    await service.put_targets(Rule="all", EventBusName=unique, Targets=[target])
+
+    async def read() -> list[Any]:
+        return [json.loads(message["Body"])["detail"] for message in await messages(environment, unique)]
+
+    return Bench(sink, environment, read)
+
+
+@pytest.fixture
+async def file(environment: ProcessEnvironment, tmp_path: Path) -> Bench:
+    path = tmp_path / "out.ndjson"
+
+    async def read() -> list[Any]:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    return Bench(sinks.File(path), environment, read)
+
+
+@pytest.fixture
+async def memory(environment: ProcessEnvironment) -> Bench:
+    sink = sinks.Memory()
+
+    async def read() -> list[Any]:
+        return sink.values
+
+    return Bench(sink, environment, read)
+
+
+@pytest.fixture(params=["sqs", "fifo", "dynamodb", "eventbridge", "file", "memory"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return request.getfixturevalue(request.param)
+
+
+async def test_every_output_is_written_once_and_accepted(bench: Bench) -> None:
+    values = [{"id": f"i{n:02}", "n": n} for n in range(27)]
+    results = await bench.write(*[output(value, n, default_key=f"g{n}") for n, value in enumerate(values)])
+    assert results == [None] * 27
+    assert sorted(await bench.read(), key=lambda value: value["n"]) == values
+
+
+async def test_nothing_to_write_is_no_call(bench: Bench) -> None:
+    assert await bench.write() == []
+
+
+async def test_a_sink_has_a_name_a_condition_and_says_whether_it_carries(bench: Bench) -> None:
+    assert isinstance(bench.sink, Sink)
+    assert bench.sink.name
+    assert bench.sink.when is None
+    assert isinstance(bench.sink.carries, bool)
+
+
+@pytest.fixture(params=["sqs", "fifo", "dynamodb", "eventbridge"])
+def service_bench(request: pytest.FixtureRequest) -> Bench:
+    return request.getfixturevalue(request.param)
+
+
+OPERATIONS = {
+    "SQS": ("sqs", "SendMessageBatch"),
+    "DynamoDB": ("dynamodb", "BatchWriteItem"),
+    "EventBridge": ("events", "PutEvents"),
+}
+
+
+async def test_a_broken_connection_is_tried_again(service_bench: Bench, faults: Any) -> None:
+    service, operation = OPERATIONS[type(service_bench.sink).__name__]
+    await faults(service).lose_requests(operation, times=2)
+    assert await service_bench.write(output({"id": "a", "n": 1})) == [None]
+    assert await service_bench.read() == [{"id": "a", "n": 1}]
+
+
+async def test_a_service_that_stays_away_is_unavailable_for_the_outputs_of_the_call(
+    service_bench: Bench, faults: Any
+) -> None:
+    service, operation = OPERATIONS[type(service_bench.sink).__name__]
+    await faults(service).lose_requests(operation, times=99)
+    results = await service_bench.write(output({"id": "a", "n": 1}), output({"id": "b", "n": 2}, 1))
+    assert [type(result) for result in results] == [SinkUnavailable, SinkUnavailable]
+
+
+async def test_an_oversized_output_is_refused_and_the_others_are_taken(service_bench: Bench) -> None:
+    large = {"id": "large", "n": 0, "text": "x" * 1_100_000}
+    outputs = [output({"id": f"i{n}", "n": n}, n, default_key=f"g{n}") for n in range(3)]
+    results = await service_bench.write(outputs[0], output(large, 9, default_key="g9"), *outputs[1:])
+    assert [type(result) for result in results] == [type(None), SinkRefused, type(None), type(None)]
+    assert len(await service_bench.read()) == 3
+
+
+async def test_a_missing_resource_is_unavailable_because_a_deployment_mends_it(
+    aws: str, environment: ProcessEnvironment
+) -> None:
+    for sink in (sinks.SQS("nowhere"), sinks.DynamoDB("nowhere")):
+        (result,) = await sink.write([output({"id": "a"})], environment, FOREVER)
+        assert isinstance(result, SinkUnavailable)
+        assert "nowhere" in str(result) or "ResourceNotFound" in str(result)
+
+
+# SQS
+
+
+async def test_a_message_carries_id_hops_trace_and_the_users_attributes(sqs: Bench) -> None:
+    await sqs.write(output({"n": 1}, 7, hops=3, traceparent=TRACE, attributes={"colour": "red"}))
+    (message,) = await messages(sqs.environment, sqs.sink.name)
+    texts = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+    assert json.loads(texts.pop("pipeline")) == {"id": f"{7:032x}", "hops": 3}
+    assert texts == {"traceparent": TRACE, "colour": "red"}
+
+
+async def test_a_fair_queue_gets_the_ordering_key_as_its_group(sqs: Bench) -> None:
+    await sqs.write(output({"n": 1}, key="tenant-1"), output({"n": 2}, 1))
+    found = {m["Body"]: m["Attributes"].get("MessageGroupId") for m in await messages(sqs.environment, sqs.sink.name)}
+    assert found == {'{"n":1}': "tenant-1", '{"n":2}': None}
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "group"),
+    [
+        ({}, {"key": "mine"}, "mine"),
+        ({"group": "customer.id"}, {"key": "mine"}, "mine"),
+        ({"group": "customer.id"}, {}, "c1"),
+        ({}, {"default_key": "lane-1"}, "lane-1"),
+    ],
+)
+async def test_a_fifo_group_is_the_key_then_the_option_then_the_lane(
+    aws: str, environment: ProcessEnvironment, unique: str, options: Any, fields: Any, group: str
+) -> None:
+    bench = queue_bench(environment, f"{unique}.fifo", **options)
+    await bench.sink.create(environment)
+    assert await bench.write(output({"customer": {"id": "c1"}}, 5, **fields)) == [None]
+    (message,) = await messages(environment, f"{unique}.fifo")
+    assert message["Attributes"]["MessageGroupId"] == group
+    assert message["Attributes"]["MessageDeduplicationId"] == f"{5:032x}"
+
+
+async def test_a_group_that_sqs_does_not_allow_is_hashed_and_stays_the_same(fifo: Bench) -> None:
+    await fifo.write(output({"n": 1}, 1, key="schöne Grüße"), output({"n": 2}, 2, key="schöne Grüße"))
+    groups = {m["Attributes"]["MessageGroupId"] for m in await messages(fifo.environment, fifo.sink.name)}
+    assert len(groups) == 1
+    assert len(groups.pop()) == 64
+
+
+async def test_a_missing_group_is_refused_by_its_path(aws: str, environment: ProcessEnvironment) -> None:
+    sink = sinks.SQS("orders.fifo", group="customer.id")
+    (result,) = await sink.write([output({"customer": {}})], environment, FOREVER)
+    assert isinstance(result, SinkRefused)
+    assert "customer.id" in str(result)
+
+
+async def test_a_fifo_group_keeps_its_order_through_failures(fifo: Bench, faults: Any) -> None:
+    await faults("sqs").lose_requests("SendMessageBatch", times=2)
+    outputs = [output({"group": n % 2, "n": n}, n, key=f"g{n % 2}") for n in range(8)]
+    assert await fifo.write(*outputs) == [None] * 8
+    found = await fifo.read()
+    for group in (0, 1):
+        assert [value["n"] for value in found if value["group"] == group] == list(range(group, 8, 2))
+
+
+async def test_a_repeat_within_five_minutes_is_dropped_by_a_fifo_queue(fifo: Bench) -> None:
+    assert await fifo.write(output({"n": 1}, 1)) == [None]
+    assert await fifo.write(output({"n": 1}, 1)) == [None]
+    assert await fifo.read() == [{"n": 1}]
+
+
+async def test_a_partial_failure_is_mapped_to_its_position_and_tried_again(sqs: Bench, faults: Any) -> None:
+    fault = faults("sqs")
+    await fault.record("SendMessageBatch")
+    failed = {"Id": "1", "Code": "InternalError", "Message": "try again", "SenderFault": False}
+    refused = {"Id": "2", "Code": "InvalidMessageContents", "Message": "no", "SenderFault": True}
+    await fault.answer("SendMessageBatch", {"Successful": [{"Id": "0"}], "Failed": [failed, refused]})
+    results = await sqs.write(*[output({"n": n}, n) for n in range(3)])
+    assert [type(result) for result in results] == [type(None), type(None), SinkRefused]
+    assert [[entry["MessageBody"] for entry in call["Entries"]] for call in fault.calls][-1] == ['{"n":1}']
+
+
+async def test_a_message_that_the_answer_does_not_name_was_not_accepted(sqs: Bench, faults: Any) -> None:
+    silent = [{"Successful": [{"Id": "0"}]}] + [{"Successful": []}] * 4
+    await faults("sqs").answer("SendMessageBatch", *silent)
+    results = await sqs.write(output({"n": 0}), output({"n": 1}, 1))
+    assert [type(result) for result in results] == [type(None), SinkUnavailable]
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (output("nul \x00 here"), "U+0000"),
+        (output("half \ud800 here"), "U+D800"),
+        (output(""), "empty"),
+        (output({}, attributes={"a": ""}), "'a' is empty"),
+        (output({}, attributes={"a": "\x01"}), "U+0001"),
+        (output({}, attributes={"no spaces": "a"}), "no spaces"),
+        (output({}, attributes={"AWS.name": "a"}), "AWS.name"),
+        (output({}, attributes={f"a{n}": "x" for n in range(10)}), "11 message attributes"),
+        (output({}, delay=901), "900"),
+    ],
+)
+async def test_what_sqs_does_not_take_is_refused_alone_and_says_why(sqs: Bench, bad: Output, says: str) -> None:
+    results = await sqs.write(output({"n": 1}, 1), bad, output({"n": 2}, 2))
+    assert [type(result) for result in results] == [type(None), SinkRefused, type(None)]
+    assert says in str(results[1])
+
+
+async def test_a_delay_hides_the_message(sqs: Bench, faults: Any) -> None:
+    fault = faults("sqs")
+    await fault.record("SendMessageBatch")
+    await sqs.write(output({"n": 1}, delay=1.2), output({"n": 2}, 1))
+    assert [entry.get("DelaySeconds") for entry in fault.calls[0]["Entries"]] == [2, None]
+
+
+async def test_a_json_body_may_hold_any_character_and_arrives_as_it_was(sqs: Bench) -> None:
+    value = {"text": "\x00 \ufffe \uffff 😀 \n"}
+    assert await sqs.write(output(value)) == [None]
+    assert await sqs.read() == [value]
+
+
+async def test_without_carry_nothing_travels_along(aws: str, environment: ProcessEnvironment, unique: str) -> None:
+    bench = queue_bench(environment, unique, carry=False)
+    await bench.sink.create(environment)
+    await bench.write(output({"n": 1}, traceparent=TRACE))
+    (message,) = await messages(environment, unique)
+    assert "MessageAttributes" not in message
+    assert bench.sink.carries is False
+
+
+async def test_a_delay_on_a_fifo_message_is_refused(fifo: Bench) -> None:
+    (result,) = await fifo.write(output({"n": 1}, delay=5))
+    assert isinstance(result, SinkRefused)
+
+
+async def test_the_url_is_asked_for_once(sqs: Bench, faults: Any) -> None:
+    fault = faults("sqs")
+    await fault.record("GetQueueUrl")
+    for number in range(3):
+        await sqs.write(output({"n": number}, number))
+    assert len(fault.calls) == 1
+
+
+# DynamoDB
+
+
+async def item(bench: Bench, key: dict[str, Any], table: str) -> Any:
+    service = await client(bench.environment, "dynamodb")
+    return (await service.get_item(TableName=table, Key=key)).get("Item")
+
+
+async def test_json_values_become_items_with_their_exact_digits(dynamodb: Bench) -> None:
+    value = {"id": "a", "f": 0.1, "big": 12345678901234567890, "t": True, "z": None, "l": [1, {"x": "y"}], "e": {}}
+    assert await dynamodb.write(output(value)) == [None]
+    found = await item(dynamodb, {"id": {"S": "a"}}, dynamodb.sink.name)
+    assert found == {
+        "id": {"S": "a"},
+        "f": {"N": "0.1"},
+        "big": {"N": "12345678901234567890"},
+        "t": {"BOOL": True},
+        "z": {"NULL": True},
+        "l": {"L": [{"N": "1"}, {"M": {"x": {"S": "y"}}}]},
+        "e": {"M": {}},
+    }
+
+
+async def test_of_several_items_with_one_key_the_last_one_stays(dynamodb: Bench, faults: Any) -> None:
+    await faults("dynamodb").lose_requests("BatchWriteItem", times=1)
+    outputs = [output({"id": "a", "n": n}, n) for n in range(4)] + [output({"id": "b", "n": 9}, 9)]
+    assert await dynamodb.write(*outputs) == [None] * 5
+    assert sorted(value["n"] for value in await dynamodb.read()) == [3, 9]
+
+
+async def test_unprocessed_items_are_sent_again_and_only_those(dynamodb: Bench, faults: Any) -> None:
+    fault = faults("dynamodb")
+    await fault.record("BatchWriteItem")
+    left = {"PutRequest": {"Item": {"id": {"S": "b"}, "n": {"N": "2"}}}}
+    await fault.answer("BatchWriteItem", {"UnprocessedItems": {dynamodb.sink.name: [left]}})
+    assert await dynamodb.write(output({"id": "a", "n": 1}), output({"id": "b", "n": 2}, 1)) == [None, None]
+    assert await dynamodb.read() == [{"id": "b", "n": 2}]
+    assert len(fault.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (output("text"), "JSON object"),
+        (output([1]), "JSON object"),
+        (output({"n": 1}), "'id'"),
+        (output({"id": "", "n": 1}), "'id'"),
+        (output({"id": True, "n": 1}), "'id'"),
+        (output({"id": "x" * 2_049}), "2,049 bytes"),
+        (output({"id": "a", "n": 10**39 + 1}), "40 digits"),
+        (output({"id": "a", "n": 10**126}), "range"),
+        (output({"id": "a", "n": 5e-324}), "range"),
+    ],
+)
+async def test_what_dynamodb_cannot_hold_is_refused_alone_and_says_why(dynamodb: Bench, bad: Output, says: str) -> None:
+    results = await dynamodb.write(output({"id": "good", "n": 1}, 1), bad)
+    assert [type(result) for result in results] == [type(None), SinkRefused]
+    assert says in str(results[1])
+
+
+async def test_an_item_that_the_table_refuses_does_not_take_its_call_with_it(dynamodb: Bench) -> None:
+    # A number as key of a table with text keys: DynamoDB refuses the whole call.
+    results = await dynamodb.write(
+        output({"id": "a", "n": 1}), output({"id": 5, "n": 2}, 1), output({"id": "c", "n": 3}, 2)
+    )
+    assert [type(result) for result in results] == [type(None), SinkRefused, type(None)]
+
+
+async def test_an_item_carries_its_member_and_a_sort_key_makes_items_apart(
+    aws: str, environment: ProcessEnvironment, unique: str
+) -> None:
+    bench = Bench(sinks.DynamoDB(unique, partition_key="p", sort_key="s"), environment, lambda: None)  # type: ignore[arg-type, return-value]
+    await bench.sink.create(environment)
+    outputs = [output({"p": "a", "s": str(n), "_pipeline": "theirs"}, n, traceparent=TRACE) for n in range(2)]
+    assert await bench.write(*outputs) == [None, None]
+    found = await item(bench, {"p": {"S": "a"}, "s": {"S": "1"}}, unique)
+    assert found["_pipeline"]["M"]["id"] == {"S": f"{1:032x}"}
+    assert found["_pipeline"]["M"]["traceparent"] == {"S": TRACE}
+
+
+def test_an_items_size_counts_names_and_values() -> None:
+    from pipeline.aws.dynamodb import attribute, item_size
+
+    found = {name: attribute(value) for name, value in {"id": "ä", "n": Decimal("1.5"), "l": [True]}.items()}
+    assert item_size(found) == (2 + 2) + (1 + 3) + (1 + 3 + 1 + 1)
+
+
+# EventBridge
+
+
+async def test_an_event_has_source_type_and_detail_with_its_member(eventbridge: Bench, faults: Any) -> None:
+    fault = faults("events")
+    await fault.record("PutEvents")
+    sink = sinks.EventBridge(eventbridge.sink.name, detail_type=lambda value: f"thing.{value['kind']}").bound_to("shop")
+    outputs = [output({"kind": "a", "f": 1e22}, 1), output({}, 2), output({"kind": "b", "_pipeline": 1}, 3)]
+    results = await sink.write(outputs, eventbridge.environment, FOREVER)
+    assert [type(result) for result in results] == [type(None), SinkRefused, type(None)]
+    first, second = fault.calls[0]["Entries"]
+    assert (first["Source"], first["DetailType"]) == ("shop", "thing.a")
+    assert json.loads(first["Detail"]) == {"_pipeline": {"id": f"{1:032x}", "hops": 1}, "kind": "a", "f": 1e22}
+    assert json.loads(second["Detail"])["_pipeline"]["id"] == f"{3:032x}"
+
+
+async def test_an_event_that_is_refused_alone_fails_alone(eventbridge: Bench, faults: Any) -> None:
+    answers = [
+        {"EventId": "1"},
+        {"ErrorCode": "MalformedDetail", "ErrorMessage": "no"},
+        {"ErrorCode": "InternalFailure"},
+    ]
+    await faults("events").answer("PutEvents", {"FailedEntryCount": 2, "Entries": answers})
+    results = await eventbridge.write(*[output({"n": n}, n) for n in range(3)])
+    assert [type(result) for result in results] == [type(None), SinkRefused, type(None)]
+    assert await eventbridge.read() == [{"n": 2}]
+
+
+async def test_an_event_that_is_no_object_is_refused(eventbridge: Bench) -> None:
+    results = await eventbridge.write(output("text"), output([1], 1))
+    assert [type(result) for result in results] == [SinkRefused, SinkRefused]
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("declare", "says"),
+    [
+        (lambda: sinks.SQS(""), "logical name"),
+        (lambda: sinks.SQS("q", delay=901), "0 to 900"),
+        (lambda: sinks.SQS("q", delay=-1), "0 to 900"),
+        (lambda: sinks.SQS("q.fifo", delay=1), "FIFO"),
+        (lambda: sinks.SQS("q", existing=EXISTING.format("sqs", "a.fifo"), delay=1), "FIFO"),
+        (lambda: sinks.SQS("q", group="a..b"), "path"),
+        (lambda: sinks.SQS("q", group=3), "path"),  # type: ignore[arg-type]
+        (lambda: sinks.SQS("q", name=""), "name"),
+        (lambda: sinks.SQS("q", when=True), "function"),  # type: ignore[arg-type]
+        (lambda: sinks.DynamoDB("t", partition_key=""), "partition_key"),
+        (lambda: sinks.DynamoDB("t", sort_key="id"), "sort_key"),
+        (lambda: sinks.EventBridge("b", detail_type=""), "detail_type"),
+        (lambda: sinks.EventBridge("b", detail_type="a", source="aws.s3"), "reserved"),
+        (lambda: sinks.File(""), "path"),
+    ],
+)
+def test_a_wrong_option_is_refused_when_declared_and_says_what_to_write(
+    declare: Callable[[], object], says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        declare()
+
+
+def test_a_declaration_does_not_change() -> None:
+    with pytest.raises(AttributeError):
+        sinks.SQS("q").delay = 3  # type: ignore[misc]
+    assert sinks.EventBridge("b", detail_type="a", source="mine").bound_to("shop").source == "mine"
+
+
+async def test_a_file_takes_text_as_a_json_string(file: Bench) -> None:
+    await file.write(output("two\nlines"), output({"n": 1}, 1))
+    assert await file.read() == ["two\nlines", {"n": 1}]
+
+
+async def test_a_file_that_cannot_be_written_is_unavailable(environment: ProcessEnvironment, tmp_path: Path) -> None:
+    sink = sinks.File(tmp_path / "missing" / "out.ndjson")
+    (result,) = await sink.write([output({})], environment, FOREVER)
+    assert isinstance(result, SinkUnavailable)
