@@ -11,7 +11,7 @@ import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import click
 
@@ -107,7 +107,7 @@ async def _run(pipelines: list[Pipeline], options: _Options) -> _Result:
         faults=options.faults,
         endpoint_url=options.endpoint,
         time_scale=options.time_scale,
-        runtime=lambda_runtime(_Stderr()),
+        runtime=lambda_runtime(cast(TextIO, _Stderr())),
     )
     _check_feeds(options.feeds, env)
     async with env:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +14,8 @@ from pipeline.emulator.local import Local
 _CHUNK = 50
 #: moto's calls cost as much as its queue is deep.
 _WAITING = 200
+#: The queue is measured again when something happened, at the latest after this long.
+_PATIENCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ async def run(feed: Feed, env: Local) -> int:
     while chunk := list(islice(lines, _CHUNK)):
         refused += await _send(feed, env, chunk)
         while (await env.depth(feed.source)).visible >= _WAITING:
-            await asyncio.sleep(0.05)
+            await env.activity.wait(_PATIENCE)
     return refused
 
 

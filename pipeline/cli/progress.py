@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 import click
@@ -21,7 +21,7 @@ _PLAIN_SECONDS = 2.0
 
 
 @asynccontextmanager
-async def shown(env: Local) -> AsyncIterator[None]:
+async def shown(env: Local) -> AsyncGenerator[None, None]:
     """Show the run's progress while the block lasts."""
     work = _live(env) if sys.stdout.isatty() else _plain(env)
     task = asyncio.create_task(work)
@@ -59,7 +59,14 @@ def table(report: Report, depths: Mapping[str, Depth], sources: Mapping[str, str
     for column in made.columns[1:]:
         column.justify = "right"
     for name, counts in report.handlers.items():
-        numbers = (counts.records, counts.succeeded, counts.duplicates, counts.rejected, counts.exhausted, counts.deliveries)
+        numbers = (
+            counts.records,
+            counts.succeeded,
+            counts.duplicates,
+            counts.rejected,
+            counts.exhausted,
+            counts.deliveries,
+        )
         cells = [name, *map(str, numbers), ", ".join(f"{sink} {count}" for sink, count in counts.outputs.items())]
         if depths:
             cells.append(str(depths[sources[name]].total))

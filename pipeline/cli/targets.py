@@ -20,9 +20,13 @@ HELP = (
 )
 
 
+#: Our own frames tell a user nothing about a module of theirs.
+_OURS = Path(__file__).parent.parent
+
+
 def load(target: str | None) -> list[Pipeline]:
     """The pipelines of a target. Raises `UsageError` with a plain sentence."""
-    directory = os.getcwd()
+    directory = str(Path.cwd())
     if directory not in sys.path:
         sys.path.insert(0, directory)
     chosen = target or _from_pyproject(Path(directory))
@@ -40,7 +44,9 @@ def _from_pyproject(directory: Path) -> str:
     except (OSError, ValueError) as error:
         raise click.UsageError(f"{path} cannot be read: {error}") from None
     if not isinstance(app, str) or not app:
-        raise click.UsageError("there is no TARGET: give one, such as `handlers.shop`, or set `[tool.pipeline] app` in pyproject.toml")
+        raise click.UsageError(
+            "there is no TARGET: give one, such as `handlers.shop`, or set `[tool.pipeline] app` in pyproject.toml"
+        )
     return app
 
 
@@ -63,7 +69,7 @@ def _import(name: str, directory: str) -> ModuleType:
 def _why(name: str, error: BaseException) -> str:
     """One sentence, with the last place in the user's own code."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    own = [frame for frame in frames if not frame.filename.startswith(os.path.dirname(os.path.dirname(__file__)))]
+    own = [frame for frame in frames if not Path(frame.filename).is_relative_to(_OURS)]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}, line {error.lineno})"

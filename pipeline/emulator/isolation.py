@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -45,7 +45,7 @@ def _is_local(host: str) -> bool:
 
 
 @contextmanager
-def isolated(endpoint_url: str) -> Iterator[None]:
+def isolated(endpoint_url: str) -> Generator[None, None, None]:
     """Point everything that reads AWS's variables at the endpoint; put them back afterwards.
 
     Whatever could lead elsewhere is taken away meanwhile: profiles, configuration files, single

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, Self, TextIO
 
 from pipeline.aws.client import client
 from pipeline.aws.sqs import url_of
@@ -112,7 +112,7 @@ class Local:
         """Each handler's source, by the names that the report uses."""
         return {label: stage.source.name for label, stage in zip(self._labels, self.stages, strict=True)}
 
-    async def __aenter__(self) -> Local:
+    async def __aenter__(self) -> Self:
         if _running:
             # The environment variables point at one endpoint, and they are the process's.
             raise ConfigurationError("another local run is active in this process: one at a time")
@@ -161,7 +161,7 @@ class Local:
         self.activity.happened()
         return errors
 
-    async def drain(self, timeout: float | None = 30) -> Report:
+    async def drain(self, timeout: float | None = 30) -> Report:  # noqa: ASYNC109 - the public name
         """Wait until nothing is visible, in flight or delayed and nothing runs; the report.
 
         Raises `DrainTimeout` after `timeout` seconds (None: never), and says what is left.
@@ -193,7 +193,9 @@ class Local:
             return False
         count = self.activity.count
         depths = await self.depths()
-        return not any(found.total for found in depths.values()) and self.is_idle and count == self.activity.count
+        is_empty = not any(found.total for found in depths.values())
+        # Measuring took time: what it says holds only if nothing happened meanwhile.
+        return is_empty and count == self.activity.count
 
     async def depth(self, source_name: str) -> Depth:
         """How many messages a source's queue holds."""
@@ -309,11 +311,11 @@ class Local:
         url = await url_of(queue.dead_letters, None, self._environment)
         return (await queues.depth(self._environment, url)).total
 
-    async def _what_is_left(self, timeout: float | None) -> str:
+    async def _what_is_left(self, seconds: float | None) -> str:
         left = [f"'{name}' holds {depth}" for name, depth in (await self.depths()).items() if depth.total]
         if self.activity.running:
             left.append(f"{self.activity.running} invocations running")
-        return f"not drained after {timeout} s: {'; '.join(left) or 'a mapping has not come to rest'}"
+        return f"not drained after {seconds} s: {'; '.join(left) or 'a mapping has not come to rest'}"
 
 
 def _labels(stages: Sequence[Stage]) -> list[str]:

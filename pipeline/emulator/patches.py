@@ -109,7 +109,7 @@ def next_visible(clock: ServerClock, names: Iterable[str]) -> float | None:
     """Seconds until the first waiting message of these queues becomes visible; None: none is waiting."""
     now = clock.milliseconds()
     with _lock:
-        times = [max(m.visible_at, m.delayed_until) for queue in queues_named(names) for m in queue._messages]
+        times = [max(m.visible_at, m.delayed_until) for queue in queues_named(names) for m in queue._messages]  # pyright: ignore[reportPrivateUsage]
     waiting = [moment for moment in times if moment >= now]
     return (min(waiting) - now) / 1000.0 if waiting else None
 
@@ -117,7 +117,7 @@ def next_visible(clock: ServerClock, names: Iterable[str]) -> float | None:
 def peek(names: Iterable[str]) -> list[dict[str, Any]]:
     """Every message of these queues as it stands, without receiving it."""
     with _lock:
-        return [_peeked(message) for queue in queues_named(names) for message in queue._messages]
+        return [_peeked(message) for queue in queues_named(names) for message in queue._messages]  # pyright: ignore[reportPrivateUsage]
 
 
 def _peeked(message: models.Message) -> dict[str, Any]:
@@ -127,5 +127,7 @@ def _peeked(message: models.Message) -> dict[str, Any]:
         "body": message.body,
         "group": message.group_id,
         "receive_count": message.approximate_receive_count,
-        "attributes": {name: value["StringValue"] for name, value in attributes if value.get("StringValue") is not None},
+        "attributes": {
+            name: value["StringValue"] for name, value in attributes if value.get("StringValue") is not None
+        },
     }

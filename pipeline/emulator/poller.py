@@ -148,9 +148,7 @@ class Mapping:
             self._pool.release(environment, reusable=reusable)
             self._activity.ended()
 
-    async def _invoke(
-        self, environment: ExecutionEnvironment, records: Sequence[EventRecord]
-    ) -> tuple[Verdict, bool]:
+    async def _invoke(self, environment: ExecutionEnvironment, records: Sequence[EventRecord]) -> tuple[Verdict, bool]:
         """What the invocation means for the batch, and whether its environment can be used again."""
         ids = [record["messageId"] for record in records]
         self._tally.delivered(ids)

@@ -88,7 +88,9 @@ async def _queue(stage: Stage, environment: Environment) -> Queue:
     source: Any = stage.source
     resource = getattr(source, "resource", None)
     if not isinstance(resource, Resource) or resource.service != "sqs":
-        raise ConfigurationError(f"{stage.full_name}: the local run has no mapping for {type(source).__name__} yet, only for SQS")
+        raise ConfigurationError(
+            f"{stage.full_name}: the local run has no mapping for {type(source).__name__} yet, only for SQS"
+        )
     url = await sqs.queue_url(resource, environment)
     attributes = await _attributes(environment, url, "QueueArn")
     target = await sqs.dead_letter_target(url, environment)
@@ -185,7 +187,10 @@ async def read_all(environment: Environment, url: str) -> list[DeadLetterMessage
         await queue.change_message_visibility(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
     return [
         DeadLetterMessage(
-            message["MessageId"], message["Body"], attributes_of(message), message.get("Attributes", {}).get("MessageGroupId")
+            message["MessageId"],
+            message["Body"],
+            attributes_of(message),
+            message.get("Attributes", {}).get("MessageGroupId"),
         )
         for message in received
     ]

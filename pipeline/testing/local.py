@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ async def local(
     faults: int | None = None,
     endpoint_url: str | None = None,
     runtime: RuntimeFactory | None = None,
-) -> AsyncIterator[Local]:
+) -> AsyncGenerator[Local, None]:
     """Run a pipeline, or several, on this machine while the block lasts.
 
     It makes everything that the pipeline declares, and runs event source mappings that behave as
@@ -29,7 +29,5 @@ async def local(
     """
     from pipeline.emulator.local import Local
 
-    async with Local(
-        pipeline, faults=faults, endpoint_url=endpoint_url, skip_idle=True, runtime=runtime
-    ) as running:
+    async with Local(pipeline, faults=faults, endpoint_url=endpoint_url, skip_idle=True, runtime=runtime) as running:
         yield running
