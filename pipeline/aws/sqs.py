@@ -151,9 +151,18 @@ async def create_queue(queue: Resource, environment: Environment, attributes: Ma
         if code_of(error) not in ("QueueNameExists", "QueueAlreadyExists"):
             raise sink_error(error, f"creating the queue '{name}'") from None
         url = (await sqs.get_queue_url(QueueName=name))["QueueUrl"]
-        await sqs.set_queue_attributes(QueueUrl=url, Attributes=wanted)
+        await set_attributes(url, environment, wanted)
     found = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
     return url, found["Attributes"]["QueueArn"]
+
+
+async def set_attributes(url: str, environment: Environment, attributes: Mapping[str, str]) -> None:
+    """Give a queue these attributes."""
+    try:
+        sqs = await client(environment, "sqs")
+        await sqs.set_queue_attributes(QueueUrl=url, Attributes=dict(attributes))
+    except Exception as error:
+        raise sink_error(error, "SQS SetQueueAttributes") from None
 
 
 async def dead_letter_target(url: str, environment: Environment) -> str | None:

@@ -122,15 +122,14 @@ class SQS:
         `timeout`: the function's, in seconds. AWS advises a visibility timeout of six times that
         and the batching window, so that a batch that is retried by the mapping stays invisible.
         """
-        dead = {"MessageRetentionPeriod": str(_DEAD_LETTER_SECONDS)}
-        _, dead_arn = await sqs.create_queue(dead_letter_queue(self.resource), environment, dead)
+        kept = {"MessageRetentionPeriod": str(_DEAD_LETTER_SECONDS)}
+        dead_url, dead_arn = await sqs.create_queue(dead_letter_queue(self.resource), environment, kept)
         policy = {"deadLetterTargetArn": dead_arn, "maxReceiveCount": self.max_receive_count}
         visibility = min(6 * timeout + self.batching_window, sqs.MAX_VISIBILITY)
         wanted = {"VisibilityTimeout": str(visibility), "RedrivePolicy": json.dumps(policy)}
         _, arn = await sqs.create_queue(self.resource, environment, wanted)
         allowed = {"redrivePermission": "byQueue", "sourceQueueArns": [arn]}
-        dead["RedriveAllowPolicy"] = json.dumps(allowed)
-        await sqs.create_queue(dead_letter_queue(self.resource), environment, dead)
+        await sqs.set_attributes(dead_url, environment, {"RedriveAllowPolicy": json.dumps(allowed)})
 
     async def _delay(self, delays: list[tuple[RawRecord, int]], environment: Environment) -> None:
         by_queue: dict[str, list[dict[str, Any]]] = {}
