@@ -66,7 +66,9 @@ class Faults:
     async def answer(self, operation: str, *answers: dict[str, Any]) -> None:
         """The next calls are answered so, without reaching the service."""
         waiting = list(answers)
-        await self._hook(f"before-call.{self._service}.{operation}", lambda: (_Ok(), waiting.pop(0)) if waiting else None)
+        await self._hook(
+            f"before-call.{self._service}.{operation}", lambda: (_Ok(), waiting.pop(0)) if waiting else None
+        )
 
     async def record(self, operation: str) -> None:
         """Keep what each call was asked, in `calls`."""

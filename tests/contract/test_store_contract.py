@@ -276,7 +276,9 @@ async def test_a_lost_answer_to_a_takeover_does_not_lose_it(dynamodb: Bench, fau
     assert await dynamodb.claim("b") == Claimed(2, "[kept]")
 
 
-@pytest.mark.parametrize(("word", "operation"), [("complete", "UpdateItem"), ("release", "UpdateItem"), ("forget", "DeleteItem")])
+@pytest.mark.parametrize(
+    ("word", "operation"), [("complete", "UpdateItem"), ("release", "UpdateItem"), ("forget", "DeleteItem")]
+)
 async def test_a_lost_answer_to_a_settlement_shows_as_done(
     dynamodb: Bench, faults: Any, word: str, operation: str
 ) -> None:
