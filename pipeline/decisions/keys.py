@@ -186,8 +186,8 @@ class _KeyEncoder(json.JSONEncoder):
             return o.isoformat()
         if isinstance(o, (UUID, PurePath)):
             return str(o)
-        if dataclasses.is_dataclass(o) and not isinstance(o, type):
-            return dataclasses.asdict(o)
         if hasattr(o, "model_dump"):
             return o.model_dump(mode="json")
+        if dataclasses.is_dataclass(o) and not isinstance(o, type):
+            return dataclasses.asdict(o)
         return super().default(o)
