@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -98,7 +99,7 @@ def test_whatever_the_service_does_limits_order_and_results_hold(entries: list[E
 def test_calls_are_filled_in_order_as_far_as_the_limits_allow(sizes: list[int]) -> None:
     calls = Plan([Entry(size=size) for size in sizes], LIMITS).round()
     assert [position for call in calls for position in call] == list(range(len(sizes)))
-    for call, following in zip(calls, calls[1:], strict=False):
+    for call, following in pairwise(calls):
         is_full = len(call) == LIMITS.count
         assert is_full or sum(sizes[p] for p in call) + sizes[following[0]] > LIMITS.size
 
@@ -135,9 +136,10 @@ class Service:
 
 
 DOWN = SinkUnavailable("down")
+FOREVER = Deadline()
 
 
-async def run(entries: list[Entry], service: Service, deadline: Deadline = Deadline()) -> tuple[list[Any], Clock]:  # noqa: B008
+async def run(entries: list[Entry], service: Service, deadline: Deadline = FOREVER) -> tuple[list[Any], Clock]:
     clock = Clock()
     environment = ProcessEnvironment(clock=clock, chance=lambda: 0.5)
     results = await deliver(entries, service, LIMITS, environment, deadline)
