@@ -17,8 +17,8 @@ COMPLETED = "COMPLETED"
 
 
 #: `in_progress_expiration` of a claim that was given back: it lapsed at the beginning of time, so that
-#: Powertools takes it over too. One more when the run before had died: that stays known.
-RELEASED, STILL_LAPSED = 0, 1
+#: Powertools takes it over too.
+RELEASED = 0
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class State(Enum):
     COMPLETED = auto()
     HELD = auto()  #: a live run holds the claim
     RELEASED = auto()  #: the last run gave the claim back
-    LAPSED = auto()  #: the last run died holding the claim
+    LAPSED = auto()  #: the last run died, or was cut off, holding the claim
     MINE = auto()  #: the asker's own claim: the answer to its write was lost
 
 
@@ -55,6 +55,7 @@ class Step(Enum):
 
     CREATE = auto()  #: write a new entry in its place
     TAKE_OVER = auto()  #: take the claim, keeping attempts and kept outputs
+    COME_ALONE = auto()  #: take over only to run alone: what killed the last run may be this record
     SKIP = auto()  #: a duplicate
     WAIT = auto()  #: come back when the claim lapses
     RUN = auto()  #: the claim is held
@@ -66,7 +67,7 @@ CLAIM: Mapping[State, Step] = {
     State.COMPLETED: Step.SKIP,
     State.HELD: Step.WAIT,
     State.RELEASED: Step.TAKE_OVER,
-    State.LAPSED: Step.TAKE_OVER,
+    State.LAPSED: Step.COME_ALONE,
     State.MINE: Step.RUN,
 }
 
@@ -78,6 +79,7 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     owner: str
     lease_until: float  #: epoch seconds
     ttl: int  #: seconds that the entry lives
+    is_alone: bool = False  #: no other record runs beside it: a lapsed claim may be taken over
 
 
 class Claimed(Struct, frozen=True):
@@ -85,7 +87,15 @@ class Claimed(Struct, frozen=True):
 
     attempt: int  #: the number of this run, from 1
     outputs: str | None = None  #: kept outputs: do not run, only deliver these
-    has_lapsed: bool = False  #: the run before died: run it alone
+
+
+class Lapsed(Struct, frozen=True):
+    """The last run died. Nothing was taken: ask again when no other record is running.
+
+    So a record that kills the process takes no other with it twice, and no other's attempts.
+    """
+
+    attempts: int  #: runs that were begun so far
 
 
 class AlreadyDone(Struct, frozen=True):
@@ -98,7 +108,7 @@ class Busy(Struct, frozen=True):
     until: float  #: epoch seconds
 
 
-ClaimReply = Claimed | AlreadyDone | Busy
+ClaimReply = Claimed | Lapsed | AlreadyDone | Busy
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
@@ -118,12 +128,6 @@ class Release(Settlement, frozen=True, kw_only=True):
 
     attempts: int  #: runs that count so far
     outputs: str | None = None  #: kept for the sinks that still lack them
-    has_lapsed: bool = False  #: the run before died, and none has ended since: stay known as lapsed
-
-    @property
-    def in_progress_expiration(self) -> int:
-        """What the released entry's `in_progress_expiration` becomes, epoch milliseconds."""
-        return STILL_LAPSED if self.has_lapsed else RELEASED
 
 
 class Forget(Settlement, frozen=True, kw_only=True):
@@ -182,9 +186,22 @@ def held_until(entry: Entry) -> float:
     return entry.in_progress_expiration / 1000
 
 
-def claimed(entry: Entry, *, found: State) -> Claimed:
+def step_of(found: State, request: ClaimRequest) -> Step:
+    """What somebody with this request does about what was found."""
+    step = CLAIM[found]
+    return Step.TAKE_OVER if step is Step.COME_ALONE and request.is_alone else step
+
+
+def refusal(step: Step, entry: Entry) -> ClaimReply:
+    """The reply to somebody who cannot have the claim."""
+    if step is Step.SKIP:
+        return AlreadyDone()
+    return Lapsed(entry.attempts) if step is Step.COME_ALONE else Busy(held_until(entry))
+
+
+def claimed(entry: Entry) -> Claimed:
     """The reply to an owner whose claim was written; `entry` is as it stands now."""
-    return Claimed(entry.attempts, entry.outputs, has_lapsed=found is State.LAPSED)
+    return Claimed(entry.attempts, entry.outputs)
 
 
 def lease_until(now: float, lease: float, remaining: float | None) -> float:

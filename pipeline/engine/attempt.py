@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pipeline.decisions import wire
 from pipeline.decisions.deadline import expect
-from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed
+from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, Lapsed
 from pipeline.engine.claims import Claims, Held
 from pipeline.engine.context import Context
 from pipeline.engine.endings import Endings, is_cancelled, uncancel
@@ -81,15 +81,16 @@ class Attempt:
             return run.decided or Failed(error, 0.0 if self._stage.retry else None)
 
     async def _claim_and_go(self, claims: Claims, run: Run) -> Outcome | None:
-        if run.held is None:
-            refusal = await self._claim(claims, run)
-            if refusal is not None:
-                return refusal
-        held = run.held
-        assert held is not None
-        if held.has_lapsed and not run.is_alone:
+        run.phase = Phase.CLAIMING
+        held = claims.request(f"{self._stage.prefix}#{run.key_hash}")
+        reply = await claims.take(held, is_alone=run.is_alone)
+        if isinstance(reply, Lapsed):
             run.phase = Phase.WAITING
+            run.attempt = reply.attempts
             return None
+        if not isinstance(reply, Claimed):
+            return self._not_claimed(run, reply)
+        self._hold(claims, run, held, reply)
         retry = self._stage.retry
         if retry is not None and run.attempt > retry.attempts:
             error = Crashed(f"{run.attempt - 1} runs of this record ended without a result")
@@ -98,14 +99,7 @@ class Attempt:
             return await self._deliver(run, wire.unpack(held.outputs))
         return await self._handle(run)
 
-    async def _claim(self, claims: Claims, run: Run) -> Outcome | None:
-        """Take the claim; an outcome when it is not to be had."""
-        run.phase = Phase.CLAIMING
-        held = claims.request(f"{self._stage.prefix}#{run.key_hash}")
-        reply = await claims.take(held)
-        if isinstance(reply, Claimed):
-            self._hold(claims, run, held, reply)
-            return None
+    def _not_claimed(self, run: Run, reply: AlreadyDone | Busy | StoreUnavailable) -> Outcome:
         if isinstance(reply, AlreadyDone):
             return Duplicate()
         if isinstance(reply, Busy):
@@ -115,7 +109,6 @@ class Attempt:
     def _hold(self, claims: Claims, run: Run, held: Held, reply: Claimed) -> None:
         held.attempt = run.attempt = reply.attempt
         held.outputs = reply.outputs
-        held.has_lapsed = reply.has_lapsed
         run.held = held
         claims.keep(held)
 

@@ -30,7 +30,7 @@ _RENEW_AFTER = 1 / 3
 class Held:
     """One claim that this batch holds."""
 
-    __slots__ = ("attempt", "has_lapsed", "id", "is_lost", "lease_until", "outputs", "owner")
+    __slots__ = ("attempt", "id", "is_lost", "lease_until", "outputs", "owner")
 
     def __init__(self, id: str, owner: str, until: float) -> None:  # noqa: A002 - the entry's id
         self.id = id
@@ -38,7 +38,6 @@ class Held:
         self.lease_until = until
         self.attempt = 1
         self.outputs: str | None = None  #: kept outputs: deliver these, do not run
-        self.has_lapsed = False  #: the run before died holding it
         self.is_lost = False  #: another owner took it over
 
 
@@ -65,9 +64,11 @@ class Claims:
         """A claim to be asked for, with an owner of its own."""
         return Held(entry_id, self._environment.token(), self._lease_until())
 
-    async def take(self, held: Held) -> ClaimReply | StoreUnavailable:
-        """Ask for the claim; from a `Claimed` reply on it is renewed until it is settled."""
-        request = ClaimRequest(id=held.id, owner=held.owner, lease_until=held.lease_until, ttl=self._mode.ttl)
+    async def take(self, held: Held, *, is_alone: bool) -> ClaimReply | StoreUnavailable:
+        """Ask for the claim. `is_alone`: no other record runs beside this one."""
+        request = ClaimRequest(
+            id=held.id, owner=held.owner, lease_until=held.lease_until, ttl=self._mode.ttl, is_alone=is_alone
+        )
         return (await self._claiming.submit([request]))[0]
 
     def keep(self, held: Held) -> None:
@@ -81,7 +82,7 @@ class Claims:
         return await self._end(held, Complete(id=held.id, owner=held.owner, ttl=self._mode.ttl))
 
     async def release(
-        self, held: Held, *, attempts: int, outputs: str | None = None, has_lapsed: bool = False
+        self, held: Held, *, attempts: int, outputs: str | None = None
     ) -> bool | StoreUnavailable:
         """Give it back for a later run; `attempts` is what counts so far."""
         return await self._end(
@@ -92,7 +93,6 @@ class Claims:
                 ttl=self._mode.ttl,
                 attempts=attempts,
                 outputs=outputs,
-                has_lapsed=has_lapsed,
             ),
         )
 

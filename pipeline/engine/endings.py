@@ -84,18 +84,11 @@ class Endings:
             await self._claims.forget(run.held)
         return outcome
 
-    async def postponed(self, run: Run) -> Outcome:
-        """No time is left to run it alone. It costs no attempt, and stays known as lapsed."""
-        held = run.held
-        if held is not None:
-            await self.release(run, attempts=held.attempt - 1, outputs=held.outputs, has_lapsed=True)
-        return self.handed_back(run, HandBack.DEADLINE)
-
-    async def release(self, run: Run, *, attempts: int, outputs: str | None = None, has_lapsed: bool = False) -> None:
+    async def release(self, run: Run, *, attempts: int, outputs: str | None = None) -> None:
         """Give the claim back, if there is one. What the store cannot be told lapses by itself."""
         if self._claims is not None and run.held is not None:
             held, run.held = run.held, None
-            await self._claims.release(held, attempts=attempts, outputs=outputs, has_lapsed=has_lapsed)
+            await self._claims.release(held, attempts=attempts, outputs=outputs)
 
     def handed_back(self, run: Run, reason: HandBack, error: BaseException | None = None) -> Unprocessed:
         """Not run; it comes back after a short, jittered while."""

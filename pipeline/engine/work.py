@@ -74,8 +74,11 @@ class Work:
         try:
             await self._drive([self._take_turns() for _ in range(min(self._stage.concurrency, self._schedule.width))])
             while self._lapsed:
-                run = self._lapsed.pop(0)
-                await self._drive([self._postpone(run) if self._is_stopping else self._alone(run)])
+                # The one that has died least goes first, so that the one that kills goes last.
+                run = min(self._lapsed, key=lambda run: run.attempt)
+                self._lapsed.remove(run)
+                run.is_alone = True
+                await self._drive([self._take_turns(run)])
         finally:
             if self._claims is not None:
                 await self._claims.aclose()
@@ -136,32 +139,16 @@ class Work:
             CURRENT.set(None)
             self._activity.leave()
 
-    async def _alone(self, run: Run) -> None:
-        """A worker for a record whose last run died: it must not take others with it."""
-        run.is_alone = True
-        await self._take_turns(run)
-
-    async def _postpone(self, run: Run) -> None:
-        try:
-            self._finished(run, await self._endings.postponed(run))
-        finally:
-            self._activity.leave()
-
     async def _turn(self, run: Run) -> None:
         run.started = self._clock.monotonic()
         if self._is_stopping or not may_start(self._deadline.left(run.started), self._pace.expected):
-            outcome: Outcome | None = await self._late(run)
+            outcome: Outcome | None = self._endings.handed_back(run, HandBack.DEADLINE)
         else:
             outcome = await self._attempt(run)
         if outcome is None:
             self._lapsed.append(run)
         else:
             self._finished(run, outcome)
-
-    async def _late(self, run: Run) -> Outcome:
-        if run.held is not None:
-            return await self._endings.postponed(run)
-        return self._endings.handed_back(run, HandBack.DEADLINE)
 
     def _finished(self, run: Run, outcome: Outcome) -> None:
         self._tell(run, outcome)

@@ -17,8 +17,6 @@ from pipeline.aws.client import client, code_of, store_error
 from pipeline.aws.dynamodb import create_table
 from pipeline.aws.names import Resource, resource
 from pipeline.decisions.idempotency import (
-    CLAIM,
-    AlreadyDone,
     Busy,
     Claimed,
     ClaimReply,
@@ -28,12 +26,12 @@ from pipeline.decisions.idempotency import (
     Release,
     Renewal,
     Settlement,
-    State,
     Step,
     claimed,
     created,
-    held_until,
+    refusal,
     state_of,
+    step_of,
 )
 from pipeline.errors import ConfigurationError, StoreUnavailable
 from pipeline.ports import Environment
@@ -146,8 +144,7 @@ class _Claiming:
         self._request = request
 
     async def run(self) -> ClaimReply:
-        write = partial(self._create, State.ABSENT)
-        earlier = State.ABSENT
+        write = self._create
         for _ in range(_LOOKS):
             now = self._table.now
             reply = await write(now)
@@ -155,28 +152,27 @@ class _Claiming:
                 return reply
             entry = reply.found
             found = state_of(entry, self._request.owner, now)
-            step = CLAIM[found]
+            step = step_of(found, self._request)
             if entry is None or step is Step.CREATE:
-                write = partial(self._create, found)
+                write = self._create
             elif step is Step.TAKE_OVER:
-                write = partial(self._take_over, entry, found)
+                write = partial(self._take_over, entry)
             elif step is Step.RUN:
-                # The answer to our own write was lost; what we had found before it still counts.
-                return claimed(entry, found=earlier)
+                # The answer to our own write was lost.
+                return claimed(entry)
             else:
-                return AlreadyDone() if step is Step.SKIP else Busy(held_until(entry))
-            earlier = found
+                return refusal(step, entry)
         return Busy(self._table.now + 1.0)
 
-    async def _create(self, found: State, now: float) -> Claimed | _Refused:
+    async def _create(self, now: float) -> Claimed | _Refused:
         mine = created(self._request, now)
         refused = await self._table.write("put_item", items.put_new(mine, now))
-        return refused or claimed(mine, found=found)
+        return refused or claimed(mine)
 
-    async def _take_over(self, entry: Entry, found: State, now: float) -> Claimed | _Refused:
+    async def _take_over(self, entry: Entry, now: float) -> Claimed | _Refused:
         mine = taken_over(entry, self._request, now)
         refused = await self._table.write("update_item", items.take_over(entry, mine))
-        return refused or claimed(mine, found=found)
+        return refused or claimed(mine)
 
 
 async def _settle(table: _Table, settlement: Settlement) -> bool:

@@ -10,9 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.decisions.idempotency import COMPLETED, IN_PROGRESS, Complete, Entry, Release, Renewal, Settlement
+from pipeline.decisions.idempotency import (
+    COMPLETED,
+    IN_PROGRESS,
+    RELEASED,
+    Complete,
+    Entry,
+    Release,
+    Renewal,
+    Settlement,
+)
 from pipeline.errors import StoreUnavailable
-from pipeline.stores.protocol import GIVEN_BACK, NO_DATA
+from pipeline.stores.protocol import NO_DATA
 
 ID, STATUS, EXPIRATION = "id", "status", "expiration"
 IN_PROGRESS_EXPIRATION, DATA = "in_progress_expiration", "data"
@@ -32,7 +41,7 @@ _NAMES = {
     "#outputs": OUTPUTS,
 }
 #: The owner holds the claim: it neither ended it nor lost it to another run.
-_HELD = "#owner = :owner AND #status = :inprogress AND #lease > :given_back"
+_HELD = "#owner = :owner AND #status = :inprogress AND #lease > :released"
 
 Item = Mapping[str, Mapping[str, Any]]
 Parameters = dict[str, Any]
@@ -106,7 +115,6 @@ def release(settlement: Release, now: float) -> Parameters:
     """UpdateItem that gives a held claim back. The owner stays, so that a lost answer can be told."""
     update = "SET #lease = :released, #expiration = :expiration, #attempts = :attempts"
     values = {
-        ":released": _n(settlement.in_progress_expiration),
         ":expiration": _n(int(now) + settlement.ttl),
         ":attempts": _n(settlement.attempts),
     }
@@ -126,13 +134,13 @@ def renew(renewal: Renewal) -> Parameters:
 
 def forget(settlement: Settlement) -> Parameters:
     """DeleteItem of a held claim; nothing there is as good."""
-    values = {":owner": _s(settlement.owner), ":inprogress": _s(IN_PROGRESS), ":given_back": _n(max(GIVEN_BACK))}
+    values = {":owner": _s(settlement.owner), ":inprogress": _s(IN_PROGRESS), ":released": _n(RELEASED)}
     condition = f"attribute_not_exists(#id) OR ({_HELD})"
     return _keyed(settlement.id, _expressions(condition, None, values))
 
 
 def _held(key: str, owner: str, update: str, values: dict[str, Any]) -> Parameters:
-    fence = {":owner": _s(owner), ":inprogress": _s(IN_PROGRESS), ":given_back": _n(max(GIVEN_BACK))}
+    fence = {":owner": _s(owner), ":inprogress": _s(IN_PROGRESS), ":released": _n(RELEASED)}
     return _keyed(key, _expressions(_HELD, update, {**fence, **values}))
 
 

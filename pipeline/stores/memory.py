@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from pipeline.decisions.idempotency import (
-    CLAIM,
-    AlreadyDone,
-    Busy,
     ClaimReply,
     ClaimRequest,
     Complete,
@@ -22,8 +19,9 @@ from pipeline.decisions.idempotency import (
     Step,
     claimed,
     created,
-    held_until,
+    refusal,
     state_of,
+    step_of,
 )
 from pipeline.errors import StoreUnavailable
 from pipeline.ports import Environment
@@ -78,7 +76,7 @@ class Memory:
     def _claim(self, request: ClaimRequest, now: float) -> ClaimReply:
         entry = self._entries.get(request.id)
         found = state_of(entry, request.owner, now)
-        step = CLAIM[found]
+        step = step_of(found, request)
         if step is Step.CREATE or entry is None:
             mine = created(request, now)
         elif step is Step.TAKE_OVER:
@@ -86,9 +84,9 @@ class Memory:
         elif step is Step.RUN:
             mine = entry
         else:
-            return AlreadyDone() if step is Step.SKIP else Busy(held_until(entry))
+            return refusal(step, entry)
         self._entries[request.id] = mine
-        return claimed(mine, found=found)
+        return claimed(mine)
 
     def _settle(self, settlement: Settlement, now: float) -> bool:
         entry = self._entries.get(settlement.id)

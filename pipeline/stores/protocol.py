@@ -8,7 +8,6 @@ from pipeline.decisions.idempotency import (
     COMPLETED,
     IN_PROGRESS,
     RELEASED,
-    STILL_LAPSED,
     ClaimRequest,
     Complete,
     Entry,
@@ -17,15 +16,13 @@ from pipeline.decisions.idempotency import (
     Settlement,
 )
 
-#: What a claim that was given back has as its end.
-GIVEN_BACK = (RELEASED, STILL_LAPSED)
 #: Powertools reads `data` as the stored result; no result is kept.
 NO_DATA = "null"
 
 
 def is_held(entry: Entry | None, owner: str) -> bool:
     """True while `owner` holds the claim: it neither ended it nor lost it to another run."""
-    return entry is not None and entry.is_owned_by(owner) and entry.in_progress_expiration not in GIVEN_BACK
+    return entry is not None and entry.is_owned_by(owner) and entry.in_progress_expiration != RELEASED
 
 
 def is_done(settlement: Settlement, entry: Entry | None) -> bool:
@@ -39,7 +36,7 @@ def is_done(settlement: Settlement, entry: Entry | None) -> bool:
         return False
     if isinstance(settlement, Complete):
         return entry.status == COMPLETED
-    is_released = entry.status == IN_PROGRESS and entry.in_progress_expiration in GIVEN_BACK
+    is_released = entry.status == IN_PROGRESS and entry.in_progress_expiration == RELEASED
     return isinstance(settlement, Release) and is_released
 
 
@@ -61,7 +58,7 @@ def settled(entry: Entry, settlement: Complete | Release, now: float) -> Entry:
         return replace(entry, status=COMPLETED, data=NO_DATA, expiration=expiration, outputs=None)
     return replace(
         entry,
-        in_progress_expiration=settlement.in_progress_expiration,
+        in_progress_expiration=RELEASED,
         expiration=expiration,
         attempts=settlement.attempts,
         outputs=settlement.outputs,

@@ -146,5 +146,5 @@ def _in_process(store: IdempotencyStore | None) -> IdempotencyStore | None:
 
 
 def _is_remote(thing: object) -> bool:
-    """True for what lives in a service: it can create its resource there."""
-    return hasattr(thing, "create")
+    """True for what lives in a service: it names its resource there."""
+    return hasattr(thing, "resource")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import Backoff, Claim, Pipeline, Record, sources
-from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, Complete, Forget, Release
+from pipeline.decisions.idempotency import Busy, Complete
 from pipeline.errors import Crashed, SinkRefused, SinkUnavailable, StoreUnavailable
 from pipeline.outcome import Duplicate, Failed, HandBack, Rejected, Succeeded, Unprocessed
 from pipeline.output import Output
@@ -349,34 +349,3 @@ def test_a_run_that_lost_its_claim_writes_to_no_sink() -> None:
 
     assert isinstance(result.outcomes[0], Unprocessed)
     assert sink.outputs == []
-
-
-def test_a_hand_back_of_a_lapsed_record_keeps_it_known_as_lapsed_and_costs_no_attempt() -> None:
-    store = Scripted(claim=Claimed(2, None, True))
-    price = handler_of(Pipeline("shop"), concurrency=1)
-
-    async def scenario() -> Any:
-        from pipeline.decisions.deadline import Deadline
-
-        # Time is up as soon as the claim is there: the others went first.
-        return await process(
-            price.stage, records("{}"), store=store, clock=_Leaping(), deadline=Deadline(soft=1.0, hard=2.0)
-        )
-
-    class _Leaping(VirtualClock):
-        """Time jumps to the soft deadline after the first look at it."""
-
-        looks = 0
-
-        def monotonic(self) -> float:
-            self.looks += 1
-            return 0.0 if self.looks < 6 else 1.5
-
-    result, _ = virtually(scenario())
-
-    assert isinstance(result.outcomes[0], (Unprocessed, Succeeded))
-    for settled in store.settlements:
-        if isinstance(settled, Release):
-            assert settled.has_lapsed
-            assert settled.attempts == 1
-    assert AlreadyDone is not Forget

@@ -15,18 +15,19 @@ from pipeline.decisions.idempotency import (
     COMPLETED,
     IN_PROGRESS,
     MAX_KEPT,
-    Claimed,
+    RELEASED,
     ClaimRequest,
     Entry,
-    Release,
+    Lapsed,
     State,
     Step,
-    claimed,
     created,
     held_until,
     kept,
     lease_until,
+    refusal,
     state_of,
+    step_of,
 )
 
 NOW = 1_700_000_000.5
@@ -61,7 +62,7 @@ def test_every_state_has_its_step() -> None:
 
 
 def test_only_what_nobody_holds_can_be_written() -> None:
-    writing = {state for state, step in CLAIM.items() if step in (Step.CREATE, Step.TAKE_OVER)}
+    writing = {state for state, step in CLAIM.items() if step in (Step.CREATE, Step.TAKE_OVER, Step.COME_ALONE)}
 
     assert writing == {State.ABSENT, State.EXPIRED, State.RELEASED, State.LAPSED}
     assert [state for state, step in CLAIM.items() if step is Step.RUN] == [State.MINE]
@@ -79,8 +80,6 @@ def test_only_what_nobody_holds_can_be_written() -> None:
         (entry(status=COMPLETED, owner="me"), State.COMPLETED),
         (entry(in_progress_expiration=0), State.RELEASED),
         (entry(in_progress_expiration=0, owner="me"), State.RELEASED),
-        (entry(in_progress_expiration=1), State.LAPSED),
-        (entry(in_progress_expiration=1, owner="me"), State.LAPSED),
         # Boundaries: the last second, and the last millisecond, are still alive.
         (entry(expiration=int(NOW)), State.HELD),
         (entry(expiration=int(NOW) - 1), State.EXPIRED),
@@ -118,7 +117,7 @@ def test_a_claim_is_taken_exactly_when_powertools_takes_it(found: Entry) -> None
     """So that a table which both write lets neither run while the other does."""
     step = CLAIM[state_of(found, "a new owner", NOW)]
 
-    assert (step in (Step.CREATE, Step.TAKE_OVER)) == may_powertools_write(found, NOW)
+    assert (step in (Step.CREATE, Step.TAKE_OVER, Step.COME_ALONE)) == may_powertools_write(found, NOW)
     assert step is not Step.RUN
 
 
@@ -158,18 +157,20 @@ def test_when_a_held_claim_lapses() -> None:
     assert state_of(without, "me", held_until(without)) is State.EXPIRED
 
 
-def test_the_reply_says_whether_the_run_before_died() -> None:
-    assert claimed(entry(attempts=3, outputs="[]"), found=State.LAPSED) == Claimed(3, "[]", has_lapsed=True)
-    assert claimed(entry(attempts=1), found=State.RELEASED) == Claimed(1)
+def test_a_lapsed_claim_is_taken_over_only_by_somebody_who_runs_alone() -> None:
+    beside = ClaimRequest(id="p#1", owner="me", lease_until=NOW + 60, ttl=100)
+    alone = msgspec.structs.replace(beside, is_alone=True)
+
+    assert step_of(State.LAPSED, beside) is Step.COME_ALONE
+    assert step_of(State.LAPSED, alone) is Step.TAKE_OVER
+    assert refusal(Step.COME_ALONE, entry(attempts=3)) == Lapsed(3)
+    for state in set(State) - {State.LAPSED}:
+        assert step_of(state, beside) is step_of(state, alone) is CLAIM[state]
 
 
 def test_a_claim_given_back_can_be_taken_at_once() -> None:
-    release = Release(id="p#1", owner="me", ttl=1, attempts=1)
-    died = Release(id="p#1", owner="me", ttl=1, attempts=1, has_lapsed=True)
-
     for owner in ("me", "other"):
-        assert state_of(entry(in_progress_expiration=release.in_progress_expiration), owner, NOW) is State.RELEASED
-        assert state_of(entry(in_progress_expiration=died.in_progress_expiration), owner, NOW) is State.LAPSED
+        assert state_of(entry(in_progress_expiration=RELEASED), owner, NOW) is State.RELEASED
 
 
 @pytest.mark.parametrize(("remaining", "expected"), [(None, 60), (100, 60), (59, 60), (10, 11), (0, 1), (-5, 1)])
@@ -243,7 +244,7 @@ def steps(world: World) -> Iterator[World]:
             yield after(world, index, move(run, doing="over", seen=None))  # it dies
         if run.doing == "asking":
             step = CLAIM[state_of(world.entry, run.name, world.now)]
-            if step in (Step.CREATE, Step.TAKE_OVER):
+            if step in (Step.CREATE, Step.TAKE_OVER, Step.COME_ALONE):
                 yield after(world, index, move(run, doing="writing", seen=world.entry))
             elif step is Step.RUN and world.now < run.until:
                 yield start(world, index, run)
@@ -256,7 +257,7 @@ def steps(world: World) -> Iterator[World]:
             until = world.now + LEASE
             request = ClaimRequest(id="p#1", owner=run.name, lease_until=until, ttl=100)
             new = created(request, world.now)
-            if CLAIM[state_of(run.seen, run.name, world.now)] is Step.TAKE_OVER:
+            if CLAIM[state_of(run.seen, run.name, world.now)] in (Step.TAKE_OVER, Step.COME_ALONE):
                 assert run.seen is not None
                 new = move(new, attempts=run.seen.attempts + 1)
             yield start(world, index, move(run, until=until), entry=new)
