@@ -145,11 +145,17 @@ class Pool:
         self._make = make
         self._slots = asyncio.Semaphore(size)
         self._idle: list[ExecutionEnvironment] = []
-        self._abandoned: list[ExecutionEnvironment] = []
 
-    async def acquire(self) -> ExecutionEnvironment:
-        """An idle environment, the one used last first as in Lambda, or a new one; waits at the limit."""
+    async def reserve(self) -> None:
+        """Wait until one more invocation may run. A `take` follows, or a `cancel`."""
         await self._slots.acquire()
+
+    def cancel(self) -> None:
+        """Nothing is to run after all."""
+        self._slots.release()
+
+    def take(self) -> ExecutionEnvironment:
+        """An idle environment, the one used last first as in Lambda, or a new one. A `release` follows."""
         return self._idle.pop() if self._idle else ExecutionEnvironment(self._stage, self._make)
 
     def release(self, environment: ExecutionEnvironment, *, reusable: bool = True) -> None:
@@ -158,7 +164,6 @@ class Pool:
             self._idle.append(environment)
         else:
             environment.abandon()
-            self._abandoned.append(environment)
         self._slots.release()
 
     async def close(self) -> None:

@@ -75,13 +75,13 @@ class Mapping:
         try:
             while True:
                 # No message is taken before there is somebody to run it: it would only age.
-                environment = await self._pool.acquire()
+                await self._pool.reserve()
                 try:
                     await self._collect(collecting)
                 except BaseException:
-                    self._pool.release(environment)
+                    self._pool.cancel()
                     raise
-                self._start(environment, collecting.items)
+                self._start(self._pool.take(), collecting.items)
                 collecting = collecting.following(self._clock.now())
         finally:
             await self._stop()

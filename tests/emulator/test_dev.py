@@ -1,0 +1,124 @@
+"""`pipeline dev`: misuse in this process, whole runs in one of their own."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline.cli.commands import cli
+
+SHOP = """
+from pipeline import Backoff, Pipeline, Reject, sinks, sources
+
+shop = Pipeline("shop")
+other = Pipeline("other")
+
+
+@shop.handler(sources.SQS("orders"), sinks=[sinks.DynamoDB("ledger", partition_key="id")], key="id", retry=Backoff(attempts=2, base=1))
+def price(order: dict) -> dict:
+    if order["id"] == "rejected":
+        raise Reject("no")
+    if order["id"] == "poison":
+        raise RuntimeError("poison")
+    return order
+
+
+@other.handler(sources.SQS("tasks.fifo"), key="id")
+def work(task: dict) -> None:
+    pass
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "shopfront.py").write_text(SHOP)
+    (tmp_path / "orders.ndjson").write_text('{"id": "a"}\n{"id": "b"}\n\n{"id": "rejected"}\n{"id": "a"}\n')
+    yield tmp_path
+    for name in [name for name, module in sys.modules.items() if str(tmp_path) in str(getattr(module, "__file__", ""))]:
+        del sys.modules[name]
+
+
+def dev(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["dev", *arguments])
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", "dev", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nosuch"], "there is no module 'nosuch'"),
+        (["shopfront:nosuch"], "'shopfront:nosuch' does not exist; there is `shopfront:shop`, `shopfront:other`"),
+        (["shopfront:price"], "is a Handler, not a Pipeline"),
+        (["shopfront.py"], "is a path: name the module, as `shopfront`"),
+        ([], "there is no TARGET"),
+        (["broken"], "module 'broken' does not import: ZeroDivisionError: division by zero"),
+        (["needy"], "module 'needy' does not import: ModuleNotFoundError: No module named 'missing_thing'"),
+        (["exiting"], "module 'exiting' does not import: SystemExit: 3"),
+        (["unparsed"], "module 'unparsed' does not import: SyntaxError"),
+        (["empty"], "module 'empty' holds no Pipeline"),
+        (["shopfront", "--feed", "orders"], "write NAME=FILE"),
+        (["shopfront", "--feed", "orders=nosuch.ndjson"], "'nosuch.ndjson' cannot be read"),
+        (["shopfront", "--feed", "odrers=orders.ndjson"], "there is no source 'odrers': orders, tasks.fifo"),
+        (["shopfront", "--summary", "nosuch/report.json"], "there is no directory"),
+        (["shopfront", "--endpoint", "https://sqs.us-east-1.amazonaws.com"], "never to AWS"),
+        (["shopfront", "--endpoint", "http://127.0.0.1:1", "--time-scale", "2"], "needs the embedded server"),
+        (["shopfront", "--time-scale", "0.5"], "--time-scale"),
+    ],
+)
+def test_misuse_is_one_plain_error_and_exit_code_2(project: Path, arguments: list[str], message: str) -> None:
+    (project / "broken.py").write_text("1 / 0\n")
+    (project / "needy.py").write_text("import missing_thing\n")
+    (project / "exiting.py").write_text("raise SystemExit(3)\n")
+    (project / "unparsed.py").write_text("def :\n")
+    (project / "empty.py").write_text("")
+    result = dev(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_module_of_several_pipelines_runs_to_its_end_and_writes_its_summary(project: Path) -> None:
+    (project / "pyproject.toml").write_text('[tool.pipeline]\napp = "shopfront"\n')
+    (project / "tasks.ndjson").write_text('{"id": 1}\n{"id": 1}\n{"id": 2}\n')
+    feeds = ["--feed", "orders=orders.ndjson", "--feed", "tasks.fifo=tasks.ndjson"]
+    done = run(*feeds, "--until-drained", "--summary", "report.json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((project / "report.json").read_text())
+    price, work = report["handlers"]["price"], report["handlers"]["work"]
+    assert (price["records"], price["succeeded"], price["duplicates"], price["rejected"]) == (4, 2, 1, 1)
+    assert (work["records"], work["succeeded"], work["duplicates"]) == (3, 2, 1)
+    assert price["outputs"] == {"ledger": 2}
+    assert "price: 4 records (2 succeeded, 1 duplicates, 1 rejected, 0 exhausted)" in done.stdout
+
+
+def test_an_exhausted_record_or_a_line_that_cannot_be_sent_makes_the_exit_code_1(project: Path) -> None:
+    (project / "orders.ndjson").write_bytes(b'{"id": "poison"}\n{"id": "\xff"}\n{"id": "a"}\n')
+    arguments = ["--feed", "orders=orders.ndjson", "--until-drained", "--summary", "report.json", "--time-scale", "60"]
+    done = run("shopfront:shop", *arguments)
+    assert done.returncode == 1, done.stderr
+    assert "orders.ndjson, line 2, was not sent: it is not UTF-8" in done.stderr
+    report = json.loads((project / "report.json").read_text())
+    assert (report["records"], report["succeeded"], report["exhausted"], report["refused_lines"]) == (2, 1, 1, 1)
+
+
+def test_ctrl_c_ends_a_run_without_a_traceback(project: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "dev", "shopfront"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith("ready at http://127.0.0.1:")
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=20)
+    assert running.returncode == 0
+    assert "price: 0 records" in out
+    assert "Traceback" not in err
