@@ -1,6 +1,5 @@
 """GitHub webhooks: check each delivery, record it once, route it by its event, keep each repository's timeline."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,19 +41,24 @@ async def record(delivery: Delivery) -> list[Emit[Any]]:
         delivery=f"{delivery.event}/{delivery.example}",
         event=delivery.event,
         action=delivery.payload.get("action"),
-        repository=(delivery.payload.get("repository") or {}).get("full_name"),
-        sender=(delivery.payload.get("sender") or {}).get("login"),
+        repository=name(delivery, "repository", "full_name"),
+        sender=name(delivery, "sender", "login"),
     )
     detail = {"event": moment.event, "delivery": moment.delivery, "payload": delivery.payload}
     outputs = [Emit[Any](moment, to="webhook-deliveries"), Emit[Any](detail, to="webhook-events")]
-    if moment.repository:
-        outputs.append(Emit[Any](moment, to="repository-timeline.fifo"))
-    return outputs
+    return outputs + ([Emit[Any](moment, to="repository-timeline.fifo")] if moment.repository else [])
 
 
 @webhooks.handler(
     sources.SQS("repository-timeline.fifo"),
     sinks=[sinks.DynamoDB("repository-timeline", partition_key="repository", sort_key="delivery")],
 )
-def timeline(moment: Moment) -> Iterator[Moment]:
-    yield moment
+async def timeline(moment: Moment) -> Moment:
+    return moment
+
+
+def name(delivery: Delivery, member: str, field: str) -> str | None:
+    value = delivery.payload.get(member) or {}
+    if not isinstance(value, dict):
+        raise Reject(f"the payload's '{member}' is not an object")
+    return value.get(field)
