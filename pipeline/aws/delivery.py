@@ -136,15 +136,11 @@ class Plan:
             self._give_up(position)
 
     def _give_up(self, position: int) -> None:
-        following = self._waiting.get(self._entries[position].key)
-        if not following:
-            return
-        for behind in following:
+        for behind in self._waiting.get(self._entries[position].key, ()):
             error = self._entries[behind].error
             self.results[behind] = error or SinkUnavailable(
                 f"an earlier output of the same ordering key was not accepted: {self.results[position]}"
             )
-        following.clear()
 
 
 async def deliver(

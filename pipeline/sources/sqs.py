@@ -63,7 +63,7 @@ class SQS:
         batching_window: int = 0,
         max_concurrency: int | None = None,
         max_receive_count: int = 20,
-        filter: None = None,
+        filter: None = None,  # noqa: A002 - the public name
         existing: str | None = None,
     ) -> None:
         target = resource("sqs", queue, existing, declared="sources.SQS")
@@ -116,7 +116,7 @@ class SQS:
         except TimeoutError:
             return  # what was not reached comes back when its visibility timeout ends
 
-    async def create(self, environment: Environment, *, timeout: int) -> None:
+    async def create(self, environment: Environment, *, timeout: int) -> None:  # noqa: ASYNC109 - the function's
         """Make the queue and its dead-letter queue, or bring their attributes up to date.
 
         `timeout`: the function's, in seconds. AWS advises a visibility timeout of six times that
