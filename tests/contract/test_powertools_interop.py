@@ -11,7 +11,7 @@ import enum
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any
@@ -72,7 +72,7 @@ class Both:
         return lambda data: run(data=data)
 
     async def claim(self, data: Any, owner: str = "us", lease: float = 60.0) -> Any:
-        request = ClaimRequest(id=key(data), owner=owner, lease_until=self.clock.now() + lease, ttl=TTL)
+        request = ClaimRequest(id=key(data), owner=owner, lease_until=self.clock.now() + lease, ttl=TTL, is_alone=True)
         (reply,) = await self.store.claim([request], self.environment)
         return reply
 
@@ -130,7 +130,7 @@ JSON = st.recursive(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(JSON.map(lambda data: {"key": data}))  # a bare null or empty value is no key to either
+@given(JSON.map(lambda data: {"key": data, "n": 1}))  # what holds nothing but null is no key to either
 def test_every_json_key_has_the_same_id_in_both(their_key: Callable[[Any], str], data: Any) -> None:
     raw = Document(json.dumps(data)).value()
     assert key(raw) == their_key(data)
@@ -160,7 +160,7 @@ class Order:
         ["a", 1, None],
         {"b": 1, "a": {"d": 2, "c": [3]}},
         {"ü": "\u2028", "plain": "\x00"},
-        {"when": datetime(2026, 1, 2, 3, 4, 5), "day": date(2026, 1, 2), "amount": Decimal("1.10")},  # noqa: DTZ001
+        {"when": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "day": date(2026, 1, 2), "amount": Decimal("1.10")},
         {"colour": Colour.RED, "id": uuid.UUID(int=7), "path": PurePosixPath("/a/b")},
         {"order": Order(1, "x")},
     ],
@@ -236,15 +236,15 @@ async def test_a_run_of_powertools_that_died_is_taken_over_by_us(both: Both) -> 
     with pytest.raises(SystemExit):
         both.powertools(die, milliseconds=0)("k")
     both.clock.advance(1)
-    assert await both.claim("k") == Claimed(1, has_lapsed=True)
+    assert await both.claim("k") == Claimed(1)
     assert await both.complete("k") is True
 
 
 async def test_a_failure_in_powertools_frees_the_key_for_us(both: Both) -> None:
     def fail(data: Any) -> None:
-        raise ValueError
+        raise ValueError("no price")
 
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError, match="no price"):
         await in_thread(both.powertools(fail), "k")
     assert await both.claim("k") == Claimed(1)
 
@@ -294,8 +294,8 @@ async def test_one_store_may_be_used_by_a_run_inside_another(both: Both) -> None
 async def test_one_store_serves_handlers_that_are_configured_differently(both: Both) -> None:
     """There, a store keeps the first configuration that it is given."""
     now = both.clock.now()
-    short = ClaimRequest(id=entry_id("shop.a", '"k"'), owner="a", lease_until=now + 10, ttl=100)
-    long = ClaimRequest(id=entry_id("shop.b", '"k"'), owner="b", lease_until=now + 500, ttl=9_000)
+    short = ClaimRequest(id=entry_id("shop.a", '"k"'), owner="a", lease_until=now + 10, ttl=100, is_alone=True)
+    long = ClaimRequest(id=entry_id("shop.b", '"k"'), owner="b", lease_until=now + 500, ttl=9_000, is_alone=True)
     assert await both.store.claim([short, long], both.environment) == [Claimed(1), Claimed(1)]
     service = await client(both.environment, "dynamodb")
     items = (await service.scan(TableName=both.table))["Items"]
@@ -310,7 +310,7 @@ async def test_a_late_run_neither_deletes_nor_overwrites_the_next_ones_result(bo
     """There, completing and failing are unconditional writes."""
     await both.claim("k", "late", lease=1.0)
     both.clock.advance(2)
-    assert await both.claim("k", "next") == Claimed(2, has_lapsed=True)
+    assert await both.claim("k", "next") == Claimed(2)
     assert await both.complete("k", "next") is True
     before = await both.item("k")
     end = {"id": key("k"), "owner": "late", "ttl": TTL}
@@ -333,7 +333,7 @@ async def test_completing_keeps_what_else_stands_in_the_entry(both: Both) -> Non
     }
     service = await client(both.environment, "dynamodb")
     await service.put_item(TableName=both.table, Item=foreign)
-    assert await both.claim("k") == Claimed(1, has_lapsed=True)
+    assert await both.claim("k") == Claimed(1)
     assert await both.complete("k") is True
     found = await both.item("k")
     assert (found["validation"], found["theirs"]) == ({"S": "hash"}, {"S": "too"})

@@ -18,6 +18,7 @@ from pipeline.decisions.idempotency import (
     Complete,
     Entry,
     Forget,
+    Lapsed,
     Release,
     Renewal,
     Settlement,
@@ -40,8 +41,9 @@ class Bench:
     clock: Any
     put: Callable[[Entry], Awaitable[None]]
 
-    async def claim(self, owner: str, key: str = "k") -> Any:
-        request = ClaimRequest(id=key, owner=owner, lease_until=self.clock.now() + LEASE, ttl=TTL)
+    async def claim(self, owner: str, key: str = "k", *, is_alone: bool = True) -> Any:
+        until = self.clock.now() + LEASE
+        request = ClaimRequest(id=key, owner=owner, lease_until=until, ttl=TTL, is_alone=is_alone)
         (reply,) = await self.store.claim([request], self.environment)
         return reply
 
@@ -122,15 +124,29 @@ async def test_asking_again_for_an_own_claim_is_answered_as_before(bench: Bench)
 async def test_a_lapsed_claim_is_taken_over_and_then_held(bench: Bench) -> None:
     await bench.claim("a")
     bench.clock.advance(LEASE + 1)
-    assert await bench.claim("b") == Claimed(2, has_lapsed=True)
+    assert await bench.claim("b") == Claimed(2)
     assert isinstance(await bench.claim("c"), Busy)
+
+
+async def test_a_lapsed_claim_is_not_taken_by_a_run_with_others_beside_it(bench: Bench) -> None:
+    await bench.claim("a")
+    bench.clock.advance(LEASE + 1)
+    assert await bench.claim("b", is_alone=False) == Lapsed(1)
+    assert await bench.claim("b", is_alone=False) == Lapsed(1), "the first answer took something"
+    assert await bench.complete("a") is True, "the claim was taken from its owner"
+
+
+async def test_a_released_claim_is_taken_by_a_run_with_others_beside_it(bench: Bench) -> None:
+    await bench.claim("a")
+    await bench.release("a")
+    assert await bench.claim("b", is_alone=False) == Claimed(2)
 
 
 async def test_many_asking_for_one_lapsed_claim_get_it_once(bench: Bench) -> None:
     await bench.claim("a")
     bench.clock.advance(LEASE + 1)
     until = bench.clock.now() + LEASE
-    requests = [ClaimRequest(id="k", owner=f"w{n}", lease_until=until, ttl=TTL) for n in range(8)]
+    requests = [ClaimRequest(id="k", owner=f"w{n}", lease_until=until, ttl=TTL, is_alone=True) for n in range(8)]
     replies = await bench.store.claim(requests, bench.environment)
     assert sum(isinstance(reply, Claimed) for reply in replies) == 1
     assert sum(isinstance(reply, Busy) for reply in replies) == 7
@@ -249,7 +265,7 @@ async def test_a_foreign_claim_that_lapsed_is_taken_over(bench: Bench) -> None:
     now = bench.clock.now()
     entry = Entry(id="k", status="INPROGRESS", expiration=int(now) + 100, in_progress_expiration=int(now * 1000) - 1)
     await bench.put(entry)
-    assert await bench.claim("a") == Claimed(1, has_lapsed=True)
+    assert await bench.claim("a") == Claimed(1)
     assert await bench.complete("a") is True
 
 
@@ -298,7 +314,7 @@ async def test_a_lost_request_fails_only_its_own_position(dynamodb: Bench, fault
 
 async def test_a_missing_table_is_an_outage_and_not_a_go(aws: str, environment: ProcessEnvironment, clock: Any) -> None:
     store = stores.DynamoDB("no-such-table")
-    request = ClaimRequest(id="k", owner="a", lease_until=clock.now() + LEASE, ttl=TTL)
+    request = ClaimRequest(id="k", owner="a", lease_until=clock.now() + LEASE, ttl=TTL, is_alone=True)
     (reply,) = await store.claim([request], environment)
     assert isinstance(reply, StoreUnavailable)
     assert "no-such-table" in str(reply)
