@@ -7,14 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from pipeline import signature
+from pipeline import checks, signature
 from pipeline.by import SourceOrder
-from pipeline.decisions import keys
 from pipeline.decisions.keys import KeySpec
 from pipeline.decisions.retry import Backoff
 from pipeline.deployment import Function
 from pipeline.engine.deadletters import SinkDeadLetters
-from pipeline.engine.stage import Claim, Middleware, SourceLane, Stage
+from pipeline.engine.stage import Claim, Middleware, Stage
 from pipeline.errors import ConfigurationError
 from pipeline.handler import Handler
 from pipeline.ports import DeadLetters, IdempotencyStore, Sink, Source
@@ -24,6 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 M = TypeVar("M", bound=Callable[[], Any])
 
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
@@ -43,6 +43,10 @@ class Pipeline:
             raise ConfigurationError(
                 f"Pipeline('{name}'): a name is a letter, then letters, digits, '_' or '-', at most 64"
             )
+        if idempotency is not None and not isinstance(idempotency, Claim):
+            raise ConfigurationError(f"Pipeline(idempotency={idempotency!r}): give Claim(...), or None to turn it off")
+        if log_level not in _LEVELS:
+            raise ConfigurationError(f"Pipeline(log_level={log_level!r}): give one of {', '.join(_LEVELS)}")
         if max_hops < 1:
             raise ConfigurationError(f"Pipeline(max_hops={max_hops}): give at least 1")
         self.name = name
@@ -111,7 +115,7 @@ class Pipeline:
     def stages(self) -> tuple[Stage, ...]:
         """The handlers as assembled, in the order declared. Raises `ConfigurationError` for a loop without hops."""
         stages = tuple(self._stages.values())
-        _refuse_silent_loops(stages)
+        checks.refuse_silent_loops(stages)
         return stages
 
     def _assembled(self, name: str) -> Stage:
@@ -138,7 +142,10 @@ class Pipeline:
     ) -> Stage:
         read = signature.read(function, self._resources, namespace)
         name = function.__name__
-        _check_options(name, source, sinks, retry, concurrency, record_timeout, rejects, middleware)
+        rejected = reject_on if isinstance(reject_on, tuple) else (reject_on,)
+        checks.check_options(
+            name, source, sinks, retry, concurrency, record_timeout, rejects, rejected, middleware, deploy
+        )
         signature.check_emits(function, [sink.name for sink in sinks])
         self._check_free(name, source)
         bound = tuple(_bound(sink, self.name) for sink in sinks)
@@ -151,12 +158,14 @@ class Pipeline:
             function=function,
             signature=read.signature,
             parse=read.parse,
-            key=_reader(name, key, read.payload_type, what="key"),
-            lane=None if isinstance(lane, SourceOrder) else _reader(name, lane, read.payload_type, what="lane"),
-            source_lane=_source_lane(name, source, lane),
+            key=checks.key_reader(name, key, read.payload_type, what="key"),
+            lane=None
+            if isinstance(lane, SourceOrder)
+            else checks.key_reader(name, lane, read.payload_type, what="lane"),
+            source_lane=checks.source_lane(name, source, lane),
             concurrency=concurrency or (10 if read.signature.kind.in_thread else 100),
             retry=retry,
-            reject_on=reject_on if isinstance(reject_on, tuple) else (reject_on,),
+            reject_on=rejected,
             record_timeout=record_timeout,
             middleware=middleware,
             claim=self.idempotency,
@@ -190,100 +199,7 @@ class Pipeline:
         return SinkDeadLetters(_bound(rejects, self.name))
 
 
-def _check_options(
-    name: str,
-    source: Source,
-    sinks: tuple[Sink, ...],
-    retry: Backoff | None,
-    concurrency: int | None,
-    record_timeout: float | None,
-    rejects: Sink | None,
-    middleware: tuple[Middleware, ...],
-) -> None:
-    if not isinstance(source, Source):
-        raise ConfigurationError(
-            f"{name}: {source!r} is not a source: use one of pipeline.sources, as sources.SQS('orders')"
-        )
-    for sink in (*sinks, *((rejects,) if rejects is not None else ())):
-        if not isinstance(sink, Sink):
-            raise ConfigurationError(
-                f"{name}: {sink!r} is not a sink: use one of pipeline.sinks, or an object with 'name' and 'write'"
-            )
-    names = [sink.name for sink in sinks]
-    twice = {sink for sink in names if names.count(sink) > 1}
-    if twice:
-        raise ConfigurationError(f"{name}: two sinks are named '{min(twice)}': give one of them name='...'")
-    if retry is not None and not isinstance(retry, Backoff):
-        raise ConfigurationError(f"{name}: retry={retry!r}: give Backoff(...), or None")
-    if concurrency is not None and concurrency < 1:
-        raise ConfigurationError(f"{name}: concurrency={concurrency}: give at least 1")
-    if record_timeout is not None and record_timeout <= 0:
-        raise ConfigurationError(f"{name}: record_timeout={record_timeout}: give a number of seconds above 0")
-    for one in middleware:
-        if not callable(one):
-            raise ConfigurationError(f"{name}: the middleware {one!r} is not a function from call to call")
-
-
-def _reader(name: str, spec: KeySpec | SourceOrder | None, payload_type: Any, *, what: str) -> keys.ReadKey | None:
-    if spec is None or isinstance(spec, SourceOrder):
-        return None
-    paths = (spec,) if isinstance(spec, str) else spec if isinstance(spec, tuple) else ()
-    if isinstance(spec, tuple) and not spec:
-        raise ConfigurationError(f"{name}: {what}=() names nothing: give at least one path")
-    if not paths and not callable(spec):
-        raise ConfigurationError(f"{name}: {what}={spec!r}: give a dotted path, a tuple of paths, or a function")
-    for path in paths:
-        try:
-            keys.check_path(path, payload_type, what=what)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{name}: {error}") from None
-    return keys.reader(spec, what=what)
-
-
-def _source_lane(name: str, source: Source, lane: KeySpec | SourceOrder | None) -> SourceLane | None:
-    if not isinstance(lane, SourceOrder):
-        return None
-    orders: dict[str, SourceLane] = getattr(source, "orders", {})
-    if lane.name not in orders:
-        known = ", ".join(f"by.{order}" for order in orders) or "none"
-        raise ConfigurationError(
-            f"{name}: lane=by.{lane.name}: {type(source).__name__}('{source.name}') has no such order; it has {known}"
-        )
-    return orders[lane.name]
-
-
 def _bound(thing: Any, pipeline: str) -> Any:
     """A sink or store that takes its defaults from the pipeline's name."""
     bind = getattr(thing, "bound_to", None)
     return thing if bind is None else bind(pipeline)
-
-
-def _refuse_silent_loops(stages: Sequence[Stage]) -> None:
-    """A loop is found by the hop count that travels with outputs; where none travels, it would run for ever."""
-    feeds: dict[str, list[tuple[str, Sink]]] = {stage.name: [] for stage in stages}
-    for stage in stages:
-        for sink in stage.sinks:
-            place = getattr(sink, "resource", None)
-            for other in stages:
-                if place is not None and place == getattr(other.source, "resource", None):
-                    feeds[stage.name].append((other.name, sink))
-    for stage in stages:
-        for following, sink in feeds[stage.name]:
-            if not getattr(sink, "carries", True) and _reaches(feeds, following, stage.name):
-                raise ConfigurationError(
-                    f"{stage.name} feeds itself through the sink '{sink.name}', which carries no hop count "
-                    "(carry=False): the loop would never end. Remove carry=False, or break the loop"
-                )
-
-
-def _reaches(feeds: dict[str, list[tuple[str, Sink]]], start: str, goal: str) -> bool:
-    seen: set[str] = set()
-    waiting = [start]
-    while waiting:
-        here = waiting.pop()
-        if here == goal:
-            return True
-        if here not in seen:
-            seen.add(here)
-            waiting += [name for name, _ in feeds[here]]
-    return False

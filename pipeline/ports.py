@@ -7,7 +7,7 @@ position; an exception out of the method counts for all of them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -160,9 +160,3 @@ class IdempotencyStore(Protocol):
     async def renew(self, renewals: Sequence[Renewal], environment: Environment) -> Sequence[bool | StoreUnavailable]:
         """Prolong claims: False when the owner no longer holds the claim."""
         ...
-
-
-class Resource(Protocol[T]):
-    """A user's resource: an async generator function that yields it once."""
-
-    def __call__(self) -> AsyncIterator[T]: ...

@@ -18,6 +18,8 @@ from pipeline.engine.fanout import unknown_sink
 from pipeline.errors import ConfigurationError
 from pipeline.record import Record
 
+_YIELDING = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.AsyncIterable)
+
 ResourceMaker = Callable[[], AsyncIterator[Any]]
 
 _CAN_TAKE = (
@@ -82,15 +84,7 @@ def resource_type(function: Callable[..., Any], namespace: Mapping[str, Any]) ->
         raise ConfigurationError(f"{name}: a resource takes no parameters")
     annotation = _annotations(function, namespace).get("return")
     yielded = typing.get_args(annotation)
-    if (
-        typing.get_origin(annotation)
-        not in (
-            collections.abc.AsyncIterator,
-            collections.abc.AsyncGenerator,
-            collections.abc.AsyncIterable,
-        )
-        or not yielded
-    ):
+    if typing.get_origin(annotation) not in _YIELDING or not yielded:
         raise ConfigurationError(
             f"{name}: annotate what the resource yields, as '-> AsyncIterator[Pool]'; it is injected by that type"
         )
@@ -163,7 +157,8 @@ def _annotations(function: Callable[..., Any], namespace: Mapping[str, Any]) -> 
 
 def _what(parameter: str, annotation: Any, name: str) -> tuple[str, Any]:
     """Which of the things that a handler may take this parameter asks for, and the payload's type in it."""
-    origin = typing.get_origin(annotation) or annotation
+    origin: Any = typing.get_origin(annotation)
+    origin = annotation if origin is None else origin
     arguments = typing.get_args(annotation)
     if origin is Record:
         return "record", arguments[0] if arguments else None

@@ -1,0 +1,370 @@
+"""Misuse fails when a handler is declared or a pipeline assembled, and the message says what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import msgspec
+import pydantic
+import pytest
+
+from pipeline import (
+    Backoff,
+    Batch,
+    Claim,
+    ConfigurationError,
+    Context,
+    Emit,
+    Failure,
+    Function,
+    Pipeline,
+    Record,
+    Retry,
+    by,
+    sinks,
+    sources,
+)
+
+
+@dataclass
+class Customer:
+    id: str
+
+
+@dataclass
+class Order:
+    order_id: str
+    customer: Customer
+    note: str | None = None
+
+
+class Pool:
+    """Something that no body can be parsed into."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+class OrderStruct(msgspec.Struct, rename="camel"):
+    order_id: str
+
+
+class OrderModel(pydantic.BaseModel):
+    order_id: str = pydantic.Field(alias="orderId")
+
+
+class OrderDict(TypedDict):
+    order_id: str
+
+
+def shop() -> Pipeline:
+    return Pipeline("shop")
+
+
+def refused(match: str) -> Any:
+    return pytest.raises(ConfigurationError, match=match)
+
+
+def test_an_unknown_annotation_is_refused_and_the_message_lists_what_can_be_taken() -> None:
+    with refused("price: .*Pool.*dataclass, TypedDict, msgspec Struct, pydantic model.*resources declared above"):
+
+        @shop().handler(sources.SQS("orders"))
+        async def price(pool: Pool) -> None: ...
+
+
+def test_an_annotation_that_is_not_defined_is_refused() -> None:
+    with refused("'Missing' is not defined where the handler is declared"):
+
+        @shop().handler(sources.SQS("orders"))
+        async def price(order: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_a_parameter_without_annotation_is_refused() -> None:
+    with refused("annotate 'order'"):
+
+        @shop().handler(sources.SQS("orders"))
+        async def price(order): ...  # type: ignore[no-untyped-def]
+
+
+def test_variable_parameters_are_refused() -> None:
+    with refused("cannot be filled"):
+
+        @shop().handler(sources.SQS("orders"))
+        async def price(*orders: dict[str, Any]) -> None: ...
+
+
+def test_two_payloads_are_refused() -> None:
+    with refused("'order' and 'other' would both get the payload"):
+
+        @shop().handler(sources.SQS("orders"))
+        async def price(order: Order, other: Customer) -> None: ...
+
+
+def test_a_queue_has_one_reader() -> None:
+    pipeline = shop()
+
+    @pipeline.handler(sources.SQS("orders"))
+    async def price(order: Order) -> None: ...
+
+    with refused("ship: the queue 'orders' is read by price already"):
+
+        @pipeline.handler(sources.SQS("orders"))
+        async def ship(order: Order) -> None: ...
+
+
+def test_a_literal_sink_name_that_does_not_exist_is_refused_when_the_handler_is_declared() -> None:
+    with refused(r"Emit\(to='legder'\): the handler has no such sink; its sinks are 'ledger', 'audit'"):
+
+        @shop().handler(sources.SQS("orders"), sinks=[sinks.SQS("ledger"), sinks.SQS("audit")])
+        async def price(order: Order) -> Emit[Order]:
+            return Emit(order, to=["audit", "legder"])
+
+
+async def test_a_computed_sink_name_that_does_not_exist_fails_its_record_and_names_those_that_do() -> None:
+    from pipeline.outcome import Failed
+    from pipeline.testing import ainvoke
+
+    @shop().handler(sources.SQS("orders"), sinks=[sinks.SQS("ledger")])
+    async def price(order: dict[str, str]) -> Emit[Any]:
+        return Emit(order, to=order["to"])
+
+    result = await ainvoke(price, [{"to": "elsewhere"}, {"to": "ledger"}])
+
+    (_, failed), *_ = result.of(Failed)
+    assert "no such sink; its sinks are 'ledger'" in str(failed.error)
+    assert result.outputs["ledger"] == [{"to": "ledger"}]
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"batch_size": 11}, "at most batch_size=10|at most 10"),
+        ({"batching_window": 1}, "FIFO"),
+    ],
+)
+def test_a_fifo_queue_takes_ten_at_most_and_no_window(options: dict[str, int], match: str) -> None:
+    with refused(match):
+        sources.SQS("orders.fifo", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"batch_size": 11}, "batching_window"),
+        ({"batch_size": 0}, "1 to 10,000"),
+        ({"batch_size": 10_001, "batching_window": 1}, "1 to 10,000"),
+        ({"batching_window": 301}, "0 to 300"),
+        ({"max_concurrency": 1}, "2 to 1,000"),
+        ({"max_receive_count": 0}, "max_receive_count"),
+    ],
+)
+def test_queue_options_out_of_range_are_refused(options: dict[str, int], match: str) -> None:
+    with refused(match):
+        sources.SQS("orders", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "match"),
+    [
+        (Order, "id", "Order has no field 'id'; its fields are customer, note, order_id"),
+        (Order, "customer.name", "Customer has no field 'name' of 'customer'; its fields are id"),
+        (Order, "note.text", "has no field 'text'"),
+        (OrderStruct, "order_id", "has no field 'order_id'; its fields are orderId"),
+        (OrderModel, "order_id", "has no field 'order_id'; its fields are orderId"),
+        (OrderDict, "id", "OrderDict has no field 'id'"),
+        (str, "id", "has no field 'id'"),
+        (dict[str, Any], "a..b", "not a path"),
+    ],
+)
+@pytest.mark.parametrize("option", ["key", "lane"])
+def test_a_path_that_the_declared_type_lacks_is_refused(kind: Any, path: str, match: str, option: str) -> None:
+    async def price(order: Any) -> None: ...
+
+    price.__annotations__["order"] = kind
+    with refused(match):
+        shop().handler(sources.SQS("orders"), **{option: path})(price)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        (Order, "customer.id"),
+        (OrderStruct, "orderId"),
+        (OrderModel, "orderId"),
+        (OrderDict, "order_id"),
+        (dict[str, Any], "any.thing"),
+    ],
+)
+def test_a_path_that_the_declared_type_has_is_taken(kind: Any, path: str) -> None:
+    async def price(order: Any) -> None: ...
+
+    price.__annotations__["order"] = kind
+    shop().handler(sources.SQS("orders"), key=path)(price)
+
+
+def test_a_generator_is_no_batch_handler() -> None:
+    with refused("price is a generator and takes a Batch: a batch handler returns a list"):
+
+        @shop().handler(sources.SQS("orders"))
+        async def price(orders: Batch[Order]) -> AsyncIterator[Order]:
+            for order in orders:
+                yield order.payload
+
+    with refused("returns a list"):
+
+        @shop().handler(sources.SQS("orders"))
+        def price_plainly(orders: Batch[Order]) -> Iterator[Order]:
+            yield from orders.payloads
+
+
+def test_a_batch_needs_its_type_and_takes_the_place_of_the_payload() -> None:
+    with refused(r"Batch\[Order\]"):
+
+        @shop().handler(sources.SQS("orders"))
+        async def price(orders: Batch) -> None: ...  # type: ignore[type-arg]
+
+    with refused("in place of the payload"):
+
+        @shop().handler(sources.SQS("orders"))
+        async def both(orders: Batch[Order], record: Record[Order]) -> list[Failure | None]:
+            return [None for _ in orders]
+
+
+def test_two_handlers_of_one_name_are_refused() -> None:
+    pipeline = shop()
+
+    async def price(order: Order) -> None: ...
+
+    pipeline.handler(sources.SQS("a"))(price)
+    with refused("two handlers named 'price'"):
+        pipeline.handler(sources.SQS("b"))(price)
+
+
+def test_two_sinks_of_one_name_are_refused() -> None:
+    with refused("two sinks are named 'audit': give one of them name="):
+
+        @shop().handler(sources.SQS("orders"), sinks=[sinks.SQS("audit"), sinks.DynamoDB("audit")])
+        async def price(order: Order) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"concurrency": 0}, "concurrency=0: give at least 1"),
+        ({"record_timeout": 0}, "record_timeout=0"),
+        ({"retry": 5}, r"give Backoff\(...\), or None"),
+        ({"key": 5}, "give a dotted path, a tuple of paths, or a function"),
+        ({"key": ()}, "names nothing"),
+        ({"middleware": ["log"]}, "not a function from call to call"),
+        ({"sinks": ["ledger"]}, "is not a sink"),
+        ({"rejects": "dlq"}, "is not a sink"),
+        ({"lane": by.shard}, "has no such order"),
+        ({"lane": by.message_group}, "has no such order"),
+        ({"reject_on": "ValueError"}, "reject_on"),
+        ({"deploy": "lambda"}, "deploy"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: dict[str, Any], match: str) -> None:
+    async def price(order: Order) -> None: ...
+
+    with refused(match):
+        shop().handler(sources.SQS("orders"), **options)(price)
+
+
+def test_a_source_is_needed() -> None:
+    async def price(order: Order) -> None: ...
+
+    with refused("is not a source: use one of pipeline.sources"):
+        shop().handler("orders")(price)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: Pipeline(""), "a name is a letter"),
+        (lambda: Pipeline("my shop"), "a name is a letter"),
+        (lambda: Pipeline("shop", max_hops=0), "max_hops"),
+        (lambda: Pipeline("shop", idempotency=True), "idempotency"),  # type: ignore[arg-type]
+        (lambda: Pipeline("shop", log_level="LOUD"), "log_level"),
+        (lambda: Backoff(attempts=0), "attempts"),
+        (lambda: Backoff(base=-1), "base"),
+        (lambda: Backoff(cap=50_000), "43,200"),
+        (lambda: Claim(lease=0), "lease"),
+        (lambda: Claim(ttl=0), "ttl"),
+        (lambda: Function(timeout=901), "1 to 900"),
+        (lambda: Function(memory=64), "128 to 10,240"),
+        (lambda: sinks.SQS("orders.fifo", delay=5), "delay"),
+        (lambda: sinks.SQS("orders", delay=901), "900"),
+        (lambda: sinks.SQS(""), "name"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(make: Any, match: str) -> None:
+    with refused(match):
+        make()
+
+
+def test_emit_and_retry_refuse_negative_times() -> None:
+    with pytest.raises(ValueError, match="delay=-1"):
+        Emit(1, delay=-1)
+    with pytest.raises(ValueError, match="after=-1"):
+        Retry(after=-1)
+
+
+def test_resources_are_async_generators_annotated_with_what_they_yield() -> None:
+    pipeline = shop()
+    with refused("async generator"):
+
+        @pipeline.resource
+        async def plain() -> Pool:
+            return Pool(1)
+
+    with refused("AsyncIterator"):
+
+        @pipeline.resource
+        async def bare():  # type: ignore[no-untyped-def]
+            yield Pool(1)
+
+    @pipeline.resource
+    async def pool() -> AsyncIterator[Pool]:
+        yield Pool(1)
+
+    with refused("one type, one resource"):
+
+        @pipeline.resource
+        async def other() -> AsyncIterator[Pool]:
+            yield Pool(2)
+
+    @pipeline.handler(sources.SQS("orders"))
+    async def price(order: Order, pool: Pool, context: Context) -> None: ...
+
+
+def test_a_loop_through_a_sink_that_carries_nothing_is_refused_when_the_pipeline_is_assembled() -> None:
+    pipeline = shop()
+
+    @pipeline.handler(sources.SQS("a"), sinks=[sinks.SQS("b", carry=False)])
+    async def first(order: Order) -> Order:
+        return order
+
+    @pipeline.handler(sources.SQS("b"), sinks=[sinks.SQS("a")])
+    async def second(order: Order) -> Order:
+        return order
+
+    with refused("first feeds itself through the sink 'b', which carries no hop count"):
+        pipeline.stages()
+
+
+def test_a_loop_that_carries_its_hops_is_allowed() -> None:
+    pipeline = shop()
+
+    @pipeline.handler(sources.SQS("a"), sinks=[sinks.SQS("a")])
+    async def again(order: Order) -> Order:
+        return order
+
+    assert [stage.name for stage in pipeline.stages()] == ["again"]
+
+
+def test_a_name_on_the_front_door_that_is_not_there_says_so() -> None:
+    with pytest.raises(AttributeError, match="Kinesis"):
+        sources.Kinesis  # type: ignore[attr-defined]  # noqa: B018
