@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 import click
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -18,6 +19,7 @@ from pipeline.emulator.report import Counts, Report
 
 _LIVE_SECONDS = 0.5
 _PLAIN_SECONDS = 2.0
+_COLUMNS = ("handler", "records", "succeeded", "duplicates", "rejected", "exhausted", "deliveries", "outputs")
 
 
 @asynccontextmanager
@@ -53,7 +55,7 @@ def line(name: str, counts: Counts) -> str:
 
 def table(report: Report, depths: Mapping[str, Depth], sources: Mapping[str, str]) -> Table:
     """The handlers as a table; `sources` gives each handler's source."""
-    made = Table("handler", "records", "succeeded", "duplicates", "rejected", "exhausted", "deliveries", "outputs")
+    made = Table(*_COLUMNS, box=SIMPLE, padding=(0, 1, 0, 0))
     if depths:
         made.add_column("waiting")
     for column in made.columns[1:]:
@@ -67,7 +69,7 @@ def table(report: Report, depths: Mapping[str, Depth], sources: Mapping[str, str
             counts.exhausted,
             counts.deliveries,
         )
-        cells = [name, *map(str, numbers), ", ".join(f"{sink} {count}" for sink, count in counts.outputs.items())]
+        cells = [name, *map(str, numbers), "\n".join(f"{sink} {count}" for sink, count in counts.outputs.items())]
         if depths:
             cells.append(str(depths[sources[name]].total))
         made.add_row(*cells)
