@@ -119,7 +119,7 @@ def _literals(node: ast.expr) -> list[str]:
     return [item.value for item in items if isinstance(item, ast.Constant) and isinstance(item.value, str)]
 
 
-def _kind(function: Callable[..., Any]) -> Kind:
+def _kind(function: Any) -> Kind:
     if not callable(function) or isinstance(function, type):
         raise ConfigurationError(f"{function!r} is not a function: decorate a 'def' or an 'async def'")
     if inspect.isasyncgenfunction(function):

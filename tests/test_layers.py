@@ -24,7 +24,7 @@ LAYERS: list[list[str]] = [
     ["pipeline.engine"],
     ["pipeline.aws", "pipeline.sources", "pipeline.sinks", "pipeline.stores"],
     ["pipeline.runtimes", "pipeline.emulator"],
-    ["pipeline.app", "pipeline.handler", "pipeline.signature", "pipeline.by", "pipeline"],
+    ["pipeline.app", "pipeline.handler", "pipeline.checks", "pipeline.signature", "pipeline.by", "pipeline"],
     ["pipeline.testing", "pipeline.cli", "pipeline.__main__"],
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
