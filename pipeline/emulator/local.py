@@ -27,8 +27,9 @@ from pipeline.errors import ConfigurationError, PipelineError, SinkError
 from pipeline.ports import Clock
 from pipeline.telemetry.events import Observer
 
-#: Environments of one handler that run at once, unless its source says fewer or more.
-DEFAULT_ENVIRONMENTS = 4
+#: Environments of one handler that run at once, unless its source says fewer. More would only
+#: share the processors of one machine, and start slower than their invocations' time allows.
+MAX_ENVIRONMENTS = 4
 
 #: Makes what runs a handler's invocations.
 RuntimeFactory = Callable[[Stage, Clock, Observer], Runtime]
@@ -250,7 +251,7 @@ class Local:
 
     def _map(self, stage: Stage, label: str, queue: Queue, polling: Any) -> None:
         tally = self._tallies[label]
-        size = getattr(stage.source, "max_concurrency", None) or DEFAULT_ENVIRONMENTS
+        size = min(getattr(stage.source, "max_concurrency", None) or MAX_ENVIRONMENTS, MAX_ENVIRONMENTS)
         pool = Pool(stage, lambda stage: self._make(stage, self.clock, tally.observe), size)
         self._stack.push_async_callback(pool.close)
         mapping = EventSourceMapping(
