@@ -157,8 +157,8 @@ def state_of(entry: Entry | None, owner: str, now: float) -> State:
         return State.EXPIRED
     if entry.status == COMPLETED:
         return State.COMPLETED
-    if _is_given_back(entry):
-        return State.RELEASED if entry.in_progress_expiration == 0 else State.LAPSED
+    if entry.in_progress_expiration == RELEASED:
+        return State.RELEASED
     if entry.owner == owner:
         return State.MINE
     # Powertools writes no in-progress expiration without a Lambda context: held until it expires.
@@ -216,9 +216,3 @@ def lease_until(now: float, lease: float, remaining: float | None) -> float:
 def kept(outputs: str) -> str | None:
     """Outputs as they are kept in an entry; None when they are too large for it."""
     return outputs if len(outputs.encode()) <= MAX_KEPT else None
-
-
-def _is_given_back(entry: Entry) -> bool:
-    # Such a claim lapsed at the beginning of time (`Release`): Powertools takes it over too. It is
-    # nobody's, not even for the run that gave it back.
-    return entry.in_progress_expiration in (0, 1)

@@ -280,6 +280,7 @@ def every_world(first: World) -> set[World]:
     while new:
         for world in steps(new.pop()):
             if world not in found:
+                assert len(found) < 100_000, "the protocol never comes to rest"
                 found.add(world)
                 new.append(world)
     return found
