@@ -43,7 +43,7 @@ class Pipeline:
             raise ConfigurationError(
                 f"Pipeline('{name}'): a name is a letter, then letters, digits, '_' or '-', at most 64"
             )
-        if idempotency is not None and not isinstance(idempotency, Claim):
+        if not isinstance(idempotency, Claim | None):
             raise ConfigurationError(f"Pipeline(idempotency={idempotency!r}): give Claim(...), or None to turn it off")
         if log_level not in _LEVELS:
             raise ConfigurationError(f"Pipeline(log_level={log_level!r}): give one of {', '.join(_LEVELS)}")

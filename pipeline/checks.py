@@ -19,13 +19,13 @@ def check_options(
     name: str,
     source: Source,
     sinks: tuple[Sink, ...],
-    retry: Backoff | None,
+    retry: Any,
     concurrency: int | None,
     record_timeout: float | None,
     rejects: Sink | None,
-    reject_on: tuple[type[BaseException], ...],
+    reject_on: tuple[Any, ...],
     middleware: tuple[Middleware, ...],
-    deploy: Function,
+    deploy: Any,
 ) -> None:
     """Raise `ConfigurationError` for the first option that cannot work."""
     if not isinstance(source, Source):

@@ -27,6 +27,12 @@ class SinkDeadLetters:
     ) -> Sequence[SinkError | None]:
         return await self._sink.write([self._output(letter) for letter in letters], environment, deadline)
 
+    async def create(self, environment: Environment) -> None:
+        """Make the sink's resource, where sinks can be made (local runs)."""
+        create = getattr(self._sink, "create", None)
+        if create is not None:
+            await create(environment)
+
     def _output(self, letter: DeadLetter) -> Output:
         record = letter.record
         body = record.body if isinstance(record.body, str) else record.body.decode("utf-8", "backslashreplace")

@@ -22,6 +22,11 @@ from pipeline.telemetry.metrics import MetricsWriter, metrics_for
 
 T = TypeVar("T")
 
+#: What is left to an abandoned loop's tasks to end, in seconds; nobody waits for it.
+_WIND_UP = 1.0
+#: What closing resources and connections may take, in seconds.
+_CLOSE = 10.0
+
 
 class LambdaContext(Protocol):
     """What is used of Lambda's context object."""
@@ -127,14 +132,14 @@ class _Loop:
     def close(self) -> None:
         """Close everything, in order."""
         self.processor.close()
-        self.submit(self.environment.aclose()).result(timeout=10)
+        self.submit(self.environment.aclose()).result(timeout=_CLOSE)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=_CLOSE)
 
     def abandon(self) -> None:
         """Stop what can be stopped, when the loop gets to it; wait for nothing."""
         self.processor.close()
-        self._loop.call_soon_threadsafe(self._stop)
+        asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop)
 
     def _run(self) -> None:
         try:
@@ -142,8 +147,13 @@ class _Loop:
         finally:
             self._loop.close()
 
-    def _stop(self) -> None:
-        for task in asyncio.all_tasks(self._loop):
+    async def _wind_up(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
             task.cancel()
-        closing = self._loop.create_task(self.environment.aclose())
-        closing.add_done_callback(lambda _: self._loop.stop())
+        if others:
+            await asyncio.wait(others, timeout=_WIND_UP)
+        try:
+            await self.environment.aclose()
+        finally:
+            self._loop.stop()
