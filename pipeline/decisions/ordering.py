@@ -21,8 +21,8 @@ class Schedule:
         self._blocked: set[tuple[str, Hashable]] = set()
 
     @property
-    def width(self) -> int:
-        """How many positions may run at once at the start."""
+    def ready(self) -> int:
+        """How many positions may start now."""
         return len(self._ready)
 
     def take(self) -> int | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, may_start
@@ -72,13 +71,13 @@ class Work:
     async def finish(self) -> None:
         """Bring every record to its outcome, or as far as the deadline lets it."""
         try:
-            await self._drive([self._take_turns() for _ in range(min(self._stage.concurrency, self._schedule.width))])
+            await self._drive()
             while self._lapsed:
                 # The one that has died least goes first, so that the one that kills goes last.
                 run = min(self._lapsed, key=lambda run: run.attempt)
                 self._lapsed.remove(run)
                 run.is_alone = True
-                await self._drive([self._take_turns(run)])
+                await self._drive(run)
         finally:
             if self._claims is not None:
                 await self._claims.aclose()
@@ -101,13 +100,13 @@ class Work:
         """True when something could not be stopped and may still be running."""
         return None in self._outcomes or any(run.is_running_on for run in self._runs)
 
-    async def _drive(self, workers: Sequence[Coroutine[Any, Any, None]]) -> None:
+    async def _drive(self, alone: Run | None = None) -> None:
         """Run workers until they end, or until the deadline ends them."""
-        if not workers:
-            return
-        self._activity.join(len(workers))
-        tasks = [asyncio.ensure_future(worker) for worker in workers]
+        tasks: list[asyncio.Task[None]] = []
         try:
+            await self._start(tasks, alone)
+            if not tasks:
+                return
             left = self._deadline.left(self._clock.monotonic())
             _, late = await asyncio.wait(tasks, timeout=None if left is None else max(left, 0.0))
             if late and self._deadline.hard is not None:
@@ -119,6 +118,25 @@ class Work:
         for task in tasks:
             if task.done() and not task.cancelled():
                 task.result()  # a fault in the engine itself is raised, never swallowed
+
+    async def _start(self, tasks: list[asyncio.Task[None]], alone: Run | None) -> None:
+        """Start workers: one, then twice as many each time that they wait and records are left.
+
+        A task costs as much as everything else about a record, and handlers that never wait need one.
+        """
+        loop = asyncio.get_running_loop()
+        self._activity.join()  # while workers begin, no shared call may go out without them
+        try:
+            if alone is not None:
+                self._activity.join()
+                tasks.append(loop.create_task(self._take_turns(alone)))
+                return
+            while wanted := min(self._schedule.ready, max(len(tasks), 1), self._stage.concurrency - len(tasks)):
+                self._activity.join(wanted)
+                tasks += [loop.create_task(self._take_turns()) for _ in range(wanted)]
+                await asyncio.sleep(0)
+        finally:
+            self._activity.leave()
 
     def _cut_off(self) -> None:
         """The soft deadline: stop what can be stopped; let the rest tell what it came to."""

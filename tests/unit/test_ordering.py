@@ -36,7 +36,7 @@ def test_any_batch_in_any_interleaving(rows: list[tuple[str | None, int]], data:
     waiting, running, held_back = set(range(len(rows))), list[int](), set[int]()
     unsettled = set[int]()
     taken = list[int]()
-    assert schedule.width == len({min(chain) for chain in chains})
+    assert schedule.ready == len({min(chain) for chain in chains})
 
     while waiting or running:
         startable = {p for p in waiting if not any(q < p for q in chains[p] & (waiting | set(running)))}
@@ -76,7 +76,7 @@ def test_any_batch_in_any_interleaving(rows: list[tuple[str | None, int]], data:
 def test_without_lanes_and_repeats_all_start_in_order(keys: list[int]) -> None:
     schedule = Schedule([None] * len(keys), keys)
 
-    assert schedule.width == len(keys)
+    assert schedule.ready == len(keys)
     assert [schedule.take() for _ in keys] == list(range(len(keys)))
     assert all(schedule.done(position, settled=False) == [] for position in range(len(keys)))
     assert schedule.take() is None
