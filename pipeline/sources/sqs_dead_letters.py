@@ -106,16 +106,30 @@ def _attributes(letter: DeadLetter, body: str) -> dict[str, Mapping[str, Any]]:
 
 
 def _original(record: RawRecord) -> dict[str, Mapping[str, Any]]:
-    """The message attributes as they came: Lambda spells their fields with small letters."""
+    """The message attributes as they came: Lambda spells their fields with small letters.
+
+    One that is not as SQS writes them is left out: it must not keep the letter from being sent.
+    """
     found = record.origin.get("messageAttributes") if isinstance(record.origin, dict) else None
     attributes: dict[str, Mapping[str, Any]] = {}
-    for name, attribute in (found or {}).items():
-        kind = attribute.get("dataType", "String")
-        if attribute.get("binaryValue") is not None:
-            attributes[name] = {"DataType": kind, "BinaryValue": base64.b64decode(attribute["binaryValue"])}
-        elif attribute.get("stringValue") is not None:
-            attributes[name] = {"DataType": kind, "StringValue": attribute["stringValue"]}
+    for name, given in found.items() if isinstance(found, dict) else ():
+        attribute = _attribute(given)
+        if attribute is not None:
+            attributes[name] = attribute
     return attributes
+
+
+def _attribute(given: Any) -> Mapping[str, Any] | None:
+    kind = given.get("dataType", "String") if isinstance(given, dict) else None
+    if not isinstance(kind, str):
+        return None
+    text, binary = given.get("stringValue"), given.get("binaryValue")
+    if isinstance(binary, str):
+        try:
+            return {"DataType": kind, "BinaryValue": base64.b64decode(binary, validate=True)}
+        except ValueError:
+            return None
+    return {"DataType": kind, "StringValue": text} if isinstance(text, str) else None
 
 
 def _folded(attributes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

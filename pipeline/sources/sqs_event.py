@@ -9,6 +9,9 @@ from pipeline.decisions import wire
 from pipeline.errors import EventError, PayloadError
 from pipeline.record import NO_ATTRIBUTES, Carried, RawRecord
 
+#: No count and no time in milliseconds is this large.
+_BEYOND = 2**53
+
 
 def decode(event: Any, source: str, *, is_fifo: bool) -> list[RawRecord]:
     """The records of an event, in order. Raises `EventError`; see the `Source` port.
@@ -97,9 +100,10 @@ def _seconds(milliseconds: Any) -> float | None:
 
 def _whole(value: Any) -> int | None:
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        whole = int(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return whole if 0 <= whole < _BEYOND else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
