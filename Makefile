@@ -72,15 +72,19 @@ ifneq ($(shell $(RUN)/python -c "print('ok')" 2>/dev/null),ok)
 PYTHON_FOR_VENV := --python .tools/bin/python
 endif
 
+# A second try with the machine's own certificates: behind a company's proxy uv's do not do, and a
+# bare machine has none. The errors shown are the second one's.
+sync = $(UV) sync --frozen --quiet $(1) $(PYTHON_FOR_VENV) 2>/dev/null || $(UV) sync --system-certs --frozen --quiet $(1) $(PYTHON_FOR_VENV)
+
 # --inexact: the demo takes nothing away from an environment that has the development tools.
 .venv/.has-demo: uv.lock pyproject.toml $(TOOLS)
 	@echo "==> installing what the demo needs into .venv (locked versions)"
-	@$(UV) sync --frozen --quiet --inexact --extra all --no-dev $(PYTHON_FOR_VENV)
+	@$(call sync,--inexact --extra all --no-dev)
 	@touch $@
 
 .venv/.has-all: uv.lock pyproject.toml $(TOOLS)
 	@echo "==> installing everything, development tools included, into .venv (locked versions)"
-	@$(UV) sync --frozen --quiet --all-extras --all-groups $(PYTHON_FOR_VENV)
+	@$(call sync,--all-extras --all-groups)
 	@touch .venv/.has-demo $@
 
 # The newest supported interpreter that really runs: a pyenv shim stands on the PATH for versions
