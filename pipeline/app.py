@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -86,7 +86,7 @@ class Pipeline:
 
         Raises `ConfigurationError` for anything that cannot work.
         """
-        namespace = dict(sys._getframe(1).f_locals)
+        namespace = _caller_names()
 
         def declare(function: Callable[P, R]) -> Handler[P, R]:
             stage = self._declare(
@@ -106,7 +106,7 @@ class Pipeline:
         It is made once in each environment, at the first record that needs it, and closed at the
         end: what stands after its `yield` runs then.
         """
-        kind = signature.resource_type(function, sys._getframe(1).f_locals)
+        kind = signature.resource_type(function, _caller_names())
         if kind in self._resources:
             raise ConfigurationError(f"two resources yield {getattr(kind, '__name__', kind)}: one type, one resource")
         self._resources[kind] = function
@@ -197,6 +197,13 @@ class Pipeline:
         if rejects is None:
             return source.dead_letters
         return SinkDeadLetters(_bound(rejects, self.name))
+
+
+def _caller_names() -> dict[str, Any]:
+    """The names that are visible where the pipeline is being declared: annotations may use local ones."""
+    frame = inspect.currentframe()
+    declaring = frame.f_back.f_back if frame is not None and frame.f_back is not None else None
+    return dict(declaring.f_locals) if declaring is not None else {}
 
 
 def _bound(thing: Any, pipeline: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -57,6 +59,14 @@ SETTLED = (Succeeded, Duplicate, Rejected)
 def is_settled(outcome: Outcome) -> bool:
     """True when the source may forget the record."""
     return isinstance(outcome, SETTLED)
+
+
+def tally(outcomes: Sequence[Outcome]) -> Counter[str]:
+    """How many ended in which way, by `name_of`."""
+    kinds = Counter(map(type, outcomes))
+    if Rejected in kinds:
+        return Counter(map(name_of, outcomes))
+    return Counter({kind.__name__.lower(): count for kind, count in kinds.items()})
 
 
 def name_of(outcome: Outcome) -> str:

@@ -51,6 +51,10 @@ class Document:
                 raise PayloadError(_not_json(self.body, error)) from None
         return self._value
 
+    def forget(self) -> None:
+        """Let go of what was decoded."""
+        self._value = self._UNREAD
+
 
 def parser(annotation: Any) -> Parse:
     """The function that parses a document into `annotation`.

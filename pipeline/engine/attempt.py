@@ -10,7 +10,7 @@ from pipeline.decisions.deadline import expect
 from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, Lapsed
 from pipeline.engine.claims import Claims, Held
 from pipeline.engine.context import Context
-from pipeline.engine.endings import Endings, is_cancelled, uncancel
+from pipeline.engine.endings import Endings, is_cancelled, is_running, uncancel
 from pipeline.engine.fanout import Failures, FanOut, Origin
 from pipeline.engine.fanout import Held as HeldOutputs
 from pipeline.engine.run import Phase, Run
@@ -58,13 +58,13 @@ class Attempt:
         self._endings = endings
         self._pace = pace
         self._observers = observers
+        self.is_dropped = False  #: the batch has ended without waiting for what still runs
 
     async def __call__(self, run: Run) -> Outcome | None:
         """The guard: whatever happens to this record, it happens to no other.
 
         None: its last run died; call again when no other record is running.
         """
-        run.task = asyncio.current_task()
         CURRENT.set(run)
         try:
             if run.error is not None:
@@ -124,9 +124,9 @@ class Attempt:
             else:
                 async with asyncio.timeout(seconds) as limit:
                     outputs, failures = await self._run_handler(run)
-        except GeneratorExit:
-            raise
         except BaseException as raised:
+            if isinstance(raised, GeneratorExit) and not is_running(run.task):
+                raise  # not the handler's: this coroutine is being closed, and may await nothing more
             has_timed_out = limit is not None and limit.expired()
             return await self._endings.failed(run, self._handler_error(run, raised, has_timed_out))
         self._pace.took(self._clock.monotonic() - begun)
@@ -137,13 +137,18 @@ class Attempt:
     async def _run_handler(self, run: Run) -> tuple[HeldOutputs, Failures]:
         record = run.record(self._stage)
         result = await self._call(record, self._context)
+        if result is None:
+            return HeldOutputs(), []
         return await self._fanout.collect(result, Origin(run.identity, run.order_key, run.raw.carried))
 
     def _handler_error(self, run: Run, error: BaseException, has_timed_out: bool) -> BaseException:
         """What the handler's end means: its own error, or that it was cut off."""
         is_cut = isinstance(error, asyncio.CancelledError) and is_cancelled()
         if is_cut and not run.is_cut:
-            raise error  # the whole batch is being cancelled
+            if self.is_dropped:
+                raise error
+            uncancel()
+            return PipelineError("the handler cancelled its own task")
         if not is_cut and not has_timed_out:
             if isinstance(error, asyncio.CancelledError):
                 return PipelineError("the handler raised CancelledError")

@@ -145,12 +145,11 @@ def _as_context(make: Callable[[], AsyncIterator[Any]]) -> Callable[[], Any]:
                 value = await anext(generator)
             except StopAsyncIteration:
                 raise PipelineError(f"the resource {getattr(make, '__name__', make)} yielded nothing") from None
-            yield value
-            # Closing in order: what stands after the `yield` runs now.
             try:
-                await anext(generator)
-            except StopAsyncIteration:
-                return
-            raise PipelineError(f"the resource {getattr(make, '__name__', make)} yielded twice; it must yield once")
+                yield value
+            finally:
+                # What stands after its `yield` runs now, also when another resource failed to close.
+                if await anext(generator, _END) is not _END:
+                    raise PipelineError(f"the resource {getattr(make, '__name__', make)} yielded twice; it must yield once")
 
     return resource

@@ -151,7 +151,7 @@ class Coalescer(Generic[A, R]):
 
 
 def _raisable(error: BaseException) -> BaseException:
-    """A future cannot carry StopIteration, and a cancelled call is not the waiter's own cancellation."""
-    if isinstance(error, (StopIteration, asyncio.CancelledError)):
+    """What means something else when an await raises it: a cancelled call is not the waiter's own cancellation."""
+    if isinstance(error, (StopIteration, GeneratorExit, asyncio.CancelledError)):
         return RuntimeError(f"a shared call ended with {type(error).__name__}")
     return error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.decisions import wire
 from pipeline.decisions.deadline import Deadline
@@ -157,6 +158,14 @@ def is_cancelled() -> bool:
     """True when the running task was cancelled from outside, rather than by what it called."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def is_running(task: asyncio.Task[Any] | None) -> bool:
+    """True in a step of this task."""
+    try:
+        return task is not None and asyncio.current_task() is task
+    except RuntimeError:  # no loop runs here
+        return False
 
 
 def uncancel() -> None:

@@ -18,11 +18,8 @@ T = TypeVar("T")
 class SystemClock:
     """The machine's time."""
 
-    def now(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -42,6 +39,7 @@ class ProcessEnvironment:
         self._chance = chance
         self._token = token
         self._made: dict[Hashable, asyncio.Task[Any]] = {}
+        self._waiting: dict[Hashable, int] = {}
         self._stack = AsyncExitStack()
 
     @property
@@ -57,11 +55,35 @@ class ProcessEnvironment:
     async def once(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
         task = self._made.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = asyncio.ensure_future(self._stack.enter_async_context(make()))
+            task = asyncio.ensure_future(self._make(make()))
             self._made[key] = task
-        # Shielded: a record that gives up waiting must not take it away from the others.
-        made: T = await asyncio.shield(task)
-        return made
+        elif task.done():
+            made: T = task.result()
+            return made
+        self._waiting[key] = self._waiting.get(key, 0) + 1
+        try:
+            # Shielded: a record that gives up waiting must not take it away from the others.
+            made = await asyncio.shield(task)
+            return made
+        finally:
+            self._leave(key, task)
+
+    async def _make(self, context: AbstractAsyncContextManager[T]) -> T:
+        try:
+            return await self._stack.enter_async_context(context)
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Out of a task they would end the event loop, and everything on it.
+            raise RuntimeError(f"ended with {type(error).__name__} while it was opened") from error
+
+    def _leave(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        """When the last one gives up waiting, whoever comes next tries anew: it may hang for ever."""
+        self._waiting[key] -= 1
+        if self._waiting[key]:
+            return
+        del self._waiting[key]
+        if not task.done():
+            task.cancel()
+            self._made.pop(key, None)
 
     async def aclose(self) -> None:
         """Close what was made, last made first."""

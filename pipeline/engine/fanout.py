@@ -125,8 +125,6 @@ class FanOut:
         Stops at the first failed write: what was streamed before it stays written.
         """
         held = Held()
-        if result is None:
-            return held, []
         if isinstance(result, (list, tuple)):
             for value in result:
                 held.add(self.address(value, origin))
@@ -169,8 +167,9 @@ class FanOut:
                         return held, failures
                     held.streamed += len(outputs)
         finally:
-            if hasattr(values, "aclose"):
-                await values.aclose()
+            close = getattr(values, "aclose", None)
+            if close is not None:
+                await close()
         return held, []
 
     def _gone(self, name: str) -> ConfigurationError:

@@ -37,10 +37,10 @@ class Processor:
         metrics: EphemeralMetrics,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self._stage = stage
+        self.stage = stage
         self._logger = logger
         self._metrics = metrics
-        self._environment = environment
+        self.environment = environment
         self._observers = tuple(observers)
         self._threads = Threads(stage.concurrency)
         self._calling = Calling(stage.function, stage.signature, environment, self._threads)
@@ -60,8 +60,9 @@ class Processor:
         """Let the threads go. The environment is closed by whoever made it."""
         self._threads.close()
 
-    def _work(self, records: Sequence[RawRecord], deadline: Deadline) -> Work:
-        stage = self._stage
+    def work(self, records: Sequence[RawRecord], deadline: Deadline) -> Work:
+        """The work on a batch, with the handler's call folded into its middleware."""
+        stage = self.stage
         activity = Activity()
         context = Context(
             pipeline=stage.pipeline,
@@ -69,14 +70,14 @@ class Processor:
             logger=self._logger,
             metrics=self._metrics,
             deadline=deadline,
-            clock=self._environment.clock,
+            clock=self.environment.clock,
         )
         call: Call = self._calling.one if stage.signature.batch is None else self._batch_call(activity, context)
         for middleware in reversed(stage.middleware):  # the first in the list is outermost
             call = middleware(call)
         return Work(
             stage,
-            self._environment,
+            self.environment,
             records,
             deadline,
             call=call,
@@ -92,7 +93,7 @@ class Processor:
         async def send(records: list[Record[Any]]) -> Sequence[Any]:
             return await self._calling.many(records, context)
 
-        calls: Coalescer[Record[Any], Any] = Coalescer(send, activity, limit=self._stage.concurrency)
+        calls: Coalescer[Record[Any], Any] = Coalescer(send, activity, limit=self.stage.concurrency)
 
         async def call(record: Record[Any], context: Context) -> Any:
             result = (await calls.submit([record]))[0]
@@ -103,7 +104,8 @@ class Processor:
 
         return call
 
-    def _emit(self, fact: Fact) -> None:
+    def emit(self, fact: Fact) -> None:
+        """Tell the observers."""
         for observer in self._observers:
             observer(fact)
 
@@ -113,11 +115,11 @@ class Processing:
 
     def __init__(self, processor: Processor, records: Sequence[RawRecord], deadline: Deadline) -> None:
         self._processor = processor
-        self._stage = processor._stage
-        self._clock = processor._environment.clock
+        self._stage = processor.stage
+        self._clock = processor.environment.clock
         self._started = self._clock.monotonic()
         self._oldest = _oldest(records, self._clock.now())
-        processor._emit(
+        processor.emit(
             BatchStarted(
                 pipeline=self._stage.pipeline,
                 handler=self._stage.name,
@@ -126,7 +128,7 @@ class Processing:
                 oldest=self._oldest,
             )
         )
-        self._work = processor._work(records, deadline)
+        self._work = processor.work(records, deadline)
         self._result: BatchResult | None = None
 
     async def finish(self) -> None:
@@ -138,7 +140,7 @@ class Processing:
         if self._result is not None:
             return self._result
         result = self._result = self._work.result()
-        self._processor._emit(
+        self._processor.emit(
             BatchFinished(
                 pipeline=self._stage.pipeline,
                 handler=self._stage.name,

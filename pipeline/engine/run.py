@@ -6,6 +6,8 @@ import asyncio
 from enum import Enum, auto
 from typing import Any
 
+from msgspec import UNSET, Struct
+
 from pipeline.decisions.codec import Document
 from pipeline.decisions.keys import entry_id, key_text
 from pipeline.engine.claims import Held
@@ -28,53 +30,35 @@ class Phase(Enum):
 CUT = (Phase.CLAIMING, Phase.HANDLING)
 
 
-class Run:
+class Run(Struct, eq=False):
     """One record of a batch. Its fields fill as it goes."""
 
-    __slots__ = (
-        "_payload",
-        "attempt",
-        "decided",
-        "document",
-        "error",
-        "handler",
-        "held",
-        "identity",
-        "is_alone",
-        "is_cut",
-        "is_running_on",
-        "key_hash",
-        "lane",
-        "order_key",
-        "phase",
-        "position",
-        "raw",
-        "started",
-        "task",
-    )  # fmt: skip
+    position: int
+    raw: RawRecord
+    handler: str
+    document: Document
+    identity: str
+    lane: str | None
+    attempt: int
+    error: BaseException | None  #: why it can never run
+    order_key: str  #: the default ordering key of its outputs
+    key_hash: str | None = None
+    held: Held | None = None
+    phase: Phase = Phase.WAITING
+    started: float = 0.0
+    task: asyncio.Task[Any] | None = None
+    is_cut: bool = False  #: the deadline has cut it off
+    is_alone: bool = False  #: the run before died; this one has waited for the others
+    is_running_on: bool = False  #: the handler could not be stopped, and may still be at it
+    decided: Outcome | None = None  #: what it comes to, when only the telling is left
+    _payload: Any = UNSET
 
-    _UNREAD = object()
-
-    def __init__(self, position: int, raw: RawRecord, handler: str) -> None:
-        self.handler = handler
-        self.position = position
-        self.raw = raw
-        self.document = Document(raw.body)
-        self.identity = raw.id
-        self.key_hash: str | None = None
-        self.lane = raw.lane
-        self.error = raw.error  #: why it can never run
-        self.attempt = raw.receive_count
-        self.held: Held | None = None
-        self.phase = Phase.WAITING
-        self.started = 0.0
-        self.task: asyncio.Task[Any] | None = None
-        self.is_cut = False  #: the deadline has cut it off
-        self.is_alone = False  #: the run before died; this one has waited for the others
-        self.is_running_on = False  #: the handler could not be stopped, and may still be at it
-        self.decided: Outcome | None = None  #: what it comes to, when only the telling is left
-        self.order_key = raw.id  #: the default ordering key of its outputs
-        self._payload: Any = self._UNREAD
+    @classmethod
+    def of(cls, position: int, raw: RawRecord, handler: str) -> Run:
+        """The run of a record that has just arrived."""
+        return cls(
+            position, raw, handler, Document(raw.body), raw.id, raw.lane, raw.receive_count, raw.error, raw.id
+        )
 
     @property
     def record_id(self) -> str:
@@ -87,7 +71,7 @@ class Run:
 
     def payload(self, stage: Stage) -> Any:
         """The parsed body. Raises `PayloadError`."""
-        if self._payload is self._UNREAD:
+        if self._payload is UNSET:
             self._payload = stage.parse(self.document)
         return self._payload
 
@@ -123,8 +107,8 @@ class Run:
 
     def forget_payload(self) -> None:
         """Let go of the parsed body: a large batch must not hold all of them to its end."""
-        self._payload = self._UNREAD
-        self.document = Document(self.raw.body)
+        self._payload = UNSET
+        self.document.forget()
 
 
 def _plain(data: Any) -> str:

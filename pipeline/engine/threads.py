@@ -62,8 +62,8 @@ class Threads:
             return
         if error is None:
             future.set_result(outcome)
-        elif isinstance(error, StopIteration):
-            future.set_exception(RuntimeError("the handler raised StopIteration"))
+        elif isinstance(error, (StopIteration, GeneratorExit)):  # out of an await they would mean something else
+            future.set_exception(RuntimeError(f"the handler raised {type(error).__name__}"))
         else:
             future.set_exception(error)
 

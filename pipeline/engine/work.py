@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, may_start
@@ -60,10 +61,11 @@ class Work:
             pace=pace,
             observers=observers,
         )
-        self._runs = [Run(position, raw, stage.name) for position, raw in enumerate(records)]
+        self._runs = [Run.of(position, raw, stage.name) for position, raw in enumerate(records)]
         self._outcomes: list[Outcome | None] = [None] * len(records)
         self._lapsed: list[Run] = []
         self._is_stopping = False
+        self._is_concluded = False
         for run in self._runs:
             self._read_keys(run)
         self._schedule = Schedule([run.lane for run in self._runs], [run.identity for run in self._runs])
@@ -89,10 +91,13 @@ class Work:
 
         It may be called from another thread, when the loop itself is blocked.
         """
-        outcomes = [
-            self._endings.unfinished(run) if outcome is None else outcome
-            for run, outcome in zip(self._runs, self._outcomes, strict=True)
-        ]
+        self._is_concluded = True
+        outcomes: list[Outcome] = []
+        for run, outcome in zip(self._runs, list(self._outcomes), strict=True):
+            if outcome is None:
+                outcome = self._endings.unfinished(run)  # noqa: PLW2901 - the outcome it has not got yet
+                self._observe(run, outcome)
+            outcomes.append(outcome)
         return BatchResult([run.raw for run in self._runs], outcomes)
 
     @property
@@ -113,6 +118,7 @@ class Work:
                 self._cut_off()
                 await asyncio.wait(late, timeout=max(self._deadline.hard - self._clock.monotonic(), 0.0))
         finally:
+            self._attempt.is_dropped = not all(task.done() for task in tasks)
             for task in tasks:
                 task.cancel()
         for task in tasks:
@@ -148,17 +154,19 @@ class Work:
 
     async def _take_turns(self, first: Run | None = None) -> None:
         """A worker: one record after the other, until none may start."""
+        task = asyncio.current_task()
         try:
             if first is not None:
-                await self._turn(first)
+                await self._turn(first, task)
             while (position := self._schedule.take()) is not None:
-                await self._turn(self._runs[position])
+                await self._turn(self._runs[position], task)
         finally:
             CURRENT.set(None)
             self._activity.leave()
 
-    async def _turn(self, run: Run) -> None:
+    async def _turn(self, run: Run, task: asyncio.Task[Any] | None) -> None:
         run.started = self._clock.monotonic()
+        run.task = task
         if self._is_stopping or not may_start(self._deadline.left(run.started), self._pace.expected):
             outcome: Outcome | None = self._endings.handed_back(run, HandBack.DEADLINE)
         else:
@@ -179,6 +187,10 @@ class Work:
         self._outcomes[run.position] = outcome
         run.task = None
         run.forget_payload()
+        if not self._is_concluded:  # else its outcome has been told already
+            self._observe(run, outcome)
+
+    def _observe(self, run: Run, outcome: Outcome) -> None:
         if not self._observers:
             return
         fact = RecordFinished(
@@ -188,7 +200,7 @@ class Work:
             key_hash=run.key_hash,
             attempt=run.attempt,
             outcome=outcome,
-            seconds=self._clock.monotonic() - run.started,
+            seconds=self._clock.monotonic() - run.started if run.started else 0.0,
         )
         for observer in self._observers:
             observer(fact)
@@ -203,7 +215,7 @@ class Work:
                 raise HopLimit(f"the record has passed {run.hops} handlers; the limit is {self._stage.max_hops}")
         except PipelineError as error:
             run.error = error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             run.error = KeyMissing(f"the key or lane function raised {type(error).__name__}")
             run.error.__cause__ = error
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections import Counter
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pipeline.outcome import Failed, Rejected, name_of
+from pipeline.outcome import Failed, Rejected, name_of, tally
 from pipeline.telemetry.current import CURRENT
 from pipeline.telemetry.events import BatchFinished, CompletionLost, Fact, RecordFinished, SinkWritten
 
@@ -53,7 +52,7 @@ class LogWriter:
         )
 
     def _batch(self, fact: BatchFinished) -> None:
-        counts = Counter(name_of(outcome) for outcome in fact.result.outcomes)
+        counts = tally(fact.result.outcomes)
         extra: dict[str, Any] = {"handler": self._handler, "source": fact.source, "size": len(fact.result), **counts}
         extra["seconds"] = round(fact.seconds, 6)
         if fact.oldest is not None:

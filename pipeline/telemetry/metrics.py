@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
-from pipeline.outcome import name_of
+from pipeline.outcome import tally
 from pipeline.telemetry.events import BatchFinished, Fact, RecordFinished
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class MetricsWriter:
 
     def _batch(self, fact: BatchFinished) -> None:
         metrics = self._metrics
-        counts = Counter(name_of(outcome) for outcome in fact.result.outcomes)
+        counts = tally(fact.result.outcomes)
         for outcome, name in OUTCOMES.items():
             metrics.add_metric(name=name, unit="Count", value=counts[outcome])
         metrics.add_metric(name="BatchSize", unit="Count", value=len(fact.result))
