@@ -45,11 +45,13 @@ def read(function: Callable[..., Any], resources: Mapping[Any, ResourceMaker], n
     name = getattr(function, "__name__", repr(function))
     asked: dict[str, tuple[str, Any]] = {}
     made: dict[str, ResourceMaker] = {}
-    for parameter, annotation in _parameters(function, namespace):
+    for parameter, annotation, is_optional in _parameters(function, namespace):
         if annotation in resources:
             made[parameter] = resources[annotation]
             continue
         what, payload_type = _what(parameter, annotation, name)
+        if what == "payload" and is_optional:
+            continue  # an option of the function's own, left at its default
         if what in asked:
             raise ConfigurationError(
                 f"{name}: '{asked[what][0]}' and '{parameter}' would both get the {what}; "
@@ -129,18 +131,19 @@ def _kind(function: Any) -> Kind:
     return Kind.GENERATOR if inspect.isgeneratorfunction(function) else Kind.SYNC
 
 
-def _parameters(function: Callable[..., Any], namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _parameters(function: Callable[..., Any], namespace: Mapping[str, Any]) -> list[tuple[str, Any, bool]]:
+    """Name, annotation, and whether it has a default, of each parameter."""
     annotations = _annotations(function, namespace)
     name = getattr(function, "__name__", repr(function))
-    found: list[tuple[str, Any]] = []
+    found: list[tuple[str, Any, bool]] = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise ConfigurationError(f"{name}: '{parameter}' cannot be filled: name each parameter. {_CAN_TAKE}")
         if parameter.name not in annotations:
             if parameter.default is not parameter.empty:
-                continue  # an option of the function's own, left at its default
+                continue
             raise ConfigurationError(f"{name}: annotate '{parameter.name}'. {_CAN_TAKE}")
-        found.append((parameter.name, annotations[parameter.name]))
+        found.append((parameter.name, annotations[parameter.name], parameter.default is not parameter.empty))
     return found
 
 
