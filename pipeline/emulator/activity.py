@@ -40,7 +40,10 @@ class Activity:
         """Return at the next change, or after `seconds`."""
         changed = self._changed
         try:
-            await asyncio.wait_for(changed.wait(), seconds)
+            # Not `wait_for`: before Python 3.12 it loses a cancellation that arrives with the change,
+            # and the mapping that was to end goes on for ever.
+            async with asyncio.timeout(seconds):
+                await changed.wait()
         except TimeoutError:
             return
 

@@ -92,7 +92,8 @@ class ExecutionEnvironment:
         self._calls.put((event, answer))
         timeout = self._stage.deploy.timeout
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(answer), timeout)
+            async with asyncio.timeout(timeout):
+                return await asyncio.wrap_future(answer)
         except TimeoutError:
             if answer.done() and not answer.cancelled():
                 raise  # the handler's own
