@@ -76,10 +76,12 @@ async def test_records_that_succeed_fail_and_are_rejected_each_come_to_their_end
 async def test_a_poisoned_head_of_a_group_is_the_only_dead_letter_and_its_followers_keep_their_order() -> None:
     shop = Pipeline("shop")
     done: list[int] = []
+    runs: list[int] = []
 
-    @shop.handler(sources.SQS("tasks.fifo"), retry=Backoff(attempts=3))
+    @shop.handler(sources.SQS("tasks.fifo"))  # attempts and maxReceiveCount as they are deployed
     async def work(task: dict[str, int]) -> None:
         if task["n"] == 0:
+            runs.append(0)
             raise RuntimeError("poison")
         done.append(task["n"])
 
@@ -87,6 +89,7 @@ async def test_a_poisoned_head_of_a_group_is_the_only_dead_letter_and_its_follow
         await env.send("tasks.fifo", [{"n": n} for n in range(10)], key="g")
         report = await env.drain()
         assert done == list(range(1, 10))
+        assert len(runs) == 5
         assert (report.succeeded, report.exhausted, report.dead_lettered) == (9, 1, 1)
         (letter,) = await env.dead_letters("tasks.fifo")
         assert (letter.payload, letter.group) == ({"n": 0}, "g")
