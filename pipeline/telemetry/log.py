@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pipeline.outcome import Failed, Rejected, name_of, tally
+from pipeline.outcome import Failed, Rejected, Unprocessed, name_of, tally
 from pipeline.telemetry.current import CURRENT
 from pipeline.telemetry.events import BatchFinished, CompletionLost, Fact, RecordFinished, SinkWritten
 
@@ -52,6 +52,10 @@ class LogWriter:
         )
 
     def _batch(self, fact: BatchFinished) -> None:
+        outages = [outcome.error for _, outcome in fact.result.of(Unprocessed) if outcome.error is not None]
+        if outages:  # one line, not one a record: they all say the same
+            names = {"records": len(outages), **error_names(outages[0])}
+            self._logger.warning("store.failed", extra={"handler": self._handler, **names})
         counts = tally(fact.result.outcomes)
         extra: dict[str, Any] = {"handler": self._handler, "source": fact.source, "size": len(fact.result), **counts}
         extra["seconds"] = round(fact.seconds, 6)
