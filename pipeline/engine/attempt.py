@@ -11,8 +11,7 @@ from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, Lapsed
 from pipeline.engine.claims import Claims, Held
 from pipeline.engine.context import Context
 from pipeline.engine.endings import Endings, is_cancelled, is_running, uncancel
-from pipeline.engine.fanout import Failures, FanOut, Origin
-from pipeline.engine.fanout import Held as HeldOutputs
+from pipeline.engine.fanout import Collected, FanOut, Origin
 from pipeline.engine.run import Phase, Run
 from pipeline.engine.stage import Call, Stage
 from pipeline.errors import Crashed, PipelineError, RecordTimeout, StoreUnavailable
@@ -120,10 +119,10 @@ class Attempt:
         begun = self._clock.monotonic()
         try:
             if seconds is None:
-                outputs, failures = await self._run_handler(run)
+                outputs, streamed, failures = await self._run_handler(run)
             else:
                 async with asyncio.timeout(seconds) as limit:
-                    outputs, failures = await self._run_handler(run)
+                    outputs, streamed, failures = await self._run_handler(run)
         except BaseException as raised:
             if isinstance(raised, GeneratorExit) and not is_running(run.task):
                 raise  # not the handler's: this coroutine is being closed, and may await nothing more
@@ -132,13 +131,13 @@ class Attempt:
         self._pace.took(self._clock.monotonic() - begun)
         if failures:
             return await self._endings.unwritten(run, failures, is_repeatable=False)
-        return await self._deliver(run, outputs.outputs, streamed=outputs.streamed)
+        return await self._deliver(run, outputs, streamed=streamed)
 
-    async def _run_handler(self, run: Run) -> tuple[HeldOutputs, Failures]:
+    async def _run_handler(self, run: Run) -> Collected:
         record = run.record(self._stage)
         result = await self._call(record, self._context)
         if result is None:
-            return HeldOutputs(), []
+            return [], 0, []
         return await self._fanout.collect(result, Origin(run.identity, run.order_key, run.raw.carried))
 
     def _handler_error(self, run: Run, error: BaseException, has_timed_out: bool) -> BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -64,16 +64,19 @@ class Calling:
         self._signature = signature
         self._environment = environment
         self._threads = threads
+        wants_more = signature.resources or signature.record or signature.context
+        self._payload_only = signature.payload if signature.kind is Kind.ASYNC and not wants_more else None
 
-    async def one(self, record: Record[Any], context: Context) -> Any:
-        """Call it for one record: what it returns, or an iterator of what it yields."""
-        signature = self._signature
-        if signature.resources or signature.record or signature.context:
-            resources = await self._resources()
-            arguments = signature.arguments(record, context, resources)
-        else:
-            arguments = {signature.payload: record.payload} if signature.payload else {}
-        return await self._call(arguments)
+    def one(self, record: Record[Any], context: Context) -> Awaitable[Any]:
+        """Call it for one record: await it for what it returns, or an iterator of what it yields."""
+        if self._payload_only is not None:  # the most usual; its own coroutine, with none around it
+            awaitable: Awaitable[Any] = self._function(**{self._payload_only: record.payload})
+            return awaitable
+        return self._one(record, context)
+
+    async def _one(self, record: Record[Any], context: Context) -> Any:
+        resources = await self._resources() if self._signature.resources else {}
+        return await self._call(self._signature.arguments(record, context, resources))
 
     async def many(self, records: Sequence[Record[Any]], context: Context) -> Sequence[Any]:
         """Call a batch handler: one result for each position; raises what the whole call raises."""

@@ -25,6 +25,8 @@ MAX_HELD_BYTES = 1_048_576
 _SHARED = 1_000
 
 Failures = list[tuple[Output, BaseException]]
+#: A handler's outputs that are still to be written, how many were written meanwhile, and what failed of those.
+Collected = tuple[list[Output], int, Failures]
 
 
 class Origin:
@@ -48,12 +50,11 @@ class Origin:
 class Held:
     """Outputs that wait for the function to end."""
 
-    __slots__ = ("bytes", "outputs", "streamed")
+    __slots__ = ("bytes", "outputs")
 
     def __init__(self) -> None:
         self.outputs: list[Output] = []
         self.bytes = 0
-        self.streamed = 0  #: how many went out before the end
 
     def add(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
@@ -119,20 +120,16 @@ class FanOut:
             for sink in sinks
         ]
 
-    async def collect(self, result: Any, origin: Origin) -> tuple[Held, Failures]:
-        """A handler's result as held outputs; beyond the limits they are written meanwhile.
+    async def collect(self, result: Any, origin: Origin) -> Collected:
+        """A handler's result as outputs; beyond the limits they are written meanwhile.
 
         Stops at the first failed write: what was streamed before it stays written.
         """
-        held = Held()
         if isinstance(result, (list, tuple)):
-            for value in result:
-                held.add(self.address(value, origin))
-            return held, []
-        if not hasattr(result, "__aiter__"):
-            held.add(self.address(result, origin))
-            return held, []
-        return await self._drain(result, held, origin)
+            return [output for value in result for output in self.address(value, origin)], 0, []
+        if hasattr(result, "__aiter__"):
+            return await self._drain(result, origin)
+        return self.address(result, origin), 0, []
 
     async def write(self, outputs: Sequence[Output]) -> Failures:
         """Write outputs to their sinks, side by side; returns those that were not accepted."""
@@ -157,20 +154,22 @@ class FanOut:
         for call in self._calls.values():
             await call.aclose()
 
-    async def _drain(self, values: AsyncIterator[Any], held: Held, origin: Origin) -> tuple[Held, Failures]:
+    async def _drain(self, values: AsyncIterator[Any], origin: Origin) -> Collected:
+        held = Held()
+        streamed = 0
         try:
             async for value in values:
                 held.add(self.address(value, origin))
                 if held.is_full:
                     outputs = held.take()
                     if failures := await self.write(outputs):
-                        return held, failures
-                    held.streamed += len(outputs)
+                        return [], streamed, failures
+                    streamed += len(outputs)
         finally:
             close = getattr(values, "aclose", None)
             if close is not None:
                 await close()
-        return held, []
+        return held.outputs, streamed, []
 
     def _gone(self, name: str) -> ConfigurationError:
         return ConfigurationError(f"outputs are owed to the sink '{name}', which {self._stage.full_name} no longer has")

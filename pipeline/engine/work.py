@@ -126,23 +126,24 @@ class Work:
                 task.result()  # a fault in the engine itself is raised, never swallowed
 
     async def _start(self, tasks: list[asyncio.Task[None]], alone: Run | None) -> None:
-        """Start workers: one, then twice as many each time that they wait and records are left.
+        """Start a worker for each record that may run; one alone shows first whether records wait at all.
 
-        A task costs as much as everything else about a record, and handlers that never wait need one.
+        A task costs as much as everything else about a record, and a handler that never waits needs one.
+        A claim is always waited for.
         """
-        loop = asyncio.get_running_loop()
         self._activity.join()  # while workers begin, no shared call may go out without them
         try:
-            if alone is not None:
-                self._activity.join()
-                tasks.append(loop.create_task(self._take_turns(alone)))
-                return
-            while wanted := min(self._schedule.ready, max(len(tasks), 1), self._stage.concurrency - len(tasks)):
-                self._activity.join(wanted)
-                tasks += [loop.create_task(self._take_turns()) for _ in range(wanted)]
+            if alone is not None or self._claims is None:
+                self._begin(tasks, 1, alone)
                 await asyncio.sleep(0)
+            if alone is None:
+                self._begin(tasks, min(self._schedule.ready, self._stage.concurrency - len(tasks)))
         finally:
             self._activity.leave()
+
+    def _begin(self, tasks: list[asyncio.Task[None]], workers: int, alone: Run | None = None) -> None:
+        self._activity.join(workers)
+        tasks += [asyncio.ensure_future(self._take_turns(alone)) for _ in range(workers)]
 
     def _cut_off(self) -> None:
         """The soft deadline: stop what can be stopped; let the rest tell what it came to."""
