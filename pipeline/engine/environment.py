@@ -63,8 +63,7 @@ class ProcessEnvironment:
         self._waiting[key] = self._waiting.get(key, 0) + 1
         try:
             # Shielded: a record that gives up waiting must not take it away from the others.
-            made = await asyncio.shield(task)
-            return made
+            return await asyncio.shield(task)
         finally:
             self._leave(key, task)
 
