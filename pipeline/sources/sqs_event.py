@@ -25,15 +25,14 @@ def decode(event: Any, source: str, *, is_fifo: bool) -> list[RawRecord]:
 
 
 def _record(record: Any, position: int, source: str, *, is_fifo: bool) -> RawRecord:
-    where = f"record {position} of the queue '{source}'"
     if not isinstance(record, dict):
-        raise EventError(f"{where} is {_kind(record)}, not an object")
+        raise EventError(f"{_where(position, source)} is {_kind(record)}, not an object")
     sender = record.get("eventSource", record.get("EventSource", "aws:sqs"))
     if sender != "aws:sqs":
-        raise EventError(f"{where} comes from {sender!r}, not from 'aws:sqs'")
+        raise EventError(f"{_where(position, source)} comes from {sender!r}, not from 'aws:sqs'")
     identity = record.get("messageId")
     if not isinstance(identity, str) or not identity:
-        raise EventError(f"{where} has no messageId, but {_members(record)}")
+        raise EventError(f"{_where(position, source)} has no messageId, but {_members(record)}")
     body, error = _body(record)
     system = _mapping(record.get("attributes"))
     attributes, carried = _attributes(_mapping(record.get("messageAttributes")))
@@ -49,6 +48,10 @@ def _record(record: Any, position: int, source: str, *, is_fifo: bool) -> RawRec
         error=error,
         origin=record,
     )
+
+
+def _where(position: int, source: str) -> str:
+    return f"record {position} of the queue '{source}'"
 
 
 def _body(record: Mapping[str, Any]) -> tuple[str, PayloadError | None]:
