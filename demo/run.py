@@ -25,7 +25,9 @@ def main() -> int:
         expected = sample.write(feed)
         total = expected.succeeded + expected.duplicates + expected.rejected
         print(f"Feeding {total} webhook deliveries to the queue 'github-webhooks' on an embedded AWS server:")
-        print(f"{expected.succeeded} good, {expected.duplicates} repeats, {expected.rejected} that cannot be handled.\n")
+        print(
+            f"{expected.succeeded} good, {expected.duplicates} repeats, {expected.rejected} that cannot be handled.\n"
+        )
         command = [
             sys.executable, "-m", "pipeline", "dev", "handlers.webhooks",
             "--feed", f"github-webhooks={feed}",

@@ -31,8 +31,9 @@ def short_form(loader: Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
 
 Loader.add_multi_constructor("!", short_form)  # type: ignore[no-untyped-call]
 
-TEMPLATE: dict[str, Any] = yaml.load(  # noqa: S506 - a safe loader with tags of its own
-    (Path(__file__).parent.parent / "template.yaml").read_text(), Loader=Loader
+TEMPLATE: dict[str, Any] = yaml.load(
+    (Path(__file__).parent.parent / "template.yaml").read_text(),
+    Loader=Loader,  # noqa: S506 - a safe loader with tags of its own
 )
 FUNCTIONS = {
     name: body["Properties"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
@@ -38,10 +39,8 @@ class Threads:
                 outcome = context.run(function)
             except BaseException as raised:
                 error = raised
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(self._deliver, future, outcome, error)
-            except RuntimeError:
-                pass  # the loop is closed: nobody waits any more
 
         self._busy += 1
         if self._busy > self._threads and self._threads < self._limit:

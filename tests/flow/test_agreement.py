@@ -86,7 +86,11 @@ async def through_local(runtime: Callable[..., Any] | None) -> Effects:
         return _sorted(
             {
                 "ledger": [
-                    {"order_id": row["order_id"]["S"], "cents": int(row["cents"]["N"]), "attempt": int(row["attempt"]["N"])}
+                    {
+                        "order_id": row["order_id"]["S"],
+                        "cents": int(row["cents"]["N"]),
+                        "attempt": int(row["attempt"]["N"]),
+                    }
                     for row in rows
                 ],
                 "priced": await _messages(env, "priced"),

@@ -109,7 +109,7 @@ async def price(order: Order, record: Record[Order], context: Context, pool: Poo
 
 
 @shop.handler(sources.SQS("batched"), key=lambda order: order["id"])
-async def batched(items: Batch[Order]) -> list[Priced | None | Failure]:
+async def batched(items: Batch[Order]) -> list[Priced | Failure | None]:
     for record in items:
         assert_type(record, Record[Order])
     assert_type(items[0].payload, Order)
