@@ -93,7 +93,7 @@ class Attempt:
         retry = self._stage.retry
         if retry is not None and run.attempt > retry.attempts:
             error = Crashed(f"{run.attempt - 1} runs of this record ended without a result")
-            return await self._endings.rejected(run, error, is_exhausted=True)
+            return await self._endings.rejected(run, error, is_exhausted=True, owed=held.outputs)
         if held.outputs is not None:
             return await self._deliver(run, wire.unpack(held.outputs))
         return await self._handle(run)

@@ -55,17 +55,22 @@ class Endings:
         errors = [error for _, error in failures]
         is_outage = all(isinstance(error, SinkUnavailable) for error in errors)
         error = next((error for error in errors if not isinstance(error, SinkUnavailable)), errors[0])
+        owed = kept(wire.pack([output for output, _ in failures])) if is_repeatable else None
         retry = self._stage.retry
         if not is_outage and retry is not None and retry.is_exhausted(run.attempt):
-            return await self.rejected(run, error, is_exhausted=True)
+            return await self.rejected(run, error, is_exhausted=True, owed=owed)
         delay = self._jitter(run) if is_outage else self._retry_delay(run, error)
         outcome = self._decide(run, Failed(error, delay))
-        owed = kept(wire.pack([output for output, _ in failures])) if is_repeatable else None
         await self.release(run, attempts=run.attempt - is_outage, outputs=owed)
         return outcome
 
-    async def rejected(self, run: Run, error: BaseException, *, is_exhausted: bool) -> Outcome:
-        """Put the record into the dead-letter queue; only then is it settled."""
+    async def rejected(
+        self, run: Run, error: BaseException, *, is_exhausted: bool, owed: str | None = None
+    ) -> Outcome:
+        """Put the record into the dead-letter queue; only then is it settled.
+
+        `owed`: the outputs of a finished run, kept for when the queue cannot be reached.
+        """
         letter = DeadLetter(
             record=run.raw,
             handler=self._stage.full_name,
@@ -78,7 +83,7 @@ class Endings:
         if problem is not None:
             problem.__cause__ = error
             failed = self._decide(run, Failed(problem, self._jitter(run)))
-            await self.release(run, attempts=max(run.attempt - 1, 0))
+            await self.release(run, attempts=max(run.attempt - 1, 0), outputs=owed)
             return failed
         outcome = self._decide(run, Rejected(error, is_exhausted))
         if self._claims is not None and run.held is not None:

@@ -238,6 +238,26 @@ async def test_an_output_that_a_sink_refuses_for_good_ends_in_the_dead_letters()
     assert letters.letters[0].cause == "SinkRefused: too large"
 
 
+async def test_outputs_stay_kept_while_the_dead_letter_queue_is_out_of_reach() -> None:
+    sink = Sink(fails=lambda output: SinkRefused("too large"))
+    pipeline, store, letters = Pipeline("shop"), Memory(), Letters(SinkUnavailable("the queue is gone"))
+    runs: list[int] = []
+
+    @pipeline.handler(sources.SQS("orders"), sinks=[sink], retry=Backoff(attempts=2))
+    async def price(record: Record[dict[str, Any]]) -> dict[str, int]:
+        runs.append(record.attempt)
+        return {"run": len(runs)}
+
+    for _ in range(4):
+        refused, _ = await process(price.stage, records("{}"), store=store, letters=letters)
+        assert isinstance(refused.outcomes[0], Failed)
+    letters.error = None
+    last, _ = await process(price.stage, records("{}"), store=store, letters=letters)
+
+    assert isinstance(last.outcomes[0], Rejected)
+    assert runs == [1]
+
+
 async def test_a_sink_that_refuses_one_entry_fails_only_the_record_that_caused_it() -> None:
     sink = Sink(fails=lambda output: SinkRefused("no") if output.value["order"].get("n") == 1 else None)
     price = handler_of(Pipeline("shop"), sinks=[sink])
