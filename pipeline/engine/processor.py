@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,8 @@ class Processing:
             )
         )
         self._work = processor.work(records, deadline)
+        # The loop and the thread that waits for it may both come to the end at the deadline.
+        self._concluding = threading.Lock()
         self._result: BatchResult | None = None
 
     async def finish(self) -> None:
@@ -137,9 +140,10 @@ class Processing:
 
     def conclude(self) -> BatchResult:
         """The result as it stands now, told to the observers. Any thread may call it."""
-        if self._result is not None:
-            return self._result
-        result = self._result = self._work.result()
+        with self._concluding:
+            if self._result is not None:
+                return self._result
+            result = self._result = self._work.result()
         self._processor.emit(
             BatchFinished(
                 pipeline=self._stage.pipeline,

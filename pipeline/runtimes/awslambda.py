@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -123,6 +124,7 @@ class _Loop:
         self.processor = processor
         self.environment = environment
         self._loop = asyncio.new_event_loop()
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="pipeline-loop", daemon=True)
         self._thread.start()
 
@@ -132,9 +134,11 @@ class _Loop:
     def close(self) -> None:
         """Close everything, in order."""
         self.processor.close()
-        self.submit(self.environment.aclose()).result(timeout=_CLOSE)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=_CLOSE)
+        try:
+            self.submit(self.environment.aclose()).result(timeout=_CLOSE)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout=_CLOSE)
 
     def abandon(self) -> None:
         """Stop what can be stopped, when the loop gets to it; wait for nothing."""
@@ -143,7 +147,11 @@ class _Loop:
 
     def _run(self) -> None:
         try:
-            self._loop.run_forever()
+            while not self._is_stopped:
+                # A task that a handler left behind may raise one of these: the others go on.
+                with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                    self._loop.run_forever()
+                    self._is_stopped = True
         finally:
             self._loop.close()
 

@@ -549,3 +549,44 @@ def test_every_record_has_one_outcome_and_the_facts_agree_with_the_answer() -> N
     assert [type(outcome).__name__ for outcome in finished.result.outcomes] == ["Succeeded", "Failed", "Duplicate"]
     assert [record.id for record in finished.result.unsettled()] == failed(response) == ["m1"]
     assert time.monotonic() - started < 10
+
+
+def test_a_task_that_a_handler_left_behind_cannot_end_the_loop_under_the_others() -> None:
+    kept = Kept()
+    left: list[asyncio.Task[None]] = []
+
+    async def stray() -> None:
+        raise SystemExit(3)
+
+    @kept.handler()
+    async def price(order: dict[str, str]) -> dict[str, str]:
+        if order["order_id"] == "bad":
+            left.append(asyncio.create_task(stray()))
+            for _ in range(2):
+                await asyncio.sleep(0)
+        return order
+
+    assert failed(price(orders("a", "bad", "c"), Invocation(3))) == []
+    assert failed(price(orders("d"), Invocation(3))) == []
+    assert isinstance(left[0].exception(), SystemExit)
+    price.close()
+
+
+def test_a_resource_that_fails_to_close_leaves_no_loop_behind() -> None:
+    kept = Kept()
+
+    @kept.pipeline.resource
+    async def second() -> AsyncIterator[Kept]:
+        yield kept
+        raise OSError("already gone")
+
+    @kept.handler()
+    async def price(order: dict[str, str], two: Kept) -> dict[str, str]:
+        return order
+
+    price(orders("a"), Invocation())
+    before = threading.active_count()
+    with pytest.raises(OSError, match="already gone"):
+        price.close()
+
+    assert threading.active_count() < before
