@@ -65,6 +65,7 @@ class Work:
         self._outcomes: list[Outcome | None] = [None] * len(records)
         self._lapsed: list[Run] = []
         self._is_stopping = False
+        self._has_begun = False  #: a record of this batch was let start
         self._is_concluded = False
         for run in self._runs:
             self._read_keys(run)
@@ -168,14 +169,23 @@ class Work:
     async def _turn(self, run: Run, task: asyncio.Task[Any] | None) -> None:
         run.started = self._clock.monotonic()
         run.task = task
-        if self._is_stopping or not may_start(self._deadline.left(run.started), self._pace.expected):
+        if self._is_stopping or not self._may_start(run):
             outcome: Outcome | None = self._endings.handed_back(run, HandBack.DEADLINE)
         else:
+            self._has_begun = True
             outcome = await self._attempt(run)
         if outcome is None:
+            self._has_begun = False  # it did not run, and its turn is still to come
             self._lapsed.append(run)
         else:
             self._finished(run, outcome)
+
+    def _may_start(self, run: Run) -> bool:
+        left = self._deadline.left(run.started)
+        if may_start(left, self._pace.expected):
+            return True
+        # The first of a batch has all the time that there is: waiting for more would be for ever.
+        return not self._has_begun and may_start(left, 0.0)
 
     def _finished(self, run: Run, outcome: Outcome) -> None:
         self._tell(run, outcome)

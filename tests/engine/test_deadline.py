@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+from dataclasses import replace
 from typing import Any
 
 from pipeline import Context, Pipeline, sources
 from pipeline.decisions.deadline import deadline
+from pipeline.engine.environment import ProcessEnvironment
+from pipeline.engine.processor import Processor
 from pipeline.errors import RecordTimeout
 from pipeline.outcome import Failed, HandBack, Succeeded, Unprocessed
+from pipeline.record import RawRecord
 from pipeline.stores import Memory
-from tests.engine.harness import process, records
+from pipeline.telemetry.log import logger_for
+from pipeline.telemetry.metrics import metrics_for
+from tests.engine.harness import Letters, process, records
 from tests.support.virtual import VirtualClock, virtually
 
 
@@ -28,6 +35,33 @@ def test_records_that_would_not_finish_are_handed_back_and_the_finished_keep_the
 
     assert [type(outcome) for outcome in result.outcomes] == [Succeeded, Succeeded, Succeeded, Unprocessed, Unprocessed]
     assert all(outcome.reason is HandBack.DEADLINE for _, outcome in result.of(Unprocessed))
+
+
+def test_one_slow_record_does_not_keep_later_batches_from_starting() -> None:
+    pipeline = Pipeline("shop")
+
+    @pipeline.handler(sources.SQS("orders"), concurrency=1)
+    async def price(order: dict[str, Any]) -> None:
+        await asyncio.sleep(order["seconds"])
+
+    async def scenario() -> list[list[str]]:
+        environment = ProcessEnvironment(clock=VirtualClock())
+        stage = replace(price.stage, dead_letters=Letters(), store=Memory())
+        logger, metrics = logger_for("shop", "INFO"), metrics_for("shop", "price")
+        processor = Processor(stage, environment, logger=logger, metrics=metrics)
+        names = []
+        for number, (seconds, remaining) in enumerate([(26.5, 30.0), (1, 29.0), (1, 29.0)]):
+            until = deadline(asyncio.get_running_loop().time(), remaining)
+            body = json.dumps({"seconds": seconds})
+            result = await processor.process([RawRecord(id=f"{number}.{n}", source="orders", body=body) for n in range(2)], until)
+            names.append([type(outcome).__name__ for outcome in result.outcomes])
+        return names
+
+    slow, *later = virtually(scenario())
+
+    assert slow == ["Succeeded", "Unprocessed"]
+    # A batch that begins has all the time there is: waiting for a better one would be for ever.
+    assert [names[0] for names in later] == ["Succeeded", "Succeeded"]
 
 
 def test_a_handler_that_hangs_in_an_await_fails_alone_before_the_time_is_up() -> None:
