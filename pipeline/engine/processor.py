@@ -152,6 +152,7 @@ class Processing:
                 result=result,
                 oldest=self._oldest,
                 seconds=self._clock.monotonic() - self._started,
+                slowest=self._work.slowest,
             )
         )
         return result

@@ -18,7 +18,7 @@ from pipeline.engine.fanout import FanOut
 from pipeline.engine.run import CUT, Run
 from pipeline.engine.stage import Call, Stage
 from pipeline.errors import HopLimit, KeyMissing, PipelineError
-from pipeline.outcome import HandBack, Outcome, is_settled
+from pipeline.outcome import Duplicate, HandBack, Outcome, Succeeded, is_settled
 from pipeline.ports import Environment
 from pipeline.record import RawRecord
 from pipeline.telemetry.current import CURRENT
@@ -47,6 +47,8 @@ class Work:
         self._activity = activity
         self._pace = pace
         self._observers = observers
+        self._success_observers = [o for o in observers if not getattr(o, "failures_only", False)]
+        self.slowest = 0.0  #: seconds that the slowest record took so far
         self._claims = _claims(stage, environment, activity, deadline)
         self._fanout = FanOut(stage, environment, activity, deadline, observers)
         self._endings = Endings(stage, environment, self._claims, activity, deadline)
@@ -202,7 +204,10 @@ class Work:
             self._observe(run, outcome)
 
     def _observe(self, run: Run, outcome: Outcome) -> None:
-        if not self._observers:
+        seconds = self._clock.monotonic() - run.started if run.started else 0.0
+        self.slowest = max(self.slowest, seconds)
+        observers = self._success_observers if isinstance(outcome, (Succeeded, Duplicate)) else self._observers
+        if not observers:
             return
         fact = RecordFinished(
             pipeline=self._stage.pipeline,
@@ -211,9 +216,9 @@ class Work:
             key_hash=run.key_hash,
             attempt=run.attempt,
             outcome=outcome,
-            seconds=self._clock.monotonic() - run.started if run.started else 0.0,
+            seconds=seconds,
         )
-        for observer in self._observers:
+        for observer in observers:
             observer(fact)
 
     def _read_keys(self, run: Run) -> None:

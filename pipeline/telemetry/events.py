@@ -63,7 +63,10 @@ class BatchFinished(Struct, frozen=True, kw_only=True):
     result: BatchResult
     oldest: float | None  #: seconds since the oldest record was sent, when the batch started
     seconds: float
+    slowest: float  #: the longest that one of its records took, in seconds
 
 
 Fact = BatchStarted | RecordFinished | SinkWritten | CompletionLost | BatchFinished
+#: Told of every fact. One with an attribute `failures_only = True` is not told of records that succeeded
+#: or were duplicates, which is most of the facts, and most of their price.
 Observer = Callable[[Fact], None]

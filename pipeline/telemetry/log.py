@@ -21,6 +21,8 @@ _MESSAGE = 500
 class LogWriter:
     """Writes the lines of one handler. No payload: an error's own message is all that is quoted."""
 
+    failures_only = True
+
     def __init__(self, logger: Logger, handler: str) -> None:
         self._logger = logger
         self._handler = handler

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.outcome import tally
-from pipeline.telemetry.events import BatchFinished, Fact, RecordFinished
+from pipeline.telemetry.events import BatchFinished, Fact
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.metrics import EphemeralMetrics
@@ -27,14 +27,13 @@ class MetricsWriter:
     Namespace: the pipeline's name; dimensions: `service` (the pipeline) and `handler`.
     """
 
+    failures_only = True
+
     def __init__(self, metrics: EphemeralMetrics) -> None:
         self._metrics = metrics
-        self._slowest = 0.0
 
     def __call__(self, fact: Fact) -> None:
-        if isinstance(fact, RecordFinished):
-            self._slowest = max(self._slowest, fact.seconds)
-        elif isinstance(fact, BatchFinished):
+        if isinstance(fact, BatchFinished):
             self._batch(fact)
 
     def _batch(self, fact: BatchFinished) -> None:
@@ -44,10 +43,9 @@ class MetricsWriter:
             metrics.add_metric(name=name, unit="Count", value=counts[outcome])
         metrics.add_metric(name="BatchSize", unit="Count", value=len(fact.result))
         metrics.add_metric(name="BatchDuration", unit="Milliseconds", value=fact.seconds * 1000)
-        metrics.add_metric(name="SlowestRecord", unit="Milliseconds", value=self._slowest * 1000)
+        metrics.add_metric(name="SlowestRecord", unit="Milliseconds", value=fact.slowest * 1000)
         if fact.oldest is not None:
             metrics.add_metric(name="OldestRecordAge", unit="Seconds", value=fact.oldest)
-        self._slowest = 0.0
         metrics.flush_metrics()
 
 
