@@ -1,0 +1,869 @@
+"""The world around the engine, in virtual time: a queue, a store, sinks and processes that fail.
+
+The engine is the real one. Everything else is a model that keeps book of what happened, so that
+every promise is checked from outside: the engine's own word is taken for nothing. All chance comes
+from one `random.Random(seed)`, and the loop is deterministic, so a seed is a run.
+
+Faults that cost a record an attempt are budgeted, so that a healthy record that is dead-lettered
+is always a bug. Faults stop after a while; then the queue must drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from enum import Enum, StrEnum, auto
+from functools import cache
+from typing import Any, NoReturn
+
+from pipeline import Backoff, Claim, Context, Pipeline, Record, Reject, sources
+from pipeline.batch import BatchResult
+from pipeline.decisions.deadline import Deadline, deadline
+from pipeline.decisions.idempotency import Claimed, Complete, Entry, Release, State, state_of
+from pipeline.decisions.keys import entry_id, key_text
+from pipeline.emulator.mapping import judge
+from pipeline.engine.environment import ProcessEnvironment
+from pipeline.engine.processor import Processor
+from pipeline.engine.stage import Stage
+from pipeline.errors import SinkError, SinkRefused, SinkUnavailable, StoreUnavailable
+from pipeline.outcome import Duplicate, Failed, Outcome, Rejected, Succeeded, Unprocessed, name_of
+from pipeline.output import Output
+from pipeline.ports import DeadLetter
+from pipeline.record import RawRecord
+from pipeline.runtimes.response import partial_response
+from pipeline.stores import Memory
+from pipeline.telemetry.log import logger_for
+from pipeline.telemetry.metrics import metrics_for
+from tests.support.virtual import EPOCH, VirtualClock, virtually
+
+MAX_RECEIVES = 20
+ATTEMPTS = 5
+#: Virtual seconds after which a queue that is not drained never will be.
+_TOO_LONG = 20_000.0
+
+
+class Kind(StrEnum):
+    """What a record is like."""
+
+    HEALTHY = "healthy"
+    POISON = "poison"  #: its handler always raises
+    REJECTED = "rejected"  #: its handler raises `Reject`
+    GARBAGE = "garbage"  #: its body is no JSON
+    REFUSED = "refused"  #: one sink never takes its outputs
+    KILLER = "killer"  #: its handler ends the process
+
+
+class Fault(Enum):
+    """What a call over the network meets."""
+
+    NONE = auto()
+    BEFORE = auto()  #: nothing was done
+    AFTER = auto()  #: it was done, and the reply is lost
+    SLOW = auto()
+    KILL_BEFORE = auto()  #: the process dies, and nothing was done
+    KILL_AFTER = auto()  #: the process dies after it was done
+
+
+@dataclass(eq=False)
+class Message:
+    """A message, and where it stands in its queue."""
+
+    id: str
+    key: str
+    kind: Kind
+    group: str | None
+    outputs: int
+    sequence: int
+    sent_at: float = 0.0
+    visible_at: float = 0.0
+    receives: int = 0
+    receipt: int = 0
+    end: str = ""  #: "acknowledged" or "net"; empty while it is in the queue
+
+    @property
+    def body(self) -> str:
+        return "{no json" if self.kind is Kind.GARBAGE else json.dumps({"key": self.key})
+
+
+class Queue:
+    """SQS: at least once, any order; FIFO: a group waits while one of its messages is in flight."""
+
+    def __init__(self, world: World, *, is_fifo: bool, visibility: float) -> None:
+        self.world = world
+        self.is_fifo = is_fifo
+        self.visibility = visibility
+        self.messages: list[Message] = []
+
+    @property
+    def waiting(self) -> list[Message]:
+        return [message for message in self.messages if not message.end]
+
+    def send(self, message: Message) -> None:
+        message.sent_at = message.visible_at = self.world.now
+        self.messages.append(message)
+
+    def receive(self, limit: int) -> list[tuple[Message, int]]:
+        """Messages with their receipts. Those that were received too often are dead-lettered."""
+        world, chance = self.world, self.world.chance
+        visible = self._visible()
+        if not self.is_fifo:
+            chance.shuffle(visible)
+        received: list[tuple[Message, int]] = []
+        lapses_early = world.is_faulty and chance.random() < 0.05
+        for message in visible[:limit]:
+            message.receives += 1
+            if message.receives > MAX_RECEIVES:
+                message.end = "net"
+                world.note(message.key, f"{message.id} is dead-lettered by the queue")
+                continue
+            message.receipt += 1
+            message.visible_at = world.now + self.visibility
+            received.append((message, message.receipt))
+            if world.is_faulty and message.kind is not Kind.KILLER:
+                if lapses_early or (not self.is_fifo and chance.random() < 0.04):
+                    message.visible_at = world.now + chance.uniform(0, 5)
+                if not self.is_fifo and chance.random() < 0.02:
+                    received.append((message, message.receipt))
+        return received
+
+    def _visible(self) -> list[Message]:
+        now = self.world.now
+        if not self.is_fifo:
+            return [message for message in self.waiting if message.visible_at <= now]
+        blocked = {message.group for message in self.waiting if message.visible_at > now}
+        return [message for message in self.waiting if message.group not in blocked]
+
+    def expose(self, key: str) -> None:
+        """The visibility timeout of a message ends before its time."""
+        for message in self.waiting:
+            if message.key == key:
+                message.visible_at = min(message.visible_at, self.world.now + 1)
+
+    def delay(self, message: Message, receipt: int, seconds: float) -> None:
+        if not message.end and message.receipt == receipt:
+            message.visible_at = self.world.now + seconds
+
+    def delete(self, message: Message, receipt: int) -> None:
+        is_current = message.receipt == receipt
+        if not message.end and (is_current or (not self.is_fifo and self.world.chance.random() < 0.5)):
+            message.end = "acknowledged"
+
+
+class Host(ProcessEnvironment):
+    """One process: it takes batches until it dies."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(clock=VirtualClock(), chance=world.chance.random, token=self._next_token)
+        self.world = world
+        self.name = name
+        self.is_dead = False
+        self.died = asyncio.Event()
+        self.cut_off_until = 0.0  #: the store is out of this host's reach until then
+        self.deadline = Deadline()
+        self.may_be_killed = True
+        self.leases: dict[str, Lease] = {}  #: open ones, by key
+        self._tokens = 0
+        self.processor = Processor(world.stage, self, logger=_LOGGER, metrics=_METRICS)
+
+    def _next_token(self) -> str:
+        self._tokens += 1
+        return f"{self.name}.{self._tokens}"
+
+    def kill(self) -> None:
+        """SIGKILL: from this instant it does nothing any more."""
+        if self.is_dead:
+            return
+        self.is_dead = True
+        self.died.set()
+        for run in [run for run in self.world.running if run.host is self]:
+            run.end("killed")
+        for key in self.leases:
+            self.world.note(key, f"{self.name} is killed, holding the claim")
+        self.world.kills += 1
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; a dead process never goes on."""
+        await asyncio.sleep(seconds)
+        if self.is_dead:
+            await never()
+
+    async def die(self) -> NoReturn:
+        self.kill()
+        return await never()
+
+
+async def never() -> NoReturn:
+    """A dead process's place."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+#: The process in which the running task is.
+HERE: ContextVar[Host] = ContextVar("HERE")
+
+
+@dataclass(eq=False)
+class Lease:
+    """One granted claim, as the store's books show it."""
+
+    owner: str
+    key: str
+    host: Host
+    attempt: int
+    was_lapsed: bool  #: it was taken over from a run that died
+    outputs: str | None
+    has_failed: bool = False  #: its run failed, or a sink refused: an attempt
+    has_finished: bool = False  #: its handler ended well, with outputs
+    excuse: str = ""  #: why it may lapse although its host lives
+
+
+@dataclass(eq=False)
+class Run:
+    """One run of the handler."""
+
+    key: str
+    host: Host
+    world: World
+    lease: Lease | None
+    how: str = "running"
+
+    def end(self, how: str) -> None:
+        if self.how != "running":
+            return
+        self.how = how
+        self.world.running.remove(self)
+        self.world.note(self.key, f"{self.host.name} run {how}")
+        if self.lease is not None:
+            self.lease.has_failed |= how in ("failed", "cut")
+            self.lease.has_finished |= how == "finished"
+
+
+class Store:
+    """A store behind a network that fails; its books show every claim."""
+
+    def __init__(self, world: World, inner: Memory) -> None:
+        self.world = world
+        self.inner = inner
+        self.by_owner: dict[str, Lease] = {}
+
+    def entry(self, identifier: str) -> Entry | None:
+        return self.inner._entries.get(identifier)
+
+    async def claim(self, requests: Sequence[Any], host: Host) -> Sequence[Any]:
+        async def do() -> list[Any]:
+            found = [self.entry(request.id) for request in requests]
+            answers = list(await self.inner.claim(requests, host))
+            for request, before, answer in zip(requests, found, answers, strict=True):
+                self._claimed(request, before, answer, host)
+            return answers
+
+        return await self._call("claim", requests, host, do, (0.05, 0.03, 0.02, 0.004))
+
+    async def settle(self, settlements: Sequence[Any], host: Host) -> Sequence[Any]:
+        async def do() -> list[Any]:
+            answers: list[Any] = []
+            for settlement in settlements:
+                before = self.entry(settlement.id)
+                answers += await self.inner.settle([settlement], host)
+                self._settled(settlement, before, answers[-1], host)
+            return answers
+
+        for settlement in settlements:
+            self._check_release(settlement, host)
+        return await self._call("settle", settlements, host, do, (0.04, 0.04, 0.02, 0.006))
+
+    async def renew(self, renewals: Sequence[Any], host: Host) -> Sequence[Any]:
+        async def do() -> list[Any]:
+            return list(await self.inner.renew(renewals, host))
+
+        return await self._call("renew", renewals, host, do, (0.0, 0.05, 0.0, 0.0))
+
+    async def _call(self, what: str, items: Sequence[Any], host: Host, do: Any, odds: Any) -> Sequence[Any]:
+        try:
+            return await self._over_the_network(what, items, host, do, odds)
+        except asyncio.CancelledError:
+            for item in items:
+                self.world.excuse(self.by_owner.get(item.owner), "its host did not wait for the answer")
+            raise
+
+    async def _over_the_network(self, what: str, items: Sequence[Any], host: Host, do: Any, odds: Any) -> Sequence[Any]:
+        world = self.world
+        if world.now < host.cut_off_until:
+            await host.sleep(0.05)
+            raise StoreUnavailable("out of reach")
+        keys = [world.keys[item.id] for item in items]
+        fault = world.fault(host, keys, odds, _COSTS.get(what))
+        if fault is Fault.SLOW:  # slower than the lease, perhaps
+            self._unanswered(items, host, f"{what}: slow", is_excused=True)
+        await host.sleep(world.chance.uniform(2, 6) if fault is Fault.SLOW else 0.004)
+        if fault is Fault.KILL_BEFORE:
+            await host.die()
+        if fault is Fault.BEFORE:
+            self._unanswered(items, host, f"{what}: nothing was done", is_excused=what == "settle")
+            raise StoreUnavailable("refused before the write")
+        answers = list(await do())
+        if fault is Fault.KILL_AFTER:
+            await host.die()
+        if fault is Fault.SLOW:
+            self._unanswered(items, host, f"{what}: done at last", is_excused=True)
+        await host.sleep(0.004)
+        if fault is Fault.AFTER:
+            struck = [position for position in range(len(items)) if world.chance.random() < 0.7]
+            self._unanswered([items[position] for position in struck], host, f"{what}: reply lost", is_excused=True)
+            for position in struck:
+                answers[position] = StoreUnavailable("the reply was lost")
+        return answers
+
+    def _unanswered(self, items: Sequence[Any], host: Host, what: str, *, is_excused: bool) -> None:
+        for item in items:
+            self.world.note(self.world.keys[item.id], f"{host.name} {what}")
+            if is_excused:
+                self.world.excuse(self.by_owner.get(item.owner), what)
+
+    def _claimed(self, request: Any, before: Entry | None, answer: Any, host: Host) -> None:
+        world, key = self.world, self.world.keys[request.id]
+        if not isinstance(answer, Claimed):
+            world.note(key, f"{host.name} claim: {type(answer).__name__}")
+            return
+        found = state_of(before, request.owner, world.now + EPOCH)
+        if found is State.LAPSED and before is not None:
+            last = self.by_owner.get(before.owner or "")
+            if last is not None and not last.host.is_dead and not last.excuse:
+                world.fail(key, f"the claim of {last.owner} lapsed although nothing went wrong: an attempt too many")
+        lease = Lease(request.owner, key, host, answer.attempt, found is State.LAPSED, answer.outputs)
+        self.by_owner[request.owner] = host.leases[key] = lease
+        world.note(key, f"{lease.owner} claims, attempt {answer.attempt}{', lapsed' if lease.was_lapsed else ''}")
+
+    def _check_release(self, settlement: Any, host: Host) -> None:
+        """What the engine wants written, before the network has its say."""
+        world = self.world
+        lease = self.by_owner.get(settlement.owner)
+        if not isinstance(settlement, Release) or lease is None:
+            return
+        if settlement.attempts >= lease.attempt and not lease.has_failed:
+            world.fail(lease.key, f"{lease.owner} counts an attempt although no run failed")
+        is_owing = lease.has_finished or lease.outputs is not None
+        if is_owing and settlement.outputs is None:
+            world.fail(lease.key, f"{lease.owner} gives back the claim without the outputs of its finished run")
+
+    def _settled(self, settlement: Any, before: Entry | None, answer: Any, host: Host) -> None:
+        world, key = self.world, self.world.keys[settlement.id]
+        after = self.entry(settlement.id)
+        name = type(settlement).__name__.lower()
+        world.note(key, f"{settlement.owner} {name}: {answer}")
+        lease = self.by_owner[settlement.owner]
+        if host.leases.get(key) is lease:
+            del host.leases[key]
+        if after is before:
+            return
+        if before is not None and not before.is_owned_by(settlement.owner):
+            world.fail(key, f"{settlement.owner} ended the claim of {before.owner}: {name}")
+        if isinstance(settlement, Complete):
+            world.completed.add(key)
+        if isinstance(settlement, Release) and settlement.outputs is not None:
+            world.kept.add(key)
+        else:
+            world.kept.discard(key)
+
+
+#: Faults of a store call that cost its records an attempt: the claim stays and lapses.
+_COSTS = {"claim": Fault.AFTER, "settle": Fault.BEFORE}
+
+
+class Sink:
+    """A sink that is throttled, refuses, or applies what it then does not confirm."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.effects: dict[tuple[str, int], str] = {}  #: (key, index) -> the output's id, in order of first effects
+        self.accepted: set[tuple[str, int]] = set()  #: what the engine was told that it took
+
+    async def write(self, outputs: Sequence[Output], host: Host, until: Deadline) -> Sequence[SinkError | None]:
+        world = self.world
+        keys = [output.value["key"] for output in outputs]
+        fault = world.fault(host, keys, (0.08, 0.05, 0.02, 0.006))
+        await host.sleep(world.chance.uniform(2, 6) if fault is Fault.SLOW else 0.01)
+        if fault is Fault.KILL_BEFORE:
+            await host.die()
+        if fault is Fault.BEFORE:
+            for key in keys:
+                world.note(key, f"{self.name} is throttled")
+            raise SinkUnavailable("throttled")
+        errors = [self._take(output, host) for output in outputs]
+        if fault is Fault.KILL_AFTER:
+            await host.die()
+        await host.sleep(0.01)
+        if fault is Fault.AFTER:
+            for key in keys:
+                world.note(key, f"{self.name}: reply lost")
+            raise SinkUnavailable("the reply was lost")
+        for output, error in zip(outputs, errors, strict=True):
+            if error is None:
+                self.accepted.add((output.value["key"], output.value["n"]))
+        return errors
+
+    def _take(self, output: Output, host: Host) -> SinkError | None:
+        world = self.world
+        key, index = output.value["key"], output.value["n"]
+        is_refused = self.name == "events" and world.kinds[key] is Kind.REFUSED
+        if is_refused or (world.chance.random() < 0.02 and world.charge([key])):
+            world.note(key, f"{self.name} refuses output {index}")
+            if key in host.leases:
+                host.leases[key].has_failed = True
+            return SinkRefused("not this one")
+        if world.is_faulty and world.chance.random() < 0.03:
+            return SinkUnavailable("throttled, this one")
+        world.note(key, f"{self.name} takes output {index}")
+        if self.effects.setdefault((key, index), output.id) != output.id:
+            world.fail(key, f"output {index} to {self.name} has another id in a repeat")
+        return None
+
+
+class Letters:
+    """The dead-letter queue, as the engine writes to it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.ids: set[str] = set()
+        self.accepted: set[str] = set()
+
+    async def put(self, letters: Sequence[DeadLetter], host: Host, until: Deadline) -> Sequence[SinkError | None]:
+        world = self.world
+        keys = [world.by_id[letter.record.id].key for letter in letters]
+        fault = world.fault(host, keys, (0.1, 0.1, 0.0, 0.02))
+        await host.sleep(0.01)
+        if fault is Fault.KILL_BEFORE:
+            await host.die()
+        if fault is Fault.BEFORE:
+            for key in keys:
+                world.note(key, "the dead-letter queue is out of reach")
+            return [SinkUnavailable("throttled")] * len(letters)
+        for letter, key in zip(letters, keys, strict=True):
+            world.note(key, f"dead letter of {letter.record.id}: {letter.cause}, {letter.attempts} attempts")
+            self.ids.add(letter.record.id)
+        if fault is Fault.KILL_AFTER:
+            await host.die()
+        await host.sleep(0.01)
+        if fault is Fault.AFTER:
+            raise SinkUnavailable("the reply was lost")
+        self.accepted |= {letter.record.id for letter in letters}
+        return [None] * len(letters)
+
+
+@dataclass
+class World:
+    """One run of the simulation."""
+
+    seed: int
+    store_type: Callable[[], Memory] = Memory
+    chance: random.Random = field(init=False)
+    violation: tuple[str, str] | None = None  #: the key, and what was found
+    events: list[tuple[float, str, str]] = field(default_factory=list)
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)  #: entry id -> key
+    by_id: dict[str, Message] = field(default_factory=dict)
+    first: dict[str, Message] = field(default_factory=dict)  #: key -> its first message
+    running: list[Run] = field(default_factory=list)
+    finished: set[str] = field(default_factory=set)
+    completed: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
+    spent: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    kills: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        chance = self.chance = random.Random(self.seed)
+        self.is_fifo = chance.random() < 0.5
+        self.timeout = chance.choice([5.0, 12.0, 30.0])
+        self.batch_size = chance.choice([1, 4, 10]) if self.is_fifo else chance.choice([1, 5, 10, 25])
+        self.hosts = chance.randint(2, 4)
+        self.queue = Queue(self, is_fifo=self.is_fifo, visibility=2 * self.timeout)
+        self.store = Store(self, self.store_type())
+        self.sinks = [Sink(self, "ledger"), Sink(self, "events")]
+        self.letters = Letters(self)
+        declared = _declared(self.is_fifo, chance.choice([5.0, 5.0, 20.0, 60.0]))
+        self.stage: Stage = replace(
+            declared,
+            sinks=tuple(self.sinks),
+            dead_letters=self.letters,
+            store=self.store,
+            concurrency=chance.choice([1, 3, 100]),
+        )
+        self.faults_end = math.inf
+        self.all_sent = False
+        self.messages = self._messages()
+        killers = sum(message.kind is Kind.KILLER for message in self.messages)
+        self.budget = ATTEMPTS - 1 - killers
+
+    # -- what was sent
+
+    def _messages(self) -> list[Message]:
+        chance = self.chance
+        groups = [f"g{number}" for number in range(chance.randint(2, 6))] if self.is_fifo else [None]
+        bad = {
+            Kind.POISON: 2,
+            Kind.REJECTED: 1,
+            Kind.GARBAGE: 1,
+            Kind.REFUSED: 1,
+            Kind.KILLER: chance.choice([0, 1, 1]),
+        }
+        kinds = [Kind.HEALTHY] * chance.randint(10, 30)
+        kinds += [kind for kind, most in bad.items() for _ in range(chance.randint(min(most, 1), most))]
+        chance.shuffle(kinds)
+        spoilt: set[str | None] = set()  # followers of a failing head are received with it: one such head a group
+        messages: list[Message] = []
+        for sequence, kind in enumerate(kinds):
+            group = chance.choice(groups)
+            if self.is_fifo and kind in (Kind.POISON, Kind.KILLER, Kind.REFUSED):
+                if group in spoilt:
+                    kind = Kind.HEALTHY  # noqa: PLW2901
+                spoilt.add(group)
+            message = Message(f"m{sequence}", f"k{sequence}", kind, group, chance.randint(1, 3), sequence)
+            if kind is Kind.HEALTHY and chance.random() < 0.1:
+                same = [one for one in messages if one.kind is Kind.HEALTHY and one.group == group]
+                if same:
+                    message.key, message.outputs = same[-1].key, same[-1].outputs
+            messages.append(message)
+        for message in messages:
+            self.by_id[message.id] = message
+            self.first.setdefault(message.key, message)
+            self.kinds[message.key] = message.kind
+            self.keys[self.entry_id(message.key)] = message.key
+        return messages
+
+    def entry_id(self, key: str) -> str:
+        return entry_id(self.stage.prefix, key_text(key))
+
+    # -- time, chance and notes
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    @property
+    def is_faulty(self) -> bool:
+        return self.now < self.faults_end
+
+    def note(self, key: str, text: str) -> None:
+        self.events.append((self.now, key, text))
+
+    def fail(self, key: str, text: str) -> None:
+        self.note(key, f"VIOLATION: {text}")
+        self.violation = self.violation or (key, text)
+
+    def charge(self, keys: Sequence[str]) -> bool:
+        """True when these records can bear a fault that costs an attempt; it is then counted."""
+        healthy = [key for key in set(keys) if self.kinds[key] is Kind.HEALTHY]
+        if not self.is_faulty or any(self.spent[key] >= self.budget for key in healthy):
+            return False
+        self.spent.update(healthy)
+        return True
+
+    def excuse(self, lease: Lease | None, why: str) -> None:
+        if lease is not None:
+            lease.excuse = lease.excuse or why
+
+    def fault(self, host: Host, keys: Sequence[str], odds: Sequence[float], costs: Fault | None = None) -> Fault:
+        """What this call meets; `odds` are those of before, after, slow and a kill."""
+        if not self.is_faulty:
+            return Fault.NONE
+        drawn = self.chance.choices(
+            [
+                Fault.BEFORE,
+                Fault.AFTER,
+                Fault.SLOW,
+                self.chance.choice([Fault.KILL_BEFORE, Fault.KILL_AFTER]),
+                Fault.NONE,
+            ],
+            [*odds, 1 - sum(odds)],
+        )[0]
+        if drawn in (Fault.KILL_BEFORE, Fault.KILL_AFTER):
+            held = {*host.leases, *keys}
+            return drawn if host.may_be_killed and self.charge(sorted(held)) else Fault.NONE
+        if drawn in (Fault.SLOW, costs):  # slow: the hard deadline may come first
+            return drawn if self.charge(keys) else Fault.NONE
+        return drawn
+
+    # -- the handler
+
+    async def handle(self, host: Host, record: Record[Any], context: Context) -> Any:
+        if host.is_dead:
+            await never()
+        key = record.payload["key"]
+        message = self.by_id[record.id]
+        run = self._started(host, key, message)
+        try:
+            await self._work(host, run, message, context)
+        except asyncio.CancelledError:
+            run.end("cut")
+            raise
+        except Exception:
+            run.end("failed")
+            raise
+        self.finished.add(key)
+        run.end("finished")
+        return [{"key": key, "n": number} for number in range(message.outputs)]
+
+    async def _work(self, host: Host, run: Run, message: Message, context: Context) -> None:
+        chance, key = self.chance, message.key
+        seconds = chance.uniform(0.01, 1.0)
+        fails_late = False
+        left = context.remaining()
+        assert left is not None
+        if message.kind is Kind.HEALTHY and self.is_faulty:
+            drawn = chance.random()
+            if drawn < 0.06 and self.charge([key]):
+                raise ValueError("this time it fails")
+            if drawn < 0.09 and self.charge([key]):
+                seconds = 10_000.0
+            elif drawn < 0.2:
+                seconds = chance.uniform(0.5, 0.99) * left
+                if chance.random() < 0.6 and self.charge(sorted({key, *host.leases})):
+                    # The store is out of reach until about the end of this run, and the message comes
+                    # again: the claim lapses, and somebody else may take it over.
+                    host.cut_off_until = self.now + seconds - chance.uniform(-0.5, 2)
+                    for lease in host.leases.values():
+                        self.excuse(lease, "it could not be renewed")
+                    self.note(key, f"{host.name} cannot reach the store until {host.cut_off_until:.3f}")
+                    self.queue.expose(key)
+                fails_late = chance.random() < 0.4 and self.charge([key])
+        if seconds > left and seconds < 100 and not self.charge([key]):
+            seconds = left / 2
+        try:
+            await host.sleep(seconds)
+        except asyncio.CancelledError:
+            if host.is_dead or seconds < 100 or chance.random() < 0.5:
+                raise
+            self.note(key, f"{host.name} run was cut off, and goes on for a while")
+            await host.sleep(chance.uniform(0, 2))
+        if message.kind is Kind.KILLER:
+            await host.die()
+        if message.kind is Kind.REJECTED:
+            raise Reject("never")
+        if message.kind is Kind.POISON or fails_late:
+            raise ValueError("it fails")
+
+    def _started(self, host: Host, key: str, message: Message) -> Run:
+        lease = host.leases.get(key)
+        run = Run(key, host, self, lease)
+        self.runs += 1
+        self.note(key, f"{host.name} run starts ({message.id}, receive {message.receives})")
+        if lease is None:
+            self.fail(key, f"a run on {host.name} starts without a claim")
+        for other in self.running:
+            if other.key == key and self._is_honoured(other.lease):
+                self.fail(key, f"runs overlap, on {other.host.name} and {host.name}")
+            is_alone = (other.lease and other.lease.was_lapsed) or (lease and lease.was_lapsed)
+            if other.host is host and is_alone:
+                self.fail(key, f"beside {other.key}, although a run of one of them has died")
+        if key in self.completed:
+            self.fail(key, "a run starts after a completion")
+        if key in self.kept:
+            self.fail(key, "a run starts although the outputs of a finished one were kept")
+        if self.is_fifo:
+            for earlier in self.messages[: message.sequence]:
+                if earlier.group == message.group and not self.is_settled(earlier):
+                    self.fail(key, f"a run starts before {earlier.id} of its group is settled")
+        self.running.append(run)
+        return run
+
+    def _is_honoured(self, lease: Lease | None) -> bool:
+        """True while the lease of a live run holds, as far as the store knows, or should hold."""
+        return lease is None or not lease.excuse or not self._has_lapsed(lease)
+
+    def _has_lapsed(self, lease: Lease) -> bool:
+        entry = self.store.entry(self.entry_id(lease.key))
+        if entry is None or entry.owner != lease.owner:
+            return True
+        return state_of(entry, "", self.now + EPOCH) is State.LAPSED
+
+    def is_settled(self, message: Message) -> bool:
+        """True when nothing of this message is left to be done, as the services saw it."""
+        return message.end == "net" or message.id in self.letters.accepted or self._has_all_accepted(message)
+
+    def _has_all_accepted(self, message: Message) -> bool:
+        if message.key not in self.finished:
+            return False
+        return all((message.key, number) in sink.accepted for sink in self.sinks for number in range(message.outputs))
+
+    # -- the processes
+
+    async def play(self) -> None:
+        """Send everything, consume until the queue is drained, then look at what is left."""
+        consumers = [asyncio.create_task(self._consume(f"h{number}")) for number in range(self.hosts)]
+        for message in self.messages:
+            self.queue.send(message)
+            if self.chance.random() < 0.4:
+                await asyncio.sleep(self.chance.uniform(0, 3))
+        self.faults_end = self.now + 60
+        self.all_sent = True
+        await asyncio.wait(consumers)
+        for consumer in consumers:
+            consumer.result()
+        if self.violation is None:
+            self._check_end()
+
+    async def _consume(self, name: str) -> None:
+        lives = 0
+        host = Host(self, f"{name}.{lives}")
+        while self.violation is None and (self.queue.waiting or not self.all_sent):
+            received = self.queue.receive(self.batch_size)
+            if not received:
+                nearest = min((message.visible_at for message in self.queue.waiting), default=self.now)
+                await asyncio.sleep(min(max(nearest - self.now, 0.1), 5.0))
+                if self.now > _TOO_LONG:
+                    stuck = self.queue.waiting[0]
+                    self.fail(stuck.key, "the queue never drains")
+                continue
+            HERE.set(host)
+            if not await self._invoke(host, received):
+                lives += 1
+                host = Host(self, f"{name}.{lives}")
+        host.processor.close()
+
+    async def _invoke(self, host: Host, received: list[tuple[Message, int]]) -> bool:
+        """One invocation. False: the process is gone, or given up."""
+        records = [
+            RawRecord(
+                id=message.id, source="orders", body=message.body, lane=message.group, receive_count=message.receives
+            )
+            for message, _ in received
+        ]
+        remaining = self.timeout * self.chance.uniform(0.85, 1.0)
+        host.deadline = deadline(self.now, remaining)
+        host.may_be_killed = not any(message.kind is Kind.KILLER for message, _ in received)
+        processing = host.processor.begin(records, host.deadline)
+        work = asyncio.create_task(processing.finish())
+        death = asyncio.create_task(host.died.wait())
+        await asyncio.wait([work, death], return_when=asyncio.FIRST_COMPLETED)
+        death.cancel()
+        if host.is_dead:
+            work.cancel()
+            await asyncio.wait([work])
+            return False
+        work.result()
+        if self.now > host.deadline.hard + 0.05:
+            self.fail(received[0][0].key, f"{host.name} answers {self.now - host.deadline.hard:.2f} s too late")
+        if processing.is_abandoned or self.now >= host.deadline.hard - 0.05:
+            for lease in host.leases.values():
+                self.excuse(lease, "the answer went out at the hard deadline")
+        self._respond(host, received, processing.conclude())
+        return not processing.is_abandoned
+
+    def _respond(self, host: Host, received: list[tuple[Message, int]], result: BatchResult) -> None:
+        outcomes = list(result.outcomes)
+        is_total = len(outcomes) == len(received) and all(isinstance(outcome, Outcome) for outcome in outcomes)
+        if not is_total or [record.id for record in result.records] != [message.id for message, _ in received]:
+            self.fail(received[0][0].key, "the result is not total")
+        for (message, _), outcome in zip(received, outcomes, strict=True):
+            self.outcomes[name_of(outcome)] += 1
+            delay = getattr(outcome, "delay", None)
+            why = getattr(outcome, "reason", None) or getattr(outcome, "error", "")
+            self.note(message.key, f"{host.name} {message.id}: {name_of(outcome)} {why} delay {delay}")
+        is_lost = host.may_be_killed and self.is_faulty and self.chance.random() < 0.05
+        if is_lost:
+            keys = [message.key for message, _ in received]
+            for key in keys:
+                self.note(key, f"the response of {host.name} is lost")
+            return
+        for (message, receipt), outcome in zip(received, outcomes, strict=True):
+            if isinstance(outcome, (Failed, Unprocessed)) and outcome.delay is not None:
+                self.queue.delay(message, receipt, math.ceil(outcome.delay))
+        unsettled = self.stage.source.unsettled_ids(result)
+        verdict = judge(partial_response(unsettled), [message.id for message, _ in received])
+        for (message, receipt), outcome in zip(received, outcomes, strict=True):
+            if message.id in verdict.succeeded:
+                self._acknowledge(message, receipt, outcome)
+
+    def _acknowledge(self, message: Message, receipt: int, outcome: Outcome) -> None:
+        if isinstance(outcome, (Succeeded, Duplicate)):
+            if not self._has_all_accepted(message):
+                self.fail(message.key, f"{message.id} is acknowledged before every sink has accepted")
+        elif not (isinstance(outcome, Rejected) and message.id in self.letters.accepted):
+            self.fail(message.key, f"{message.id} is acknowledged, and nowhere")
+        self.queue.delete(message, receipt)
+
+    # -- the end
+
+    def _check_end(self) -> None:
+        for message in self.messages:
+            self._check_message(message)
+        for identifier, entry in self.store.inner.entries.items():
+            self._check_entry(self.keys[identifier], entry)
+        for sink in self.sinks:
+            self._check_order(sink)
+
+    def _check_message(self, message: Message) -> None:
+        key = message.key
+        is_dead = message.end == "net" or message.id in self.letters.ids
+        has_effects = all((key, number) in sink.effects for sink in self.sinks for number in range(message.outputs))
+        if message.kind is Kind.HEALTHY:
+            if is_dead:
+                self.fail(key, f"{message.id} is healthy and dead-lettered ({message.end})")
+            elif not has_effects:
+                self.fail(key, f"{message.id} lacks effects")
+            return
+        if not is_dead:
+            self.fail(key, f"{message.id} is {message.kind} and not dead-lettered")
+        effects = {sink.name for sink in self.sinks if any(one == key for one, _ in sink.effects)}
+        if effects - ({"ledger"} if message.kind is Kind.REFUSED else set()):
+            self.fail(key, f"{message.id} is {message.kind} and had effects in {sorted(effects)}")
+
+    def _check_entry(self, key: str, entry: Entry) -> None:
+        if state_of(entry, "", self.now + EPOCH + 3_600) is not State.LAPSED:
+            return
+        lease = self.store.by_owner[entry.owner or ""]
+        if not lease.host.is_dead and not lease.excuse:
+            self.fail(key, f"the claim of {lease.owner} is left in progress")
+
+    def _check_order(self, sink: Sink) -> None:
+        last: dict[str | None, int] = defaultdict(lambda: -1)
+        for key, _ in sink.effects:
+            message = self.first[key]
+            if not self.is_fifo or message.kind is not Kind.HEALTHY:
+                continue
+            if message.sequence < last[message.group]:
+                self.fail(key, f"its first effect in {sink.name} comes after that of a later message of its group")
+            last[message.group] = message.sequence
+
+    def story(self) -> str:
+        """What was found, with what happened to the record."""
+        assert self.violation is not None
+        key, text = self.violation
+        kind = f"{self.kinds[key]}, {'FIFO' if self.is_fifo else 'standard'}, timeout {self.timeout:g} s"
+        setting = f"{kind}, concurrency {self.stage.concurrency}, lease {self.stage.claim.lease:g} s"
+        lines = [f"  {time:9.3f}  {what}" for time, whose, what in self.events if whose == key]
+        return "\n".join([f"seed {self.seed}: {key} ({setting}): {text}", *lines[-60:]])
+
+
+def simulate(seed: int, store_type: Callable[[], Memory] = Memory) -> World:
+    """One seed, to its end or to the first violation."""
+    world = World(seed, store_type)
+    virtually(world.play())
+    return world
+
+
+async def _handle(record: Record[dict[str, Any]], context: Context) -> Any:
+    host = HERE.get()
+    return await host.world.handle(host, record, context)
+
+
+@cache
+def _declared(is_fifo: bool, lease: float) -> Stage:
+    shop = Pipeline("shop", idempotency=Claim(lease=lease))
+    source = sources.SQS("orders.fifo" if is_fifo else "orders")
+    handler = shop.handler(source, key="key", retry=Backoff(attempts=ATTEMPTS, base=2, cap=20))(_handle)
+    stage: Stage = handler.stage
+    return stage
+
+
+_LOGGER = logger_for("shop", "CRITICAL")
+_METRICS = metrics_for("shop", "handle")

@@ -1,0 +1,253 @@
+"""The engine among failing services and dying processes: seeded, in virtual time, every promise checked.
+
+`PIPELINE_SIMULATION_SEEDS=1000` runs more seeds; `=17..18` runs seed 17 alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from pipeline.decisions import wire
+from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, Complete, Release, Step
+from pipeline.decisions.ordering import Schedule
+from pipeline.engine.attempt import Attempt
+from pipeline.engine.claims import Claims
+from pipeline.engine.endings import Endings
+from pipeline.engine.fanout import FanOut
+from pipeline.outcome import Succeeded
+from pipeline.sources import SQS
+from pipeline.stores import Memory, memory
+from pipeline.stores.protocol import settled, taken_over
+from tests.simulation.model import World, simulate
+
+#: Seeds of a test run, and how many a planted bug may need to be found.
+_SEEDS, _WITHIN = 60, 40
+
+
+def seeds() -> range:
+    first, _, last = os.environ.get("PIPELINE_SIMULATION_SEEDS", str(_SEEDS)).rpartition("..")
+    return range(int(first or 0), int(last))
+
+
+@pytest.mark.timeout(0 if "PIPELINE_SIMULATION_SEEDS" in os.environ else 120)
+def test_every_promise_holds_for_every_seed() -> None:
+    outcomes: Counter[str] = Counter()
+    for seed in seeds():
+        world = simulate(seed)
+        if world.violation is not None:
+            pytest.fail(world.story(), pytrace=False)
+        outcomes += world.outcomes
+        outcomes["kills"] += world.kills
+        outcomes[f"fifo {world.is_fifo}"] += 1
+
+    if len(seeds()) >= _SEEDS:  # a simulation in which nothing happens proves nothing
+        often = ("succeeded", "duplicate", "failed", "rejected", "exhausted", "unprocessed", "kills")
+        assert all(outcomes[kind] > _SEEDS for kind in often), outcomes
+        assert min(outcomes["fifo True"], outcomes["fifo False"]) > _SEEDS / 4
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_seed_is_a_run(seed: int) -> None:
+    assert simulate(seed).events == simulate(seed).events
+
+
+# -- Planted bugs: each breaks one rule of the engine, in this process and for one test, and must be found.
+
+Plant = Callable[[pytest.MonkeyPatch], "Callable[[], Memory] | None"]
+PLANTED: dict[str, tuple[Plant, str]] = {}
+
+
+def bug(finding: str) -> Callable[[Plant], Plant]:
+    """A planted bug, and a part of what the simulation must say of it."""
+
+    def register(plant: Plant) -> Plant:
+        PLANTED[plant.__name__] = (plant, finding)
+        return plant
+
+    return register
+
+
+def found(store_type: Callable[[], Memory]) -> Iterator[World]:
+    return (world for seed in range(_WITHIN) if (world := simulate(seed, store_type)).violation)
+
+
+@bug("acknowledged before every sink has accepted")
+def acknowledged_before_the_sinks(patch: pytest.MonkeyPatch) -> None:
+    async def deliver(self: Any, run: Any, outputs: Any, *, streamed: int = 0) -> Any:
+        writing.add(asyncio.ensure_future(self._fanout.write(outputs)))
+        await self._claims.complete(run.held)
+        return Succeeded(len(outputs))
+
+    writing: set[Any] = set()
+    patch.setattr(Attempt, "_deliver", deliver)
+
+
+@bug("acknowledged before every sink has accepted")
+def failed_writes_taken_for_accepted(patch: pytest.MonkeyPatch) -> None:
+    write = FanOut.write
+
+    async def careless(self: Any, outputs: Any) -> Any:
+        await write(self, outputs)
+        return []
+
+    patch.setattr(FanOut, "write", careless)
+
+
+@bug("ended the claim of")
+def completion_without_fencing(patch: pytest.MonkeyPatch) -> Callable[[], Memory]:
+    return partial(Unfenced, Complete)
+
+
+@bug("ended the claim of")
+def release_that_ignores_the_owner(patch: pytest.MonkeyPatch) -> Callable[[], Memory]:
+    return partial(Unfenced, Release)
+
+
+class Unfenced(Memory):
+    """Settles claims of one kind whoever holds them."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def _settle(self, settlement: Any, now: float) -> bool:
+        entry = self._entries.get(settlement.id)
+        if entry is None or not isinstance(settlement, self.kind):
+            return super()._settle(settlement, now)
+        self._entries[settlement.id] = settled(entry, settlement, now)
+        return True
+
+
+@bug("of its group is settled")
+def lane_followers_not_held_back(patch: pytest.MonkeyPatch) -> None:
+    done = Schedule.done
+    patch.setattr(Schedule, "done", lambda self, position, *, settled: done(self, position, settled=True))
+
+
+@bug("counts an attempt although no run failed")
+def an_outage_of_a_sink_counts_as_an_attempt(patch: pytest.MonkeyPatch) -> None:
+    release = Endings.release
+
+    async def counting(self: Any, run: Any, *, attempts: int, outputs: str | None = None) -> None:
+        await release(self, run, attempts=run.attempt, outputs=outputs)
+
+    patch.setattr(Endings, "release", counting)
+
+
+@bug("although a run of one of them has died")
+def a_lapsed_claim_taken_over_beside_others(patch: pytest.MonkeyPatch) -> None:
+    step_of = memory.step_of
+
+    def at_once(state: Any, request: Any) -> Step:
+        step = step_of(state, request)
+        return Step.TAKE_OVER if step is Step.COME_ALONE else step
+
+    patch.setattr(memory, "step_of", at_once)
+
+
+@bug("without a claim")
+def claim_granted_on_a_refused_write(patch: pytest.MonkeyPatch) -> None:
+    take = Claims.take
+
+    async def granted(self: Any, held: Any, *, is_alone: bool) -> Any:
+        reply = await take(self, held, is_alone=is_alone)
+        return Claimed(1) if isinstance(reply, Busy) else reply
+
+    patch.setattr(Claims, "take", granted)
+
+
+@bug("overlap")
+def a_live_claim_taken_over(patch: pytest.MonkeyPatch) -> None:
+    step_of = memory.step_of
+
+    def impatient(state: Any, request: Any) -> Step:
+        step = step_of(state, request)
+        return Step.TAKE_OVER if step is Step.WAIT else step
+
+    patch.setattr(memory, "step_of", impatient)
+
+
+@bug("a run starts after a completion")
+def a_completed_entry_taken_over(patch: pytest.MonkeyPatch) -> Callable[[], Memory]:
+    class Forgetful(Memory):
+        def _claim(self, request: Any, now: float) -> Any:
+            reply = super()._claim(request, now)
+            if isinstance(reply, AlreadyDone):
+                del self._entries[request.id]
+                return super()._claim(request, now)
+            return reply
+
+    return Forgetful
+
+
+@bug("although the outputs of a finished one were kept")
+def kept_outputs_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(memory, "taken_over", lambda *given: replace(taken_over(*given), outputs=None))
+
+
+@bug("has another id in a repeat")
+def output_ids_by_chance(patch: pytest.MonkeyPatch) -> None:
+    made = iter(range(10**9))
+    patch.setattr(wire, "output_id", lambda *parts: f"{next(made)}")
+
+
+@bug("an attempt too many")
+def claims_never_given_back(patch: pytest.MonkeyPatch) -> None:
+    async def release(self: Any, run: Any, **given: Any) -> None:
+        return None
+
+    patch.setattr(Endings, "release", release)
+
+
+@bug("and nowhere")
+def a_dead_letter_that_was_not_put_is_acknowledged(patch: pytest.MonkeyPatch) -> None:
+    put = Endings._put_letters
+
+    async def careless(self: Any, letters: Any) -> Any:
+        await put(self, letters)
+        return [None] * len(letters)
+
+    patch.setattr(Endings, "_put_letters", careless)
+
+
+@bug("and nowhere")
+def an_unsettled_record_left_out_of_the_response(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(SQS, "unsettled_ids", lambda self, result: [record.id for record in result.unsettled()][1:])
+
+
+@bug("an attempt too many")
+def claims_not_renewed(patch: pytest.MonkeyPatch) -> None:
+    async def renew(self: Any) -> None:
+        return None
+
+    patch.setattr(Claims, "_renew", renew)
+
+
+@bug("too late")
+def a_deadline_that_cuts_nothing_off(patch: pytest.MonkeyPatch) -> None:
+    wait = asyncio.wait
+
+    async def patient(tasks: Any, **given: Any) -> Any:
+        return await wait(tasks, return_when=given.get("return_when", asyncio.ALL_COMPLETED))
+
+    patch.setattr("pipeline.engine.work.asyncio.wait", patient)
+
+
+@pytest.mark.parametrize("name", list(PLANTED))
+def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant, finding = PLANTED[name]
+    store_type = plant(monkeypatch) or Memory
+
+    world = next(found(store_type), None)
+
+    assert world is not None, f"{_WITHIN} seeds did not find it"
+    print(world.story())
+    assert finding in world.story()
