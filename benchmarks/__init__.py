@@ -1,0 +1,1 @@
+"""Measurements beside peers: both sides in one run, as CPU time, as ratios."""
