@@ -624,9 +624,9 @@ class World:
                 raise ValueError("this time it fails")
             if drawn < 0.09 and self.charge([key]):
                 seconds = 10_000.0
-            elif drawn < 0.2:
+            elif drawn < 0.25:
                 seconds = chance.uniform(0.5, 0.99) * left
-                if chance.random() < 0.6 and self.charge(sorted({key, *host.leases})):
+                if chance.random() < 0.8 and self.charge(sorted({key, *host.leases})):
                     # The store is out of reach until about the end of this run, and the message comes
                     # again: the claim lapses, and somebody else may take it over.
                     host.cut_off_until = self.now + seconds - chance.uniform(-0.5, 2)
@@ -634,7 +634,7 @@ class World:
                         self.excuse(lease, "it could not be renewed")
                     self.note(key, f"{host.name} cannot reach the store until {host.cut_off_until:.3f}")
                     self.queue.expose(key)
-                fails_late = chance.random() < 0.4 and self.charge([key])
+                    fails_late = chance.random() < 0.5  # the same attempt: the claim lapses, or is given back
         if seconds > left and seconds < 100 and not self.charge([key]):
             seconds = left / 2
         try:
