@@ -70,6 +70,10 @@ class StoreUnavailable(PipelineError):
     """The idempotency store could not be reached, or did not answer in time."""
 
 
+class ResourceUnavailable(PipelineError):
+    """A resource of the handler did not open; its records come back, and the next batch tries again."""
+
+
 class SinkError(PipelineError):
     """A sink did not take an output."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.batch import Batch, Failure
 from pipeline.engine.context import Context
 from pipeline.engine.threads import Threads
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, ResourceUnavailable
 from pipeline.ports import Environment
 from pipeline.record import Record
 
@@ -103,10 +103,14 @@ class Calling:
         return _pull(self._function(**arguments), self._threads)
 
     async def _resources(self) -> dict[str, Any]:
-        return {
-            name: await self._environment.once(("resource", make), _as_context(make))
-            for name, make in self._signature.resources.items()
-        }
+        return {name: await self._resource(make) for name, make in self._signature.resources.items()}
+
+    async def _resource(self, make: Callable[[], AsyncIterator[Any]]) -> Any:
+        try:
+            return await self._environment.once(("resource", make), _as_context(make))
+        except Exception as error:
+            name = getattr(make, "__name__", repr(make))
+            raise ResourceUnavailable(f"the resource {name} did not open: {type(error).__name__}: {error}") from error
 
 
 def failure_of(result: Any) -> BaseException | None:
@@ -114,7 +118,8 @@ def failure_of(result: Any) -> BaseException | None:
     return result.error if isinstance(result, Failure) else None
 
 
-_PULLED = 100
+#: Values drawn from a plain generator at a time: one hand-over to the thread for each.
+_PULLED = 10
 _END = object()
 
 
@@ -153,6 +158,8 @@ def _as_context(make: Callable[[], AsyncIterator[Any]]) -> Callable[[], Any]:
             finally:
                 # What stands after its `yield` runs now, also when another resource failed to close.
                 if await anext(generator, _END) is not _END:
-                    raise PipelineError(f"the resource {getattr(make, '__name__', make)} yielded twice; it must yield once")
+                    raise PipelineError(
+                        f"the resource {getattr(make, '__name__', make)} yielded twice; it must yield once"
+                    )
 
     return resource

@@ -81,9 +81,7 @@ class Claims:
         """The work is done. False: another owner has the claim, and nothing was written."""
         return await self._end(held, Complete(id=held.id, owner=held.owner, ttl=self._mode.ttl))
 
-    async def release(
-        self, held: Held, *, attempts: int, outputs: str | None = None
-    ) -> bool | StoreUnavailable:
+    async def release(self, held: Held, *, attempts: int, outputs: str | None = None) -> bool | StoreUnavailable:
         """Give it back for a later run; `attempts` is what counts so far."""
         return await self._end(
             held,
@@ -109,8 +107,11 @@ class Claims:
         await self._settling.aclose()
 
     async def _end(self, held: Held, settlement: Settlement) -> bool | StoreUnavailable:
-        self._held.pop(held.owner, None)
-        return (await self._settling.submit([settlement]))[0]
+        try:
+            return (await self._settling.submit([settlement]))[0]
+        finally:
+            # Renewed until the store has answered: a slow end must not let the lease lapse under it.
+            self._held.pop(held.owner, None)
 
     async def _claim(self, requests: list[ClaimRequest]) -> Sequence[ClaimReply | StoreUnavailable]:
         try:

@@ -15,7 +15,7 @@ from pipeline.engine.coalesce import Activity, Coalescer
 from pipeline.engine.fanout import Failures
 from pipeline.engine.run import Phase, Run
 from pipeline.engine.stage import Stage
-from pipeline.errors import RecordTimeout, Reject, Retry, SinkUnavailable
+from pipeline.errors import RecordTimeout, Reject, ResourceUnavailable, Retry, SinkUnavailable
 from pipeline.outcome import Failed, HandBack, Outcome, Rejected, Unprocessed
 from pipeline.ports import DeadLetter, Environment
 
@@ -42,6 +42,10 @@ class Endings:
         stage = self._stage
         if isinstance(error, Reject) or (stage.reject_on and isinstance(error, stage.reject_on)):
             return await self.rejected(run, error, is_exhausted=False)
+        if isinstance(error, ResourceUnavailable):  # nothing was run: an outage costs no attempt
+            outcome = self._decide(run, Failed(error, self._jitter(run)))
+            await self.release(run, attempts=max(run.attempt - 1, 0))
+            return outcome
         if run.is_running_on:
             return Failed(error, self._delay(self._lease_left(run)))  # the claim lapses by itself
         if stage.retry is not None and stage.retry.is_exhausted(run.attempt):
@@ -64,9 +68,7 @@ class Endings:
         await self.release(run, attempts=run.attempt - is_outage, outputs=owed)
         return outcome
 
-    async def rejected(
-        self, run: Run, error: BaseException, *, is_exhausted: bool, owed: str | None = None
-    ) -> Outcome:
+    async def rejected(self, run: Run, error: BaseException, *, is_exhausted: bool, owed: str | None = None) -> Outcome:
         """Put the record into the dead-letter queue; only then is it settled.
 
         `owed`: the outputs of a finished run, kept for when the queue cannot be reached.

@@ -56,9 +56,7 @@ class Run(Struct, eq=False):
     @classmethod
     def of(cls, position: int, raw: RawRecord, handler: str) -> Run:
         """The run of a record that has just arrived."""
-        return cls(
-            position, raw, handler, Document(raw.body), raw.id, raw.lane, raw.receive_count, raw.error, raw.id
-        )
+        return cls(position, raw, handler, Document(raw.body), raw.id, raw.lane, raw.receive_count, raw.error, raw.id)
 
     @property
     def record_id(self) -> str:

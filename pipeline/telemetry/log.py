@@ -76,14 +76,25 @@ def error_names(error: BaseException | None) -> dict[str, Any]:
     return {"error": type(error).__name__, "reason": str(error)[:_MESSAGE]}
 
 
-@functools.cache
 def logger_for(pipeline: str, level: str, stream: TextIO | None = None) -> Logger:
-    """The pipeline's logger. Lines written while a record is handled carry that record's names."""
-    from aws_lambda_powertools import Logger  # 50 ms of CPU: only for what really logs
+    """The pipeline's logger. Lines written while a record is handled carry that record's names.
 
-    handler = _Stream(stream)
+    There is one of a name in a process, as everywhere in `logging`: the last caller's level and
+    stream hold.
+    """
+    logger, handler = _made(pipeline)
+    logger.setLevel(level)
+    handler.given = stream
+    return logger
+
+
+@functools.cache
+def _made(pipeline: str) -> tuple[Logger, _Stream]:
+    from aws_lambda_powertools import Logger  # costly to import: only for what really logs
+
+    handler = _Stream()
     handler.addFilter(_bind)
-    return Logger(service=pipeline, level=level, logger_handler=handler)
+    return Logger(service=pipeline, logger_handler=handler), handler
 
 
 def _bind(line: logging.LogRecord) -> bool:
@@ -100,10 +111,10 @@ def _bind(line: logging.LogRecord) -> bool:
 class _Stream(logging.StreamHandler[TextIO]):
     """Writes to the given stream, or to whatever `sys.stdout` is at the time."""
 
-    def __init__(self, stream: TextIO | None) -> None:
-        super().__init__(stream or sys.stdout)
-        self._given = stream
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+        self.given: TextIO | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.stream = self._given or sys.stdout
+        self.stream = self.given or sys.stdout
         super().emit(record)

@@ -10,7 +10,7 @@ from pipeline.telemetry.events import BatchFinished, Fact
 if TYPE_CHECKING:
     from aws_lambda_powertools.metrics import EphemeralMetrics
 
-#: Metric names for outcomes; every batch writes them all, so that an alarm sees zeros too.
+#: Metric names for outcomes. A batch writes those that occurred: what is missing counts as nothing.
 OUTCOMES = {
     "succeeded": "RecordsSucceeded",
     "duplicate": "RecordsDuplicate",
@@ -40,7 +40,8 @@ class MetricsWriter:
         metrics = self._metrics
         counts = tally(fact.result.outcomes)
         for outcome, name in OUTCOMES.items():
-            metrics.add_metric(name=name, unit="Count", value=counts[outcome])
+            if counts[outcome]:
+                metrics.add_metric(name=name, unit="Count", value=counts[outcome])
         metrics.add_metric(name="BatchSize", unit="Count", value=len(fact.result))
         metrics.add_metric(name="BatchDuration", unit="Milliseconds", value=fact.seconds * 1000)
         metrics.add_metric(name="SlowestRecord", unit="Milliseconds", value=fact.slowest * 1000)

@@ -15,6 +15,7 @@ from pipeline import Batch, Context, Failure, Pipeline, Record, Reject, sources
 from pipeline.engine.stage import Call
 from pipeline.errors import PipelineError
 from pipeline.outcome import Failed, Rejected, Succeeded, Unprocessed
+from pipeline.stores import Memory
 from pipeline.testing import ainvoke
 from tests.engine.harness import Sink, process, records
 
@@ -254,6 +255,25 @@ async def test_a_resource_that_does_not_open_fails_the_records_and_is_tried_agai
     done = await ainvoke(price, ['{"n": 1}', '{"n": 2}'])
 
     assert [type(outcome) for outcome in done.outcomes] == [Failed, Succeeded]
+    assert "the resource pool did not open: ConnectionError: refused" in str(done.of(Failed)[0][1].error)
+
+
+async def test_a_resource_that_stays_away_costs_no_attempt() -> None:
+    pipeline, store = shop(), Memory()
+
+    @pipeline.resource
+    async def pool() -> AsyncIterator[Pool]:
+        raise ConnectionError("refused")
+        yield Pool()
+
+    @pipeline.handler(sources.SQS("orders"))
+    async def price(order: Order, pool: Pool) -> None: ...
+
+    for _ in range(8):
+        done, letters = await process(price.stage, records('{"n": 1}'), store=store)
+
+        assert len(done.of(Failed)) == 1
+        assert letters.letters == []
 
 
 async def test_a_resource_that_yields_nothing_fails_the_record_and_says_so() -> None:

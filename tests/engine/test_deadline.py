@@ -53,7 +53,9 @@ def test_one_slow_record_does_not_keep_later_batches_from_starting() -> None:
         for number, (seconds, remaining) in enumerate([(26.5, 30.0), (1, 29.0), (1, 29.0)]):
             until = deadline(asyncio.get_running_loop().time(), remaining)
             body = json.dumps({"seconds": seconds})
-            result = await processor.process([RawRecord(id=f"{number}.{n}", source="orders", body=body) for n in range(2)], until)
+            result = await processor.process(
+                [RawRecord(id=f"{number}.{n}", source="orders", body=body) for n in range(2)], until
+            )
             names.append([type(outcome).__name__ for outcome in result.outcomes])
         return names
 
