@@ -169,9 +169,9 @@ class Work:
             self._activity.leave()
 
     async def _turn(self, run: Run, task: asyncio.Task[Any] | None) -> None:
-        run.started = self._clock.monotonic()
+        now = run.started = self._clock.monotonic()
         run.task = task
-        if self._is_stopping or not self._may_start(run):
+        if self._is_stopping or not self._may_start(now):
             outcome: Outcome | None = self._endings.handed_back(run, HandBack.DEADLINE)
         else:
             self._has_begun = True
@@ -182,8 +182,8 @@ class Work:
         else:
             self._finished(run, outcome)
 
-    def _may_start(self, run: Run) -> bool:
-        left = self._deadline.left(run.started)
+    def _may_start(self, now: float) -> bool:
+        left = self._deadline.left(now)
         if may_start(left, self._pace.expected):
             return True
         # The first of a batch has all the time that there is: waiting for more would be for ever.
@@ -204,7 +204,7 @@ class Work:
             self._observe(run, outcome)
 
     def _observe(self, run: Run, outcome: Outcome) -> None:
-        seconds = self._clock.monotonic() - run.started if run.started else 0.0
+        seconds = self._clock.monotonic() - run.started if run.started is not None else 0.0
         self.slowest = max(self.slowest, seconds)
         observers = self._success_observers if isinstance(outcome, (Succeeded, Duplicate)) else self._observers
         if not observers:
