@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -50,6 +51,11 @@ class Document:
             except ValueError as error:
                 raise PayloadError(_not_json(self.body, error)) from None
         return self._value
+
+    @property
+    def is_read(self) -> bool:
+        """True when it was decoded already."""
+        return self._value is not self._UNREAD
 
     def forget(self) -> None:
         """Let go of what was decoded."""
@@ -191,7 +197,7 @@ def _msgspec_reason(error: Exception) -> str:
 def _typed(annotation: Any) -> Parse:
     name = getattr(annotation, "__name__", None) or str(annotation)
     try:
-        msgspec.json.Decoder(annotation)
+        decoder = msgspec.json.Decoder(annotation)
         _refuse_plain_classes(annotation)
     except (TypeError, NameError) as error:
         raise ConfigurationError(
@@ -201,8 +207,12 @@ def _typed(annotation: Any) -> Parse:
     is_root = get_origin(annotation) is None
 
     def parse(document: Document) -> Any:
+        if not document.is_read:  # no key was read from it: straight into the type
+            # Whatever is wrong is found again below, by what `json.loads` means and with its message.
+            with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+                return decoder.decode(document.body)
         try:
-            return msgspec.convert(document.value(), annotation)
+            return msgspec.convert(document.value(), annotation, str_keys=True)
         except msgspec.ValidationError as error:
             what = f"a {name}" if is_root else name
             raise PayloadError(f"the body is not {what}: {_msgspec_reason(error)}") from None

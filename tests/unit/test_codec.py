@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import enum
@@ -370,3 +371,48 @@ def test_an_endless_output_with_a_big_integer() -> None:
 
     with pytest.raises(EncodeError):
         encode(nested)
+
+
+@dataclass
+class Everything:
+    when: datetime.datetime
+    day: datetime.date
+    amount: Decimal
+    id: uuid.UUID
+    raw: bytes
+    by_number: dict[int, str]
+    size: int
+    ratio: float
+    tags: set[str]
+
+
+TYPED = (
+    '{"when": "2026-01-02T03:04:05Z", "day": "2026-01-02", "amount": "1.50", "raw": "aGk=", "ratio": 2, '
+    '"id": "12345678-1234-5678-1234-567812345678", "by_number": {"7": "x"}, "size": 12345678901234567890123, '
+    '"tags": ["a", "b"]}'
+)
+
+
+def test_a_type_is_read_the_same_whether_the_document_was_decoded_before_or_not() -> None:
+    parse = parser(Everything)
+    fresh, read = Document(TYPED), Document(TYPED)
+    read.value()
+
+    assert parse(fresh) == parse(read)
+    assert parse(fresh).by_number == {7: "x"}
+    assert parse(fresh).size == 12345678901234567890123
+
+
+@pytest.mark.parametrize("damage", [('"size": 1', '"size": "1'), ('"amount"', '"amount_"'), ("[", "{"), ("}", "")])
+def test_what_is_wrong_is_told_the_same_whether_the_document_was_decoded_before_or_not(damage: tuple[str, str]) -> None:
+    parse, body = parser(Everything), TYPED.replace(*damage)
+    read = Document(body)
+    with contextlib.suppress(PayloadError):
+        read.value()
+
+    with pytest.raises(PayloadError) as first:
+        parse(Document(body))
+    with pytest.raises(PayloadError) as second:
+        parse(read)
+
+    assert str(first.value) == str(second.value)
