@@ -7,6 +7,8 @@ the engine makes of a failing store or sink.
 
 from __future__ import annotations
 
+import math
+
 
 class PipelineError(Exception):
     """The root of the toolkit's errors."""
@@ -28,8 +30,10 @@ class Retry(PipelineError):
     """
 
     def __init__(self, reason: str = "the handler asked for a retry", *, after: float | None = None) -> None:
-        if after is not None and after < 0:
-            raise ValueError(f"Retry(after={after}): give a number of seconds, 0 or more")
+        if not isinstance(reason, str):
+            raise TypeError(f"Retry({reason!r}): the reason is text; for a delay write Retry(after={reason!r})")
+        if after is not None and not _is_seconds(after):
+            raise ValueError(f"Retry(after={after!r}): give a number of seconds, 0 or more")
         super().__init__(reason)
         self.after = after
 
@@ -38,6 +42,8 @@ class Reject(PipelineError):
     """Raise it in a handler: the record can never succeed; it goes to the dead-letter queue at once."""
 
     def __init__(self, reason: str) -> None:
+        if not isinstance(reason, str):
+            raise TypeError(f"Reject({reason!r}): the reason is text; write Reject('why it can never succeed')")
         super().__init__(reason)
         self.reason = reason
 
@@ -84,3 +90,7 @@ class SinkRefused(SinkError):
 
 class SinkUnavailable(SinkError):
     """The sink could not take the output now: throttled, out of reach, or missing."""
+
+
+def _is_seconds(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and 0 <= value < math.inf

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -12,13 +13,22 @@ from pipeline.record import NO_ATTRIBUTES
 T = TypeVar("T")
 
 
+class Named(Protocol):
+    """Anything with a name: a sink, as an output's address."""
+
+    @property
+    def name(self) -> str: ...
+
+
 class Emit(Generic[T]):
     """One output with its address; return it (or several) in place of a plain value.
 
-    `to`: the name of a sink, or several; default: every sink of the handler. `key`: the ordering
+    `to`: a sink or its name, or several; default: every sink of the handler. `key`: the ordering
     key (FIFO message group, partition key). `id`: replaces the deterministic id. `attributes`:
     message attributes, text. `delay`: seconds until it becomes visible (SQS standard, 0 to 900).
     `Emit([...])` makes a JSON array one output.
+
+    Raises `TypeError` or `ValueError` for an option that cannot be: that record fails, not its batch.
     """
 
     __slots__ = ("attributes", "delay", "id", "key", "to", "value")
@@ -27,20 +37,62 @@ class Emit(Generic[T]):
         self,
         value: T,
         *,
-        to: str | Sequence[str] | None = None,
+        to: str | Named | Iterable[str | Named] | None = None,
         key: str | None = None,
         id: str | None = None,  # noqa: A002 - the public name
         attributes: Mapping[str, str] | None = None,
         delay: float | None = None,
     ) -> None:
-        if delay is not None and delay < 0:
-            raise ValueError(f"Emit(delay={delay}): give a number of seconds, 0 or more")
+        if key is not None:
+            _check_text("key", key)
+        if id is not None:
+            _check_text("id", id)
+        if delay is not None:
+            _check_delay(delay)
         self.value = value
-        self.to = (to,) if isinstance(to, str) else None if to is None else tuple(to)
+        self.to = None if to is None else _names(to)
         self.key = key
         self.id = id
-        self.attributes = dict(attributes) if attributes else NO_ATTRIBUTES
+        self.attributes = NO_ATTRIBUTES if attributes is None else _checked_attributes(attributes)
         self.delay = delay
+
+
+def _check_text(option: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"Emit({option}={value!r}): give text")
+    if not value:
+        raise ValueError(f"Emit({option}=''): give text that is not empty, or leave it out")
+
+
+def _check_delay(delay: object) -> None:
+    if isinstance(delay, bool) or not isinstance(delay, (int, float)) or not 0 <= delay < math.inf:
+        raise ValueError(f"Emit(delay={delay!r}): give a number of seconds, 0 or more")
+
+
+def _checked_attributes(attributes: object) -> Mapping[str, str]:
+    if not isinstance(attributes, Mapping):
+        raise TypeError(f"Emit(attributes={attributes!r}): give a mapping from text to text")
+    for name, value in attributes.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"Emit(attributes={{{name!r}: {value!r}}}): give text for names and values")
+    return dict(attributes) if attributes else NO_ATTRIBUTES
+
+
+def _names(to: Any) -> tuple[str, ...]:
+    """The sinks' names, however they were given."""
+    name = _name(to)
+    if name is not None:
+        return (name,)
+    names = [_name(one) for one in to] if isinstance(to, Iterable) else [None]
+    found = tuple(name for name in names if name is not None)
+    if len(found) != len(names):
+        raise TypeError(f"Emit(to={to!r}): give a sink or its name, or several of them")
+    return found
+
+
+def _name(sink: Any) -> str | None:
+    name = sink if isinstance(sink, str) else getattr(sink, "name", None)
+    return name if isinstance(name, str) else None
 
 
 class Output(Struct, frozen=True, kw_only=True):

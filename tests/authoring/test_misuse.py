@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -21,11 +22,14 @@ from pipeline import (
     Function,
     Pipeline,
     Record,
+    Reject,
     Retry,
     by,
     sinks,
     sources,
 )
+from pipeline.outcome import Failed
+from pipeline.testing import ainvoke
 
 
 @dataclass
@@ -123,9 +127,6 @@ def test_a_literal_sink_name_that_does_not_exist_is_refused_when_the_handler_is_
 
 
 async def test_a_computed_sink_name_that_does_not_exist_fails_its_record_and_names_those_that_do() -> None:
-    from pipeline.outcome import Failed
-    from pipeline.testing import ainvoke
-
     @shop().handler(sources.SQS("orders"), sinks=[sinks.SQS("ledger")])
     async def price(order: dict[str, str]) -> Emit[Any]:
         return Emit(order, to=order["to"])
@@ -310,6 +311,72 @@ def test_emit_and_retry_refuse_negative_times() -> None:
         Emit(1, delay=-1)
     with pytest.raises(ValueError, match="after=-1"):
         Retry(after=-1)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -0.5, True, "5"])
+def test_a_time_is_a_finite_number(seconds: Any) -> None:
+    with pytest.raises(ValueError, match=rf"Retry\(after={seconds!r}\): give a number of seconds"):
+        Retry(after=seconds)
+    with pytest.raises(ValueError, match=rf"Emit\(delay={seconds!r}\): give a number of seconds"):
+        Emit(1, delay=seconds)
+
+
+def test_the_reason_of_a_retry_and_of_a_reject_is_text() -> None:
+    with pytest.raises(TypeError, match=r"write Retry\(after=60\)"):
+        Retry(60)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Reject\(ValueError\('no'\)\): the reason is text"):
+        Reject(ValueError("no"))  # type: ignore[arg-type]
+
+
+def test_an_output_is_addressed_by_a_sink_or_its_name_or_several() -> None:
+    ledger, audit = sinks.SQS("ledger"), sinks.Memory(name="audit")
+
+    assert Emit(1, to=ledger).to == ("ledger",)
+    assert Emit(1, to=[ledger, "bus", audit]).to == ("ledger", "bus", "audit")
+    assert Emit(1, to={"bus": 1}).to == ("bus",)
+
+
+@pytest.mark.parametrize("to", [5, [5], ["ledger", None], sinks.SQS])
+def test_an_address_that_names_no_sink_is_refused(to: Any) -> None:
+    with pytest.raises(TypeError, match=r"Emit\(to=.*give a sink or its name, or several"):
+        Emit(1, to=to)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"key": 7}, r"Emit\(key=7\): give text"),
+        ({"id": 7}, r"Emit\(id=7\): give text"),
+        ({"key": b"k"}, "give text"),
+        ({"attributes": {"n": 1}}, r"Emit\(attributes=\{'n': 1\}\): give text"),
+        ({"attributes": {1: "n"}}, "give text"),
+        ({"attributes": "n=1"}, "give a mapping from text to text"),
+    ],
+)
+def test_options_of_an_output_that_are_no_text_are_refused(options: dict[str, Any], match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        Emit(1, **options)
+
+
+@pytest.mark.parametrize("option", ["key", "id"])
+def test_an_empty_key_or_id_of_an_output_is_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=rf"Emit\({option}=''\)"):
+        Emit(1, **{option: ""})  # type: ignore[arg-type]
+
+
+async def test_an_output_that_cannot_be_fails_its_own_record_only() -> None:
+    ledger = sinks.Memory(name="ledger")
+
+    @shop().handler(sources.SQS("orders"), sinks=[ledger, sinks.Memory(name="audit")])
+    async def price(order: dict[str, Any]) -> Emit[Any]:
+        return Emit(order, to=ledger, key=order["group"])
+
+    result = await ainvoke(price, [{"group": 7}, {"group": "a"}])
+
+    ((_, failed),) = result.of(Failed)
+    assert "Emit(key=7): give text" in str(failed.error)
+    assert result.outputs["ledger"] == [{"group": "a"}]
+    assert not result.outputs.get("audit")
 
 
 def test_resources_are_async_generators_annotated_with_what_they_yield() -> None:
