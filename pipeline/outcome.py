@@ -56,6 +56,14 @@ Outcome = Succeeded | Duplicate | Rejected | Failed | Unprocessed
 SETTLED = (Succeeded, Duplicate, Rejected)
 
 
+def text_of(error: BaseException) -> str:
+    """An error's message. An exception whose own message cannot be made must not become another failure."""
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(no message: its __str__ raised {type(second).__name__})"
+
+
 def is_settled(outcome: Outcome) -> bool:
     """True when the source may forget the record."""
     return isinstance(outcome, SETTLED)

@@ -52,11 +52,6 @@ class Document:
                 raise PayloadError(_not_json(self.body, error)) from None
         return self._value
 
-    @property
-    def is_read(self) -> bool:
-        """True when it was decoded already."""
-        return self._value is not self._UNREAD
-
     def forget(self) -> None:
         """Let go of what was decoded."""
         self._value = self._UNREAD
@@ -207,10 +202,10 @@ def _typed(annotation: Any) -> Parse:
     is_root = get_origin(annotation) is None
 
     def parse(document: Document) -> Any:
-        if not document.is_read:  # no key was read from it: straight into the type
-            # Whatever is wrong is found again below, by what `json.loads` means and with its message.
-            with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
-                return decoder.decode(document.body)
+        # Straight from the body, also when a key was read before: a Decimal keeps every digit so.
+        # Whatever is wrong is found again below, by what `json.loads` means and with its message.
+        with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+            return decoder.decode(document.body)
         try:
             return msgspec.convert(document.value(), annotation, str_keys=True)
         except msgspec.ValidationError as error:

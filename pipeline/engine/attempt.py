@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pipeline.decisions import wire
 from pipeline.decisions.deadline import expect
@@ -15,11 +16,14 @@ from pipeline.engine.fanout import Collected, FanOut, Origin
 from pipeline.engine.run import Phase, Run
 from pipeline.engine.stage import Call, Stage
 from pipeline.errors import Crashed, PipelineError, RecordTimeout, StoreUnavailable
-from pipeline.outcome import Duplicate, Failed, HandBack, Outcome, Succeeded
+from pipeline.outcome import Duplicate, HandBack, Outcome, Succeeded
 from pipeline.output import Output
 from pipeline.ports import Environment
 from pipeline.telemetry.current import CURRENT
-from pipeline.telemetry.events import CompletionLost, Observer
+from pipeline.telemetry.events import CompletionLost, Observer, tell
+
+#: Whether a function that this task called cannot be stopped and may still be at it.
+LeftRunning = Callable[[asyncio.Task[Any] | None], bool]
 
 
 class Pace:
@@ -47,7 +51,9 @@ class Attempt:
         endings: Endings,
         pace: Pace,
         observers: Sequence[Observer],
+        left_running: LeftRunning,
     ) -> None:
+        self._left_running = left_running
         self._stage = stage
         self._clock = environment.clock
         self._call = call
@@ -77,7 +83,7 @@ class Attempt:
             uncancel()
             return self._endings.unfinished(run)
         except Exception as error:  # a fault of ours or of an integration: the record comes back
-            return run.decided or Failed(error, 0.0 if self._stage.retry else None)
+            return self._endings.broken(run, error)
 
     async def _claim_and_go(self, claims: Claims, run: Run) -> Outcome | None:
         run.phase = Phase.CLAIMING
@@ -152,7 +158,7 @@ class Attempt:
             if isinstance(error, asyncio.CancelledError):
                 return PipelineError("the handler raised CancelledError")
             return error
-        run.is_running_on = self._stage.signature.kind.in_thread
+        run.is_running_on = self._left_running(run.task)
         if is_cut:
             uncancel()
             return RecordTimeout("the handler did not finish before the invocation's time was up")
@@ -171,10 +177,10 @@ class Attempt:
         if self._claims is not None and run.held is not None:
             done = await self._claims.complete(run.held)
             if done is not True:
-                self._completion_lost(run, done or None)
+                self.completion_lost(run, done or None)
         return outcome
 
-    def _completion_lost(self, run: Run, error: StoreUnavailable | None) -> None:
+    def completion_lost(self, run: Run, error: StoreUnavailable | None) -> None:
+        """Tell that a record succeeded although its entry is not completed."""
         fact = CompletionLost(pipeline=self._stage.pipeline, handler=self._stage.name, record=run.raw, error=error)
-        for observer in self._observers:
-            observer(fact)
+        tell(self._observers, fact)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
+from types import GeneratorType
 from typing import Any
 
 from pipeline.batch import Batch, Failure
@@ -97,7 +98,8 @@ class Calling:
         if kind is Kind.ASYNC:
             return await self._function(**arguments)
         if kind is Kind.SYNC:
-            return await self._threads.run(lambda: self._function(**arguments))
+            result = await self._threads.run(lambda: self._function(**arguments))
+            return _pull(result, self._threads) if isinstance(result, GeneratorType) else result
         if kind is Kind.ASYNC_GENERATOR:
             return self._function(**arguments)
         return _pull(self._function(**arguments), self._threads)

@@ -16,7 +16,7 @@ from pipeline.engine.fanout import Failures
 from pipeline.engine.run import Phase, Run
 from pipeline.engine.stage import Stage
 from pipeline.errors import RecordTimeout, Reject, ResourceUnavailable, Retry, SinkUnavailable
-from pipeline.outcome import Failed, HandBack, Outcome, Rejected, Unprocessed
+from pipeline.outcome import Failed, HandBack, Outcome, Rejected, Unprocessed, text_of
 from pipeline.ports import DeadLetter, Environment
 
 #: Dead letters that one shared call gathers at most.
@@ -46,10 +46,10 @@ class Endings:
             outcome = self._decide(run, Failed(error, self._jitter(run)))
             await self.release(run, attempts=max(run.attempt - 1, 0))
             return outcome
-        if run.is_running_on:
-            return Failed(error, self._delay(self._lease_left(run)))  # the claim lapses by itself
         if stage.retry is not None and stage.retry.is_exhausted(run.attempt):
             return await self.rejected(run, error, is_exhausted=True)
+        if run.is_running_on:
+            return Failed(error, self._cut_delay(run))  # the claim lapses by itself
         outcome = self._decide(run, Failed(error, self._retry_delay(run, error)))
         await self.release(run, attempts=run.attempt)
         return outcome
@@ -88,7 +88,7 @@ class Endings:
             await self.release(run, attempts=max(run.attempt - 1, 0), outputs=owed)
             return failed
         outcome = self._decide(run, Rejected(error, is_exhausted))
-        if self._claims is not None and run.held is not None:
+        if self._claims is not None and run.held is not None and not run.is_running_on:
             await self._claims.forget(run.held)
         return outcome
 
@@ -97,6 +97,10 @@ class Endings:
         if self._claims is not None and run.held is not None:
             held, run.held = run.held, None
             await self._claims.release(held, attempts=attempts, outputs=outputs)
+
+    def broken(self, run: Run, error: BaseException) -> Outcome:
+        """Something went wrong that is not the record's: it comes back."""
+        return run.decided or Failed(error, self._jitter(run))
 
     def handed_back(self, run: Run, reason: HandBack, error: BaseException | None = None) -> Unprocessed:
         """Not run; it comes back after a short, jittered while."""
@@ -121,7 +125,7 @@ class Endings:
         if run.phase in (Phase.WAITING, Phase.CLAIMING):
             return self.handed_back(run, HandBack.DEADLINE)
         error = RecordTimeout("the record did not finish before the invocation's time was up")
-        return Failed(error, self._delay(self._lease_left(run)))
+        return Failed(error, self._cut_delay(run))
 
     async def aclose(self) -> None:
         await self._letters.aclose()
@@ -152,13 +156,16 @@ class Endings:
     def _delay(self, seconds: float) -> float | None:
         return None if self._stage.retry is None else seconds
 
-    def _lease_left(self, run: Run) -> float:
-        return max(run.held.lease_until - self._environment.clock.now(), 0.0) if run.held is not None else 0.0
+    def _cut_delay(self, run: Run) -> float | None:
+        """When a record comes back that may still be running: when its claim ends, if it holds one."""
+        if run.held is None:
+            return self._retry_delay(run, RecordTimeout())
+        return self._delay(max(run.held.lease_until - self._environment.clock.now(), 0.0))
 
 
 def cause_of(error: BaseException) -> str:
     """An error as one line: its type and what it says."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return " ".join(f"{type(error).__name__}: {text_of(error)}".split())
 
 
 def is_cancelled() -> bool:

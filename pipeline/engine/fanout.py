@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from types import GeneratorType
 from typing import Any
 
 from pipeline.decisions import wire
@@ -15,7 +16,7 @@ from pipeline.errors import ConfigurationError, SinkError
 from pipeline.output import Emit, Output
 from pipeline.ports import Environment, Sink
 from pipeline.record import Carried
-from pipeline.telemetry.events import Observer, SinkWritten
+from pipeline.telemetry.events import Observer, SinkWritten, tell
 
 #: Outputs are held until the function ends, up to this many and this many bytes; beyond, they stream.
 MAX_HELD = 1_000
@@ -97,6 +98,8 @@ class FanOut:
         Raises `EncodeError` for what JSON cannot hold, `ConfigurationError` for an unknown sink.
         """
         index = origin.index()
+        if value is None:  # nothing, as everywhere; `Emit(None)` is a JSON null
+            return []
         emit: Emit[Any] = value if isinstance(value, Emit) else Emit(value)
         sinks = self._sinks_of(emit)
         if not sinks:
@@ -125,7 +128,9 @@ class FanOut:
 
         Stops at the first failed write: what was streamed before it stays written.
         """
-        if isinstance(result, (list, tuple)):
+        if isinstance(result, GeneratorType):
+            result = _each(result)
+        if isinstance(result, (list, tuple)) and not hasattr(result, "_fields"):  # a named tuple is one output
             return [output for value in result for output in self.address(value, origin)], 0, []
         if hasattr(result, "__aiter__"):
             return await self._drain(result, origin)
@@ -211,8 +216,13 @@ class FanOut:
             seconds=seconds,
             error=failed[0] if failed else None,
         )
-        for observer in self._observers:
-            observer(fact)
+        tell(self._observers, fact)
+
+
+async def _each(values: Iterable[Any]) -> AsyncIterator[Any]:
+    """A generator that was returned rather than yielded from."""
+    for value in values:
+        yield value
 
 
 def unknown_sink(name: str, known: Iterable[str]) -> str:

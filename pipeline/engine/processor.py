@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from pipeline.engine.threads import Threads
 from pipeline.engine.work import Work
 from pipeline.ports import Environment
 from pipeline.record import RawRecord, Record
-from pipeline.telemetry.events import BatchFinished, BatchStarted, Fact, Observer
+from pipeline.telemetry.events import BatchFinished, BatchStarted, Fact, Observer, tell
 
 if TYPE_CHECKING:
     from aws_lambda_powertools import Logger
@@ -85,8 +86,14 @@ class Processor:
             context=context,
             activity=activity,
             pace=self._pace,
+            left_running=self._left_running,
             observers=self._observers,
         )
+
+    def _left_running(self, task: asyncio.Task[Any] | None) -> bool:
+        if self.stage.signature.batch is not None:  # a call of many tasks, in a task of its own
+            return self._threads.is_running
+        return self._threads.left_running(task)
 
     def _batch_call(self, activity: Activity, context: Context) -> Call:
         """A batch handler, called for the records that are ready at the same moment."""
@@ -107,8 +114,7 @@ class Processor:
 
     def emit(self, fact: Fact) -> None:
         """Tell the observers."""
-        for observer in self._observers:
-            observer(fact)
+        tell(self._observers, fact)
 
 
 class Processing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from msgspec import Struct
 
 from pipeline.decisions.codec import Parse
 from pipeline.decisions.keys import ReadKey
-from pipeline.decisions.retry import Backoff
+from pipeline.decisions.retry import Backoff, is_number
 from pipeline.deployment import Function
 from pipeline.engine.calling import Signature
 from pipeline.engine.context import Context
@@ -44,10 +45,16 @@ class Claim(Struct, frozen=True, kw_only=True):
     lease: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.ttl < 1:
-            raise ConfigurationError(f"Claim(ttl={self.ttl}): give a number of seconds, at least 1")
-        if self.lease < 1:
-            raise ConfigurationError(f"Claim(lease={self.lease}): give a number of seconds, at least 1")
+        if isinstance(self.store, type):
+            raise ConfigurationError(f"Claim(store={self.store.__name__}): that is the class; call it, as in 'Memory()'")
+        if not isinstance(self.store, IdempotencyStore | None):
+            raise ConfigurationError(f"Claim(store={self.store!r}): give one of pipeline.stores, or leave it out")
+        if self.prefix is not None and (not isinstance(self.prefix, str) or not self.prefix):
+            raise ConfigurationError(f"Claim(prefix={self.prefix!r}): give text that is not empty, or leave it out")
+        if isinstance(self.ttl, bool) or not isinstance(self.ttl, int) or self.ttl < 1:
+            raise ConfigurationError(f"Claim(ttl={self.ttl!r}): give a whole number of seconds, at least 1")
+        if not is_number(self.lease) or not 1 <= self.lease < math.inf:
+            raise ConfigurationError(f"Claim(lease={self.lease!r}): give a number of seconds, at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, may_start
 from pipeline.decisions.ordering import Schedule
-from pipeline.engine.attempt import Attempt, Pace
+from pipeline.engine.attempt import Attempt, LeftRunning, Pace
 from pipeline.engine.claims import Claims
 from pipeline.engine.coalesce import Activity
 from pipeline.engine.context import Context
@@ -17,12 +17,12 @@ from pipeline.engine.endings import Endings
 from pipeline.engine.fanout import FanOut
 from pipeline.engine.run import CUT, Run
 from pipeline.engine.stage import Call, Stage
-from pipeline.errors import HopLimit, KeyMissing, PipelineError
+from pipeline.errors import HopLimit, KeyMissing, PipelineError, StoreUnavailable
 from pipeline.outcome import Duplicate, HandBack, Outcome, Succeeded, is_settled
 from pipeline.ports import Environment
 from pipeline.record import RawRecord
 from pipeline.telemetry.current import CURRENT
-from pipeline.telemetry.events import Observer, RecordFinished
+from pipeline.telemetry.events import Observer, RecordFinished, tell
 
 
 class Work:
@@ -39,6 +39,7 @@ class Work:
         context: Context,
         activity: Activity,
         pace: Pace,
+        left_running: LeftRunning,
         observers: Sequence[Observer] = (),
     ) -> None:
         self._stage = stage
@@ -62,6 +63,7 @@ class Work:
             endings=self._endings,
             pace=pace,
             observers=observers,
+            left_running=left_running,
         )
         self._runs = [Run.of(position, raw, stage.name) for position, raw in enumerate(records)]
         self._outcomes: list[Outcome | None] = [None] * len(records)
@@ -69,12 +71,14 @@ class Work:
         self._is_stopping = False
         self._has_begun = False  #: a record of this batch was let start
         self._is_concluded = False
-        for run in self._runs:
-            self._read_keys(run)
-        self._schedule = Schedule([run.lane for run in self._runs], [run.identity for run in self._runs])
+        self._schedule = Schedule([], [])  # until the keys are read
 
     async def finish(self) -> None:
         """Bring every record to its outcome, or as far as the deadline lets it."""
+        # On the loop, where whoever waits for the answer does not wait for a key function that hangs.
+        for run in self._runs:
+            self._read_keys(run)
+        self._schedule = Schedule([run.lane for run in self._runs], [run.identity for run in self._runs])
         try:
             await self._drive()
             while self._lapsed:
@@ -100,6 +104,8 @@ class Work:
             if outcome is None:
                 outcome = self._endings.unfinished(run)  # noqa: PLW2901 - the outcome it has not got yet
                 self._observe(run, outcome)
+                if isinstance(outcome, Succeeded):  # the sinks have accepted; the store has not answered in time
+                    self._attempt.completion_lost(run, StoreUnavailable("no answer before the time was up"))
             outcomes.append(outcome)
         return BatchResult([run.raw for run in self._runs], outcomes)
 
@@ -218,8 +224,7 @@ class Work:
             outcome=outcome,
             seconds=seconds,
         )
-        for observer in observers:
-            observer(fact)
+        tell(observers, fact)
 
     def _read_keys(self, run: Run) -> None:
         """Settle identity and lane; what goes wrong here goes wrong for this record only."""
@@ -231,7 +236,7 @@ class Work:
                 raise HopLimit(f"the record has passed {run.hops} handlers; the limit is {self._stage.max_hops}")
         except PipelineError as error:
             run.error = error
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             run.error = KeyMissing(f"the key or lane function raised {type(error).__name__}")
             run.error.__cause__ = error
 

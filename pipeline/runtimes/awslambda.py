@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -22,6 +23,8 @@ from pipeline.telemetry.log import LogWriter, logger_for
 from pipeline.telemetry.metrics import MetricsWriter, metrics_for
 
 T = TypeVar("T")
+
+_log = logging.getLogger("pipeline")
 
 #: What is left to an abandoned loop's tasks to end, in seconds; nobody waits for it.
 _WIND_UP = 1.0
@@ -88,15 +91,18 @@ class LambdaRuntime:
         try:
             return future.result(timeout=max(until.hard - time.monotonic(), 0.0))
         except concurrent.futures.TimeoutError:
-            if future.done():
-                return future.result()
-            future.cancel()
-            return processing.conclude()  # the loop is blocked, or the settling is late
+            future.cancel()  # the loop is blocked, or the settling is late
+        except Exception:
+            _log.exception("%s: the batch is answered as it stands", self._stage.full_name)
+        return processing.conclude()
 
     async def _serve(self, loop: _Loop, processing: Processing, until: Deadline) -> BatchResult:
         await processing.finish()
         result = processing.conclude()
-        await self._stage.source.settle(result, loop.environment, until)
+        try:
+            await self._stage.source.settle(result, loop.environment, until)
+        except Exception:  # delays are a courtesy: the records come back in the source's own time
+            _log.warning("%s: delays could not be set", self._stage.full_name, exc_info=True)
         return result
 
     def _open(self) -> _Loop:

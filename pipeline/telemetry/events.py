@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
@@ -70,3 +71,12 @@ Fact = BatchStarted | RecordFinished | SinkWritten | CompletionLost | BatchFinis
 #: Told of every fact. One with an attribute `failures_only = True` is not told of records that succeeded
 #: or were duplicates, which is most of the facts, and most of their price.
 Observer = Callable[[Fact], None]
+
+
+def tell(observers: Iterable[Observer], fact: Fact) -> None:
+    """Tell observers a fact. One that fails is logged: it changes no outcome and stops no batch."""
+    for observer in observers:
+        try:
+            observer(fact)
+        except Exception:
+            logging.getLogger("pipeline").warning("an observer failed at %s", type(fact).__name__, exc_info=True)

@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pipeline.outcome import Failed, Rejected, Unprocessed, name_of, tally
+from pipeline.outcome import Failed, Rejected, Unprocessed, name_of, tally, text_of
 from pipeline.telemetry.current import CURRENT
 from pipeline.telemetry.events import BatchFinished, CompletionLost, Fact, RecordFinished, SinkWritten
 
@@ -73,7 +73,7 @@ def error_names(error: BaseException | None) -> dict[str, Any]:
     """An error as log keys."""
     if error is None:
         return {}
-    return {"error": type(error).__name__, "reason": str(error)[:_MESSAGE]}
+    return {"error": type(error).__name__, "reason": text_of(error)[:_MESSAGE]}
 
 
 def logger_for(pipeline: str, level: str, stream: TextIO | None = None) -> Logger:

@@ -8,14 +8,17 @@ import threading
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from pipeline import Context, Pipeline, sources
 from pipeline.decisions.deadline import deadline
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processor
 from pipeline.errors import RecordTimeout
-from pipeline.outcome import Failed, HandBack, Succeeded, Unprocessed
+from pipeline.outcome import Failed, HandBack, Rejected, Succeeded, Unprocessed
 from pipeline.record import RawRecord
 from pipeline.stores import Memory
+from pipeline.telemetry.events import CompletionLost, Fact
 from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
 from tests.engine.harness import Letters, process, records
@@ -183,3 +186,72 @@ def test_remaining_counts_down_for_the_handler() -> None:
     virtually(process(price.stage, records("{}", "{}"), deadline=deadline(0.0, 10.0), clock=VirtualClock()))
 
     assert seen == [8.0, 7.0]
+
+
+def test_a_thread_that_hangs_takes_no_place_from_the_others() -> None:
+    pipeline = Pipeline("shop")
+    go_on = threading.Event()
+    ran: list[int] = []
+
+    @pipeline.handler(sources.SQS("orders"), concurrency=1, record_timeout=0.3)
+    def price(order: dict[str, Any]) -> None:
+        ran.append(order["n"])
+        if order["n"] == 0:
+            go_on.wait(30)
+
+    result, _ = asyncio.run(process(price.stage, records(*(f'{{"n": {n}}}' for n in range(4)))))
+    go_on.set()
+
+    assert [type(outcome) for outcome in result.outcomes] == [Failed, Succeeded, Succeeded, Succeeded]
+    assert ran == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("receive_count", "end"), [(1, Failed), (5, Rejected)])
+def test_without_idempotency_a_run_that_is_cut_off_waits_and_ends_like_any_failure(
+    receive_count: int, end: type[object]
+) -> None:
+    pipeline = Pipeline("shop", idempotency=None)
+    go_on = threading.Event()
+
+    @pipeline.handler(sources.SQS("orders"))
+    def price(order: dict[str, Any]) -> None:
+        go_on.wait(30)
+
+    async def scenario() -> Any:
+        until = deadline(asyncio.get_running_loop().time(), 0.6)
+        return await process(price.stage, records("{}", receive_count=receive_count), deadline=until)
+
+    result, letters = asyncio.run(scenario())
+    go_on.set()
+
+    (outcome,) = result.outcomes
+    assert type(outcome) is end
+    if isinstance(outcome, Failed):
+        assert outcome.delay == 2.5, "half of the first back-off, by this test's chance"
+    else:
+        assert letters.letters[0].exhausted
+
+
+def test_a_completion_that_hangs_until_the_deadline_succeeds_and_a_fact_says_so() -> None:
+    class Silent(Memory):
+        async def settle(self, settlements: Any, environment: Any) -> Any:
+            await asyncio.Event().wait()
+
+    @Pipeline("shop").handler(sources.SQS("orders"))
+    async def price(order: dict[str, Any]) -> None: ...
+
+    facts: list[Fact] = []
+    result, _ = virtually(
+        process(
+            price.stage,
+            records("{}"),
+            store=Silent(),
+            deadline=deadline(0.0, 10.0),
+            clock=VirtualClock(),
+            facts=facts,
+        )
+    )
+
+    assert isinstance(result.outcomes[0], Succeeded)
+    (lost,) = [fact for fact in facts if isinstance(fact, CompletionLost)]
+    assert "before the time was up" in str(lost.error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -27,6 +27,11 @@ class Priced:
     cents: int
 
 
+class Pair(NamedTuple):
+    n: int
+    name: str
+
+
 def declare(function: Any, *given: Any, **options: Any) -> Any:
     return Pipeline("shop").handler(sources.SQS("orders"), sinks=list(given), **options)(function)
 
@@ -37,7 +42,10 @@ def declare(function: Any, *given: Any, **options: Any) -> Any:
         (None, []),
         ({"a": 1}, [{"a": 1}]),
         ([1, 2], [1, 2]),
-        ((1, None), [1, None]),
+        ((1, None), [1]),
+        (Emit(None), [None]),
+        (Pair(1, "x"), [Pair(1, "x")]),
+        ((n for n in range(3)), [0, 1, 2]),
         ([], []),
         ("text", ["text"]),
         (Emit([1, 2]), [[1, 2]]),

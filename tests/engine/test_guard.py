@@ -244,3 +244,52 @@ async def test_a_record_beyond_the_hop_limit_is_rejected_with_the_cause() -> Non
 
     assert [type(outcome) for outcome in result.outcomes] == [Succeeded, Rejected]
     assert "has passed 4 handlers; the limit is 3" in letters.letters[0].cause
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+async def test_an_exception_that_cannot_be_told_fails_its_own_record_only() -> None:
+    from tests.engine.harness import process, records
+
+    @Pipeline("shop", idempotency=None).handler(sources.SQS("orders"))
+    async def price(order: Order) -> None:
+        if order.order_id == "bad":
+            raise Unspeakable
+
+    raw = records('{"order_id": "a"}', '{"order_id": "bad"}', '{"order_id": "c"}', receive_count=5)
+    result, letters = await process(price.stage, raw)
+
+    assert [type(outcome) for outcome in result.outcomes] == [Succeeded, Rejected, Succeeded]
+    assert letters.letters[0].cause == "Unspeakable: (no message: its __str__ raised RuntimeError)"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()])
+async def test_whatever_a_key_function_raises_rejects_its_own_record_only(error: BaseException) -> None:
+    def key(order: Any) -> str:
+        if order["id"] == "bad":
+            raise error
+        return str(order["id"])
+
+    @shop().handler(sources.SQS("orders"), key=key)
+    async def price(order: dict[str, Any]) -> None: ...
+
+    result = await ainvoke(price, [{"id": "a"}, {"id": "bad"}])
+
+    assert [type(outcome) for outcome in result.outcomes] == [Succeeded, Rejected]
+
+
+async def test_an_observer_that_fails_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(fact: Any) -> None:
+        raise LookupError("broken")
+
+    @shop().handler(sources.SQS("orders"), sinks=[sinks.Memory()])
+    async def price(order: Order) -> Order:
+        return order
+
+    result = await ainvoke(price, [GOOD, "damaged"], observers=[broken])
+
+    assert [type(outcome) for outcome in result.outcomes] == [Succeeded, Rejected]
+    assert "an observer failed at BatchStarted" in caplog.text

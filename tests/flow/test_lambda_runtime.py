@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,3 +291,23 @@ def test_every_printed_line_is_json(closing: Keep, capsys: Any) -> None:
     closing(price)(orders("a"), Invocation())
 
     assert len(json_lines(capsys.readouterr().out)) == 3
+
+
+def test_a_key_function_that_hangs_does_not_hold_the_answer_up(closing: Keep) -> None:
+    pipeline, go_on = shop(), threading.Event()
+
+    def key(order: Order) -> str:
+        if order["order_id"] == "slow":
+            go_on.wait(30)
+        return order["order_id"]
+
+    @pipeline.handler(sources.SQS("orders"), key=key)
+    async def price(order: Order) -> None: ...
+
+    started = time.monotonic()
+    response = closing(price)(orders("a", "slow", "c"), Invocation(0.6))
+    took = time.monotonic() - started
+    go_on.set()
+
+    assert failed(response) == ["m0", "m1", "m2"]
+    assert took < 0.6
