@@ -82,7 +82,10 @@ def _refuse_plain_classes(annotation: Any) -> None:
 
 
 def encode(value: object) -> str:
-    """An output as JSON text. Raises `EncodeError` for what JSON cannot hold."""
+    """An output as JSON text. Raises `EncodeError` for what JSON cannot hold.
+
+    NaN and the infinities become null, and a Decimal becomes a string, which keeps its digits.
+    """
     try:
         return orjson.dumps(value, default=_encode_other, option=_ENCODING).decode()
     except TypeError as error:
