@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from pipeline import checks, signature
 from pipeline.by import SourceOrder
 from pipeline.decisions.keys import KeySpec
-from pipeline.decisions.retry import Backoff
+from pipeline.decisions.retry import Backoff, is_count
 from pipeline.deployment import Function
 from pipeline.engine.deadletters import SinkDeadLetters
 from pipeline.engine.stage import Claim, Middleware, Stage
@@ -39,22 +39,21 @@ class Pipeline:
     def __init__(
         self, name: str, *, idempotency: Claim | None = Claim(), log_level: str = "INFO", max_hops: int = 16
     ) -> None:
-        if not _NAME.fullmatch(name):
+        if not _is_name(name):
             raise ConfigurationError(
-                f"Pipeline('{name}'): a name is a letter, then letters, digits, '_' or '-', at most 64"
+                f"Pipeline({name!r}): a name is a letter, then letters, digits, '_' or '-', at most 64"
             )
         if not isinstance(idempotency, Claim | None):
             raise ConfigurationError(f"Pipeline(idempotency={idempotency!r}): give Claim(...), or None to turn it off")
         if log_level not in _LEVELS:
             raise ConfigurationError(f"Pipeline(log_level={log_level!r}): give one of {', '.join(_LEVELS)}")
-        if max_hops < 1:
-            raise ConfigurationError(f"Pipeline(max_hops={max_hops}): give at least 1")
+        if not is_count(max_hops):
+            raise ConfigurationError(f"Pipeline(max_hops={max_hops!r}): give a whole number, at least 1")
         self.name = name
         self.idempotency = idempotency
         self.log_level = log_level
         self.max_hops = max_hops
         self.handlers: dict[str, Handler[..., Any]] = {}  #: by name, in the order declared
-        self._sources: dict[tuple[str, str], str] = {}
         self._resources: dict[Any, signature.ResourceMaker] = {}
         self._stages: dict[str, Stage] = {}
 
@@ -86,12 +85,13 @@ class Pipeline:
 
         Raises `ConfigurationError` for anything that cannot work.
         """
+        checks.check_source(source, decorator=f"{self.name}.handler")
         namespace = _caller_names()
 
         def declare(function: Callable[P, R]) -> Handler[P, R]:
             stage = self._declare(
-                function, source, tuple(sinks), key, lane, concurrency, retry, reject_on, rejects,
-                record_timeout, tuple(middleware), deploy, namespace,
+                function, source, sinks, key, lane, concurrency, retry, reject_on, rejects,
+                record_timeout, middleware, deploy, namespace,
             )  # fmt: skip
             handler = Handler(function, lambda: self._assembled(stage.name))
             self._stages[stage.name] = stage
@@ -113,8 +113,13 @@ class Pipeline:
         return function
 
     def stages(self) -> tuple[Stage, ...]:
-        """The handlers as assembled, in the order declared. Raises `ConfigurationError` for a loop without hops."""
+        """The handlers as assembled, in the order declared.
+
+        Raises `ConfigurationError` for handlers that would share their idempotency entries, and
+        for a loop without hops.
+        """
         stages = tuple(self._stages.values())
+        checks.refuse_shared_entries(stages)
         checks.refuse_silent_loops(stages)
         return stages
 
@@ -128,7 +133,7 @@ class Pipeline:
         self,
         function: Callable[..., Any],
         source: Source,
-        sinks: tuple[Sink, ...],
+        sinks: Sequence[Sink],
         key: KeySpec | None,
         lane: KeySpec | SourceOrder | None,
         concurrency: int | None,
@@ -136,19 +141,19 @@ class Pipeline:
         reject_on: type[BaseException] | tuple[type[BaseException], ...],
         rejects: Sink | None,
         record_timeout: float | None,
-        middleware: tuple[Middleware, ...],
+        middleware: Sequence[Middleware],
         deploy: Function,
         namespace: dict[str, Any],
     ) -> Stage:
         read = signature.read(function, self._resources, namespace)
         name = function.__name__
         rejected = reject_on if isinstance(reject_on, tuple) else (reject_on,)
-        checks.check_options(
-            name, source, sinks, retry, concurrency, record_timeout, rejects, rejected, middleware, deploy
-        )
-        signature.check_emits(function, [sink.name for sink in sinks])
+        given = checks.several(name, "sinks", sinks)
+        wrappers = checks.several(name, "middleware", middleware)
+        checks.check_options(name, given, retry, concurrency, record_timeout, rejects, rejected, wrappers, deploy)
+        signature.check_emits(function, [sink.name for sink in given])
         self._check_free(name, source)
-        bound = tuple(_bound(sink, self.name) for sink in sinks)
+        bound = tuple(_bound(sink, self.name) for sink in given)
         return Stage(
             pipeline=self.name,
             name=name,
@@ -167,7 +172,7 @@ class Pipeline:
             retry=retry,
             reject_on=rejected,
             record_timeout=record_timeout,
-            middleware=middleware,
+            middleware=wrappers,
             claim=self.idempotency,
             store=self._store(),
             max_hops=self.max_hops,
@@ -178,14 +183,14 @@ class Pipeline:
     def _check_free(self, name: str, source: Source) -> None:
         if name in self.handlers:
             raise ConfigurationError(f"{self.name} has two handlers named '{name}': rename one of the functions")
-        place = (type(source).__name__, source.name)
-        other = self._sources.get(place)
-        if other is not None and getattr(source, "is_exclusive", True):
-            raise ConfigurationError(
-                f"{name}: the queue '{source.name}' is read by {other} already, and each message goes to one reader "
-                "only. Give each handler a queue of its own, or do both things in one handler"
-            )
-        self._sources[place] = name
+        if not getattr(source, "is_exclusive", True):
+            return
+        for other in self._stages.values():
+            if checks.is_same_source(source, other.source):
+                raise ConfigurationError(
+                    f"{name}: the queue '{source.name}' is read by {other.name} already, and each message goes to one "
+                    "reader only. Give each handler a queue of its own, or do both things in one handler"
+                )
 
     def _store(self) -> IdempotencyStore | None:
         if self.idempotency is None:
@@ -197,6 +202,10 @@ class Pipeline:
         if rejects is None:
             return source.dead_letters
         return SinkDeadLetters(_bound(rejects, self.name))
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def _caller_names() -> dict[str, Any]:

@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.by import SourceOrder
 from pipeline.decisions import keys
 from pipeline.decisions.keys import KeySpec
-from pipeline.decisions.retry import Backoff
+from pipeline.decisions.retry import Backoff, is_count, is_number
 from pipeline.deployment import Function
 from pipeline.engine.stage import Middleware, SourceLane, Stage
 from pipeline.errors import ConfigurationError
 from pipeline.ports import Sink, Source
 
 
+def check_source(source: Any, *, decorator: str) -> None:
+    """Raise `ConfigurationError` for what is no source; a function means a decorator without its arguments."""
+    if isinstance(source, type):
+        raise ConfigurationError(
+            f"{decorator}({source.__name__}): that is the class; call it, as in sources.SQS('orders')"
+        )
+    if isinstance(source, Source):
+        return
+    if callable(source):
+        name = getattr(source, "__name__", repr(source))
+        raise ConfigurationError(f"{name}: a handler needs a source: write @{decorator}(sources.SQS('orders'))")
+    raise ConfigurationError(
+        f"{decorator}({source!r}): {source!r} is not a source: use one of pipeline.sources, as sources.SQS('orders')"
+    )
+
+
+def several(name: str, option: str, value: Any) -> tuple[Any, ...]:
+    """The value of an option that takes several things, as a tuple."""
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return tuple(value)
+    if value is None:
+        raise ConfigurationError(f"{name}: {option}=None: leave it out, or give a list")
+    given = getattr(value, "__name__", repr(value))
+    raise ConfigurationError(f"{name}: {option}={given}: give a list, as {option}=[{given}]")
+
+
 def check_options(
     name: str,
-    source: Source,
     sinks: tuple[Sink, ...],
     retry: Any,
-    concurrency: int | None,
-    record_timeout: float | None,
+    concurrency: Any,
+    record_timeout: Any,
     rejects: Sink | None,
     reject_on: tuple[Any, ...],
     middleware: tuple[Middleware, ...],
     deploy: Any,
 ) -> None:
     """Raise `ConfigurationError` for the first option that cannot work."""
-    if not isinstance(source, Source):
-        raise ConfigurationError(
-            f"{name}: {source!r} is not a source: use one of pipeline.sources, as sources.SQS('orders')"
-        )
     for sink in (*sinks, *((rejects,) if rejects is not None else ())):
+        if isinstance(sink, type):
+            raise ConfigurationError(f"{name}: {sink.__name__} is a class, not a sink: call it, as in sinks.SQS('out')")
         if not isinstance(sink, Sink):
             raise ConfigurationError(
                 f"{name}: {sink!r} is not a sink: use one of pipeline.sinks, or an object with 'name' and 'write'"
@@ -43,10 +67,10 @@ def check_options(
         raise ConfigurationError(f"{name}: two sinks are named '{min(twice)}': give one of them name='...'")
     if retry is not None and not isinstance(retry, Backoff):
         raise ConfigurationError(f"{name}: retry={retry!r}: give Backoff(...), or None")
-    if concurrency is not None and concurrency < 1:
-        raise ConfigurationError(f"{name}: concurrency={concurrency}: give at least 1")
-    if record_timeout is not None and record_timeout <= 0:
-        raise ConfigurationError(f"{name}: record_timeout={record_timeout}: give a number of seconds above 0")
+    if concurrency is not None and not is_count(concurrency):
+        raise ConfigurationError(f"{name}: concurrency={concurrency!r}: give a whole number, at least 1")
+    if record_timeout is not None and not (is_number(record_timeout) and 0 < record_timeout < math.inf):
+        raise ConfigurationError(f"{name}: record_timeout={record_timeout!r}: give a number of seconds above 0")
     for kind in reject_on:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise ConfigurationError(f"{name}: reject_on={kind!r}: give an exception class, or a tuple of them")
@@ -87,14 +111,34 @@ def source_lane(name: str, source: Source, lane: KeySpec | SourceOrder | None) -
     return orders[lane.name]
 
 
+def is_same_source(one: Source, other: Source) -> bool:
+    """True when two sources have one logical name of one kind, or are one resource under two names."""
+    if type(one) is type(other) and one.name == other.name:
+        return True
+    place = _place(one)
+    return place is not None and place == _place(other)
+
+
+def refuse_shared_entries(stages: Sequence[Stage]) -> None:
+    """Two handlers with the same entries take each other's records for repeats, and drop them."""
+    for index, stage in enumerate(stages):
+        for other in stages[:index]:
+            if stage.store is not None and stage.prefix == other.prefix and _is_same_store(stage.store, other.store):
+                raise ConfigurationError(
+                    f"{other.name} and {stage.name} would share their idempotency entries, and each would drop the "
+                    f"other's records as repeats: Claim(prefix={stage.prefix!r}) is the same for both. Leave prefix "
+                    "out, or give each handler its own pipeline"
+                )
+
+
 def refuse_silent_loops(stages: Sequence[Stage]) -> None:
     """A loop is found by the hop count that travels with outputs; where none travels, it would run for ever."""
     feeds: dict[str, list[tuple[str, Sink]]] = {stage.name: [] for stage in stages}
     for stage in stages:
         for sink in stage.sinks:
-            place = getattr(sink, "resource", None)
+            place = _place(sink)
             for other in stages:
-                if place is not None and place == getattr(other.source, "resource", None):
+                if place is not None and place == _place(other.source):
                     feeds[stage.name].append((other.name, sink))
     for stage in stages:
         for following, sink in feeds[stage.name]:
@@ -103,6 +147,21 @@ def refuse_silent_loops(stages: Sequence[Stage]) -> None:
                     f"{stage.name} feeds itself through the sink '{sink.name}', which carries no hop count "
                     "(carry=False): the loop would never end. Remove carry=False, or break the loop"
                 )
+
+
+def _place(thing: Any) -> Any:
+    """What makes two declarations one resource: the ARN of somebody else's, or the logical name of ours."""
+    resource = getattr(thing, "resource", None)
+    if resource is None:
+        return None
+    return resource.service, resource.existing or resource.name
+
+
+def _is_same_store(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    place = _place(one)
+    return place is not None and place == _place(other)
 
 
 def _reaches(feeds: dict[str, list[tuple[str, Sink]]], start: str, goal: str) -> bool:

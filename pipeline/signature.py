@@ -10,13 +10,18 @@ import typing
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from pipeline.batch import Batch
-from pipeline.decisions.codec import Parse, parser
+from pipeline.decisions.codec import Document, Parse, parser
 from pipeline.engine.calling import Kind, Signature
 from pipeline.engine.context import Context
 from pipeline.engine.fanout import unknown_sink
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, PayloadError
 from pipeline.record import Record
+
+#: What a body is handed over as, without being made into a type.
+_READ_AS_THEY_ARE: tuple[object, ...] = (str, bytes, dict, list)
 
 _YIELDING = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.AsyncIterable)
 
@@ -46,8 +51,8 @@ def read(function: Callable[..., Any], resources: Mapping[Any, ResourceMaker], n
     asked: dict[str, tuple[str, Any]] = {}
     made: dict[str, ResourceMaker] = {}
     for parameter, annotation, is_optional in _parameters(function, namespace):
-        if annotation in resources:
-            made[parameter] = resources[annotation]
+        if _bare(annotation) in resources:
+            made[parameter] = resources[_bare(annotation)]
             continue
         what, payload_type = _what(parameter, annotation, name)
         if what == "payload" and is_optional:
@@ -72,7 +77,7 @@ def read(function: Callable[..., Any], resources: Mapping[Any, ResourceMaker], n
         batch=asked["batch"][0] if "batch" in asked else None,
         resources=made,
     )
-    return Read(signature, payload_type, _parser(name, payload_type))
+    return Read(signature, _bare(payload_type), _parser(name, payload_type))
 
 
 def resource_type(function: Callable[..., Any], namespace: Mapping[str, Any]) -> Any:
@@ -84,13 +89,13 @@ def resource_type(function: Callable[..., Any], namespace: Mapping[str, Any]) ->
         )
     if inspect.signature(function).parameters:
         raise ConfigurationError(f"{name}: a resource takes no parameters")
-    annotation = _annotations(function, namespace).get("return")
+    annotation = _bare(_annotations(function, namespace).get("return"))
     yielded = typing.get_args(annotation)
     if typing.get_origin(annotation) not in _YIELDING or not yielded:
         raise ConfigurationError(
             f"{name}: annotate what the resource yields, as '-> AsyncIterator[Pool]'; it is injected by that type"
         )
-    return yielded[0]
+    return _bare(yielded[0])
 
 
 def check_emits(function: Callable[..., Any], sinks: collections.abc.Collection[str]) -> None:
@@ -122,13 +127,20 @@ def _literals(node: ast.expr) -> list[str]:
 
 
 def _kind(function: Any) -> Kind:
-    if not callable(function) or isinstance(function, type):
-        raise ConfigurationError(f"{function!r} is not a function: decorate a 'def' or an 'async def'")
-    if inspect.isasyncgenfunction(function):
-        return Kind.ASYNC_GENERATOR
-    if inspect.iscoroutinefunction(function):
-        return Kind.ASYNC
-    return Kind.GENERATOR if inspect.isgeneratorfunction(function) else Kind.SYNC
+    if not inspect.isfunction(function) and not inspect.ismethod(function):
+        raise ConfigurationError(
+            f"{function!r} is not a function: decorate a 'def' or an 'async def', and call from it whatever else does "
+            "the work (a partial, an object, another handler's function)"
+        )
+    # A plain wrapper of an async function hands on what that returns: the coroutine, or the async generator.
+    if inspect.isgeneratorfunction(function):
+        return Kind.GENERATOR
+    for one in (function, inspect.unwrap(function)):
+        if inspect.isasyncgenfunction(one):
+            return Kind.ASYNC_GENERATOR
+        if inspect.iscoroutinefunction(one):
+            return Kind.ASYNC
+    return Kind.SYNC
 
 
 def _parameters(function: Callable[..., Any], namespace: Mapping[str, Any]) -> list[tuple[str, Any, bool]]:
@@ -149,27 +161,33 @@ def _parameters(function: Callable[..., Any], namespace: Mapping[str, Any]) -> l
 
 def _annotations(function: Callable[..., Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(function, localns=dict(namespace))
+        return typing.get_type_hints(function, localns=dict(namespace), include_extras=True)
     except NameError as error:
         name = getattr(function, "__name__", repr(function))
         raise ConfigurationError(
             f"{name}: the annotation '{error.name}' is not defined where the handler is declared; "
             "import it outside 'if TYPE_CHECKING', above the handler"
         ) from None
+    except Exception as error:
+        name = getattr(function, "__name__", repr(function))
+        raise ConfigurationError(
+            f"{name}: an annotation cannot be read: {type(error).__name__}: {error}. {_CAN_TAKE}"
+        ) from None
 
 
 def _what(parameter: str, annotation: Any, name: str) -> tuple[str, Any]:
     """Which of the things that a handler may take this parameter asks for, and the payload's type in it."""
-    origin: Any = typing.get_origin(annotation)
-    origin = annotation if origin is None else origin
-    arguments = typing.get_args(annotation)
+    bare = _bare(annotation)
+    origin: Any = typing.get_origin(bare)
+    origin = bare if origin is None else origin
+    arguments = typing.get_args(bare)
     if origin is Record:
         return "record", arguments[0] if arguments else None
     if origin is Batch:
         if not arguments:
             raise ConfigurationError(f"{name}: say what the batch holds, as '{parameter}: Batch[Order]'")
         return "batch", arguments[0]
-    if annotation is Context:
+    if bare is Context:
         return "context", None
     return "payload", annotation
 
@@ -189,7 +207,48 @@ def _payload_type(name: str, asked: Mapping[str, tuple[str, Any]]) -> Any:
 
 
 def _parser(name: str, payload_type: Any) -> Parse:
+    bare, constraints = _unwrapped(payload_type)
     try:
-        return parser(payload_type)
+        parse = parser(bare)
+        if not constraints:
+            return parse
+        annotated: Any = typing.Annotated
+        constrained = annotated[(bare, *constraints)]
+        # Text, bytes and what has no type of its own is read first: as JSON it would be something else.
+        return _constrained(parse, constrained) if bare in _READ_AS_THEY_ARE else parser(constrained)
     except ConfigurationError as error:
         raise ConfigurationError(f"{name}: {error}. {_CAN_TAKE}") from None
+
+
+def _constrained(parse: Parse, annotation: Any) -> Parse:
+    try:
+        msgspec.inspect.type_info(annotation)
+    except TypeError as error:
+        raise ConfigurationError(f"the constraint cannot be kept: {error}") from None
+
+    def checked(document: Document) -> Any:
+        value = parse(document)
+        try:
+            return msgspec.convert(value, annotation)
+        except msgspec.ValidationError as error:
+            raise PayloadError(f"the body is not as declared: {error}") from None
+
+    return checked
+
+
+def _bare(annotation: Any) -> Any:
+    """The type itself, out of `Annotated` and `NewType`."""
+    return _unwrapped(annotation)[0]
+
+
+def _unwrapped(annotation: Any) -> tuple[Any, list[msgspec.Meta]]:
+    """The type itself, and the constraints that stood around it."""
+    constraints: list[msgspec.Meta] = []
+    while True:
+        if typing.get_origin(annotation) is typing.Annotated:
+            constraints[:0] = [one for one in annotation.__metadata__ if isinstance(one, msgspec.Meta)]
+            annotation = annotation.__origin__
+        elif isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+        else:
+            return annotation, constraints

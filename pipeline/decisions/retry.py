@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 from msgspec import Struct
 
 from pipeline.errors import ConfigurationError
+
+
+def is_number(value: object) -> bool:
+    """True for an `int` or a `float`; `True` and `False` are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_count(value: object) -> bool:
+    """True for a whole number from 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 class Backoff(Struct, frozen=True):
@@ -23,10 +35,13 @@ class Backoff(Struct, frozen=True):
     cap: float = 900.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ConfigurationError(f"Backoff(attempts={self.attempts}): give at least 1")
-        if self.base < 0 or self.cap < 0:
-            raise ConfigurationError("Backoff: base and cap are seconds, 0 or more")
+        if not is_count(self.attempts):
+            raise ConfigurationError(f"Backoff(attempts={self.attempts!r}): give a whole number, at least 1")
+        for option, value in (("base", self.base), ("cap", self.cap)):
+            if not is_number(value) or not 0 <= value < math.inf:
+                raise ConfigurationError(
+                    f"Backoff({option}={value!r}): base and cap are seconds; give a number, 0 or more"
+                )
         if self.cap > 43_200:
             raise ConfigurationError("Backoff: cap is at most 43,200 seconds, SQS's limit for a visibility timeout")
 

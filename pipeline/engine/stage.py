@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from pipeline.decisions.codec import Parse
 from pipeline.decisions.keys import ReadKey
-from pipeline.decisions.retry import Backoff, is_number
+from pipeline.decisions.retry import Backoff, is_count, is_number
 from pipeline.deployment import Function
 from pipeline.engine.calling import Signature
 from pipeline.engine.context import Context
@@ -24,6 +24,10 @@ Call = Callable[[Record[Any], Context], Awaitable[Any]]
 Middleware = Callable[[Call], Call]
 #: Reads a record's lane from the raw record, when it is one of the source's (`by.message_group`).
 SourceLane = Callable[[RawRecord], str | None]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -46,12 +50,14 @@ class Claim(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if isinstance(self.store, type):
-            raise ConfigurationError(f"Claim(store={self.store.__name__}): that is the class; call it, as in 'Memory()'")
+            raise ConfigurationError(
+                f"Claim(store={self.store.__name__}): that is the class; call it, as in 'Memory()'"
+            )
         if not isinstance(self.store, IdempotencyStore | None):
             raise ConfigurationError(f"Claim(store={self.store!r}): give one of pipeline.stores, or leave it out")
-        if self.prefix is not None and (not isinstance(self.prefix, str) or not self.prefix):
+        if self.prefix is not None and not _is_text(self.prefix):
             raise ConfigurationError(f"Claim(prefix={self.prefix!r}): give text that is not empty, or leave it out")
-        if isinstance(self.ttl, bool) or not isinstance(self.ttl, int) or self.ttl < 1:
+        if not is_count(self.ttl):
             raise ConfigurationError(f"Claim(ttl={self.ttl!r}): give a whole number of seconds, at least 1")
         if not is_number(self.lease) or not 1 <= self.lease < math.inf:
             raise ConfigurationError(f"Claim(lease={self.lease!r}): give a number of seconds, at least 1")

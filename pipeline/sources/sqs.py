@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,11 @@ class SQS:
     def dead_letters(self) -> SQSDeadLetters:
         """The queue's dead-letter queue."""
         return SQSDeadLetters(self.resource)
+
+    @property
+    def orders(self) -> Mapping[str, Callable[[RawRecord], str | None]]:
+        """The orders that the queue itself keeps, by the names in `pipeline.by`."""
+        return {"message_group": lambda raw: raw.lane} if self.is_fifo else {}
 
     def decode(self, event: Any) -> list[RawRecord]:
         """The records of a Lambda event; see the `Source` port."""

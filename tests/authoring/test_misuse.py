@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from pipeline import (
     by,
     sinks,
     sources,
+    stores,
 )
 from pipeline.outcome import Failed
 from pipeline.testing import ainvoke
@@ -253,8 +255,20 @@ def test_two_sinks_of_one_name_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"concurrency": 0}, "concurrency=0: give at least 1"),
+        ({"concurrency": 0}, "concurrency=0: give a whole number, at least 1"),
+        ({"concurrency": "5"}, "concurrency='5': give a whole number"),
+        ({"concurrency": 2.5}, "concurrency=2.5: give a whole number"),
+        ({"concurrency": True}, "concurrency=True: give a whole number"),
         ({"record_timeout": 0}, "record_timeout=0"),
+        ({"record_timeout": "5"}, "record_timeout='5': give a number of seconds"),
+        ({"record_timeout": math.nan}, "record_timeout=nan: give a number of seconds"),
+        ({"sinks": sinks.Memory(name="out")}, r"give a list, as sinks=\["),
+        ({"sinks": "ledger"}, r"give a list, as sinks=\['ledger'\]"),
+        ({"sinks": None}, "sinks=None: leave it out, or give a list"),
+        ({"sinks": [sinks.Memory]}, "Memory is a class, not a sink: call it"),
+        ({"rejects": sinks.Memory}, "Memory is a class, not a sink: call it"),
+        ({"middleware": None}, "middleware=None: leave it out, or give a list"),
+        ({"middleware": shop}, r"middleware=shop: give a list, as middleware=\[shop\]"),
         ({"retry": 5}, r"give Backoff\(...\), or None"),
         ({"key": 5}, "give a dotted path, a tuple of paths, or a function"),
         ({"key": ()}, "names nothing"),
@@ -279,6 +293,108 @@ def test_a_source_is_needed() -> None:
 
     with refused("is not a source: use one of pipeline.sources"):
         shop().handler("orders")(price)  # type: ignore[arg-type]
+    with refused(r"price: a handler needs a source: write @shop.handler\(sources.SQS\('orders'\)\)"):
+        shop().handler(price)  # type: ignore[arg-type]
+    with refused(r"shop.handler\(SQS\): that is the class; call it"):
+        shop().handler(sources.SQS)  # type: ignore[arg-type]
+
+
+class Pricing:
+    def __call__(self, order: Order) -> None: ...
+
+    def method(self, order: Order) -> None: ...
+
+
+def test_what_is_no_function_is_no_handler() -> None:
+    def price(order: Order, rate: int) -> None: ...
+
+    pipeline = shop()
+    declared = pipeline.handler(sources.SQS("a"))(Pricing().method)
+    for thing in (functools.partial(price, rate=2), Pricing(), Pricing, declared, len, 5):
+        with refused("is not a function: decorate a 'def' or an 'async def', and call from it"):
+            pipeline.handler(sources.SQS("b"))(thing)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("annotation", ["math.Nope", "int | 'x'", "not an annotation", "1 / 0"])
+def test_an_annotation_that_cannot_be_read_is_refused(annotation: str) -> None:
+    async def price(order: Any) -> None: ...
+
+    price.__annotations__["order"] = annotation
+    with refused("price: an annotation cannot be read: .*A handler takes its payload"):
+        shop().handler(sources.SQS("orders"))(price)
+
+
+MINE = "arn:aws:sqs:eu-west-1:111122223333:theirs"
+
+
+def test_a_queue_under_two_names_has_one_reader_too() -> None:
+    pipeline = shop()
+
+    async def price(order: Order) -> None: ...
+    async def ship(order: Order) -> None: ...
+
+    pipeline.handler(sources.SQS("a", existing=MINE))(price)
+    with refused("ship: the queue 'b' is read by price already"):
+        pipeline.handler(sources.SQS("b", existing=MINE))(ship)
+    with refused("ship: the queue 'a' is read by price already"):
+        pipeline.handler(sources.SQS("a", existing=f"{MINE}-too"))(ship)
+    pipeline.handler(sources.SQS("b", existing=f"{MINE}-too"))(ship)
+
+
+def test_a_declaration_that_failed_leaves_its_queue_free() -> None:
+    pipeline = shop()
+
+    async def price(order: Order) -> None: ...
+
+    with refused("has no field"):
+        pipeline.handler(sources.SQS("orders"), key="id")(price)
+    pipeline.handler(sources.SQS("orders"), key="order_id")(price)
+
+
+def test_a_loop_through_a_queue_with_two_names_is_found() -> None:
+    pipeline = shop()
+
+    @pipeline.handler(sources.SQS("a", existing=MINE), sinks=[sinks.SQS("b", existing=MINE, carry=False)])
+    async def again(order: Order) -> Order:
+        return order
+
+    with refused("again feeds itself through the sink 'b'"):
+        pipeline.stages()
+
+
+@pytest.mark.parametrize(
+    "store",
+    [None, stores.Memory(), stores.DynamoDB("entries"), stores.DynamoDB()],
+    ids=["default", "memory", "table", "pipeline's table"],
+)
+def test_two_handlers_cannot_share_their_idempotency_entries(store: Any) -> None:
+    pipeline = Pipeline("shop", idempotency=Claim(store=store, prefix="x"))
+
+    async def price(order: Order) -> None: ...
+    async def ship(order: Order) -> None: ...
+
+    pipeline.handler(sources.SQS("a"), key="order_id")(price)
+    assert len(pipeline.stages()) == 1
+    handler = pipeline.handler(sources.SQS("b"), key="order_id")(ship)
+    sentence = (
+        r"price and ship would share their idempotency entries.*prefix='x'.*"
+        "Leave prefix out, or give each handler its own pipeline"
+    )
+    with refused(sentence):
+        pipeline.stages()
+    with refused(sentence):
+        handler.stage  # noqa: B018
+
+
+def test_two_pipelines_may_share_their_idempotency_entries() -> None:
+    store = stores.Memory()
+    for name in ("shop", "shop-next"):
+        pipeline = Pipeline(name, idempotency=Claim(store=store, prefix="x"))
+
+        async def price(order: Order) -> None: ...
+
+        pipeline.handler(sources.SQS("a"))(price)
+        assert pipeline.stages()[0].prefix == "x"
 
 
 @pytest.mark.parametrize(
@@ -286,12 +402,26 @@ def test_a_source_is_needed() -> None:
     [
         (lambda: Pipeline(""), "a name is a letter"),
         (lambda: Pipeline("my shop"), "a name is a letter"),
+        (lambda: Pipeline(5), r"Pipeline\(5\): a name is a letter"),  # type: ignore[arg-type]
+        (lambda: Pipeline("shop", max_hops="5"), "max_hops='5'"),  # type: ignore[arg-type]
+        (lambda: Pipeline("shop", idempotency=Claim), "idempotency"),  # type: ignore[arg-type]
         (lambda: Pipeline("shop", max_hops=0), "max_hops"),
         (lambda: Pipeline("shop", idempotency=True), "idempotency"),  # type: ignore[arg-type]
         (lambda: Pipeline("shop", log_level="LOUD"), "log_level"),
         (lambda: Backoff(attempts=0), "attempts"),
         (lambda: Backoff(base=-1), "base"),
         (lambda: Backoff(cap=50_000), "43,200"),
+        (lambda: Backoff(attempts=2.5), "attempts=2.5.*whole number"),  # type: ignore[arg-type]
+        (lambda: Backoff(attempts=True), "attempts=True.*whole number"),
+        (lambda: Backoff(base="5"), "base='5'.*give a number"),  # type: ignore[arg-type]
+        (lambda: Backoff(cap=math.nan), "cap=nan.*give a number"),
+        (lambda: Claim(store="x"), "store='x'.*pipeline.stores"),  # type: ignore[arg-type]
+        (lambda: Claim(store=stores.DynamoDB), "store=DynamoDB.*the class; call it"),  # type: ignore[arg-type]
+        (lambda: Claim(prefix=""), "prefix=''"),
+        (lambda: Claim(prefix=5), "prefix=5"),  # type: ignore[arg-type]
+        (lambda: Claim(ttl=1.5), "ttl=1.5.*whole number"),  # type: ignore[arg-type]
+        (lambda: Claim(lease=math.inf), "lease=inf"),
+        (lambda: Claim(lease="60"), "lease='60'"),  # type: ignore[arg-type]
         (lambda: Claim(lease=0), "lease"),
         (lambda: Claim(ttl=0), "ttl"),
         (lambda: Function(timeout=901), "1 to 900"),

@@ -1,4 +1,7 @@
-"""The public types, as a user's type checker sees them. Checked by mypy and pyright in strict mode, never run."""
+"""The public types, as a user's type checker sees them. Checked by mypy and pyright in strict mode.
+
+A test imports it, so that every declaration is one that works; the functions at its end are never called.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -117,7 +120,10 @@ async def batched(items: Batch[Order]) -> list[Priced | Failure | None]:
     return [Failure(ValueError("no")) for _ in items]
 
 
-@bare.handler(sources.SQS("orders.fifo"), lane=by.message_group, retry=None)
+out = sinks.Memory(name="out")
+
+
+@bare.handler(sources.SQS("orders.fifo"), sinks=[out], lane=by.message_group, retry=None)
 def plain(payload: Contact) -> Iterator[Emit[Contact]]:
     yield Emit(payload, to="out", key="k", id="i", attributes={"a": "b"}, delay=1)
 
@@ -146,8 +152,6 @@ async def custom(payload: bytes) -> bytes | None:
 
 
 handler_of_contacts: Handler[[Contact], Iterator[Emit[Contact]]] = plain
-assert_type(plain.function({"name": "a"}), Iterator[Emit[Contact]])
-assert_type(invoke(plain, [{"name": "a"}]), InvokeResult)
 
 
 class LambdaContext:
@@ -155,7 +159,12 @@ class LambdaContext:
         return 1000
 
 
-assert_type(price({"Records": []}, LambdaContext()), dict[str, list[dict[str, str]]])
+def called() -> None:
+    assert_type(Emit(1, to=out), Emit[int])
+    assert_type(Emit(1, to=["out", out, Custom()]), Emit[int])
+    assert_type(plain.function({"name": "a"}), Iterator[Emit[Contact]])
+    assert_type(invoke(plain, [{"name": "a"}]), InvokeResult)
+    assert_type(price({"Records": []}, LambdaContext()), dict[str, list[dict[str, str]]])
 
 
 async def tested() -> None:
@@ -179,7 +188,8 @@ def _context() -> Context:
     raise NotImplementedError
 
 
-# What must be refused: an unused ignore is an error, so each of these lines is one.
-price.function("not an order")  # type: ignore[call-arg, arg-type, unused-coroutine]  # pyright: ignore[reportCallIssue, reportUnusedCoroutine]
-Pipeline(name=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-sources.SQS("q", 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+def refused() -> None:
+    # What must be refused: an unused ignore is an error, so each of these lines is one.
+    price.function("not an order")  # type: ignore[call-arg, arg-type, unused-coroutine]  # pyright: ignore[reportCallIssue, reportUnusedCoroutine]
+    Pipeline(name=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sources.SQS("q", 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
