@@ -19,7 +19,7 @@ from pipeline.decisions.deadline import Deadline
 from pipeline.errors import ConfigurationError, SinkError, SinkRefused, SinkUnavailable
 from pipeline.output import Output
 from pipeline.ports import Environment
-from pipeline.sinks.options import assign, check_name, check_when
+from pipeline.sinks.options import assign, check_name, check_when, refusal
 
 #: BatchWriteItem: 25 items and 16 MB a call.
 LIMITS = Limits(count=25, size=16_000_000, entry_size=dynamodb.MAX_ITEM)
@@ -101,9 +101,9 @@ class DynamoDB:
             if self.carry:
                 value[wire.MEMBER] = wire.carried_member(output)
             item = {name: dynamodb.attribute(member) for name, member in value.items()}
-        except SinkRefused as error:
-            return Entry(error=error, key=key)
-        return Entry(payload=item, size=dynamodb.item_size(item), key=key)
+            return Entry(payload=item, size=dynamodb.item_size(item), key=key)
+        except Exception as error:
+            return Entry(error=refusal(error), key=key)
 
     def _key_of(self, value: dict[str, Any]) -> Hashable:
         """The primary key: one call must not hold it twice, and the last one has to win."""

@@ -14,9 +14,10 @@ from pipeline.aws.names import Resource, resource
 from pipeline.aws.objects import object_text
 from pipeline.decisions.deadline import Deadline
 from pipeline.errors import ConfigurationError, SinkError, SinkRefused, SinkUnavailable
+from pipeline.outcome import text_of
 from pipeline.output import Output
 from pipeline.ports import Environment
-from pipeline.sinks.options import assign, check_name, check_when
+from pipeline.sinks.options import assign, check_name, check_when, refusal
 
 #: PutEvents: 10 entries and less than 1 MB a call. Which megabyte is not said, so calls are filled
 #: by the smaller one, and an event between the two goes alone for EventBridge to decide.
@@ -113,17 +114,20 @@ class EventBridge:
                 f"sinks.EventBridge('{self.bus}') has no source: give source=, or let a Pipeline assemble it"
             )
         try:
-            detail = object_text(output, carry=self.carry, sink="EventBridge")
-            detail_type = self._type_of(output)
-        except SinkRefused as error:
-            return Entry(error=error)
+            return self._event(output, self.source)
+        except Exception as error:
+            return Entry(error=refusal(error))
+
+    def _event(self, output: Output, source: str) -> Entry:
+        detail = object_text(output, carry=self.carry, sink="EventBridge")
+        detail_type = self._type_of(output)
         payload = {
             "EventBusName": self.resource.physical,
-            "Source": self.source,
+            "Source": source,
             "DetailType": detail_type,
             "Detail": detail,
         }
-        counted = (self.source, detail_type, detail)
+        counted = (source, detail_type, detail)
         size = _TIME_BYTES + sum(len(text.encode("utf-8", "surrogatepass")) for text in counted)
         return Entry(payload=payload, size=size)
 
@@ -133,7 +137,7 @@ class EventBridge:
         try:
             found: object = self.detail_type(output.value)
         except Exception as error:
-            raise SinkRefused(f"the detail_type function failed: {type(error).__name__}: {error}") from error
+            raise SinkRefused(f"the detail_type function failed: {type(error).__name__}: {text_of(error)}") from error
         if not isinstance(found, str) or not 0 < len(found) <= _MAX_DETAIL_TYPE:
             raise SinkRefused(f"the detail_type function gave {found!r}: 1 to {_MAX_DETAIL_TYPE} characters are needed")
         return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, SinkRefused
+from pipeline.outcome import text_of
 
 
 def assign(target: object, **fields: object) -> None:
@@ -21,3 +22,10 @@ def check_when(when: object, declared: str) -> None:
     """A sink's `when=` is None or a function."""
     if when is not None and not callable(when):
         raise ConfigurationError(f"{declared}(when={when!r}): give a function of the value that says True to take it")
+
+
+def refusal(error: Exception) -> SinkRefused:
+    """Why one output cannot be written: it fails alone, not the others of its call."""
+    if isinstance(error, SinkRefused):
+        return error
+    return SinkRefused(f"the output cannot be written: {type(error).__name__}: {text_of(error)}")

@@ -17,7 +17,7 @@ from pipeline.decisions.deadline import Deadline
 from pipeline.errors import ConfigurationError, SinkError, SinkRefused
 from pipeline.output import Output
 from pipeline.ports import Environment
-from pipeline.sinks.options import assign, check_name, check_when
+from pipeline.sinks.options import assign, check_name, check_when, refusal
 
 
 @dataclass(frozen=True, init=False)
@@ -94,8 +94,8 @@ class SQS:
         try:
             group = self._group(output)
             return self._message(output, group)
-        except SinkRefused as error:
-            return Entry(error=error, key=group if self.is_fifo else None)
+        except Exception as error:
+            return Entry(error=refusal(error), key=group if self.is_fifo else None)
 
     def _message(self, output: Output, group: str | None) -> Entry:
         attributes = {name: sqs.text_attribute(value) for name, value in output.attributes.items()}

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pipeline import sinks
@@ -157,6 +158,72 @@ async def test_a_sink_has_a_name_a_condition_and_says_whether_it_carries(bench: 
     assert bench.sink.name
     assert bench.sink.when is None
     assert isinstance(bench.sink.carries, bool)
+
+
+#: Fields as no handler should give them, each with the sinks that look at it.
+ODD: list[tuple[dict[str, Any], set[str]]] = [
+    ({"key": 7}, {"sqs", "fifo"}),
+    ({"key": ["a"]}, {"sqs", "fifo"}),
+    ({"attributes": {"n": 1}}, {"sqs", "fifo"}),
+    ({"attributes": {"n": None}}, {"sqs", "fifo"}),
+    ({"attributes": {7: "n"}}, {"sqs", "fifo"}),
+    ({"attributes": "text"}, {"sqs", "fifo"}),
+    ({"delay": float("nan")}, {"sqs", "fifo"}),
+    ({"delay": "soon"}, {"sqs", "fifo"}),
+    ({"traceparent": 7}, {"sqs", "fifo"}),
+    ({"default_key": 7}, {"fifo"}),
+    ({"id": b"7"}, {"sqs", "fifo"}),
+    ({"body": "{broken"}, {"dynamodb"}),
+    ({"body": '{"id": "odd", "n": ' + "1" * 5_000 + "}"}, {"dynamodb"}),
+    ({"body": b"{}"}, {"sqs", "fifo", "eventbridge"}),
+]
+
+
+@pytest.mark.parametrize("number", range(len(ODD)))
+async def test_an_output_whose_fields_are_odd_fails_alone(
+    bench: Bench, request: pytest.FixtureRequest, number: int
+) -> None:
+    fields, lookers = ODD[number]
+    odd = output({"id": "odd", "n": 5}, 5, **{"default_key": "g5", **{k: v for k, v in fields.items() if k != "body"}})
+    if "body" in fields:
+        odd = msgspec.structs.replace(odd, body=fields["body"])
+    good = [output({"id": f"i{n}", "n": n}, n, default_key=f"g{n}") for n in range(2)]
+    first, second, third = await bench.write(good[0], odd, good[1])
+    assert (first, third) == (None, None)
+    if request.node.callspec.params["bench"] in lookers:
+        assert isinstance(second, SinkRefused)
+        assert str(second)
+
+
+@pytest.mark.parametrize("error", [ValueError("boom"), RecursionError("deep"), KeyError("kind")])
+async def test_a_detail_type_function_that_raises_fails_its_own_output_only(
+    eventbridge: Bench, error: Exception
+) -> None:
+    def detail_type(value: Any) -> str:
+        if value["n"] == 1:
+            raise error
+        return "thing.done"
+
+    sink = sinks.EventBridge(eventbridge.sink.name, detail_type=detail_type).bound_to("shop")
+    results = await sink.write([output({"n": n}, n) for n in range(3)], eventbridge.environment, FOREVER)
+    assert [type(result) for result in results] == [type(None), SinkRefused, type(None)]
+    assert type(error).__name__ in str(results[1])
+
+
+async def test_an_error_that_cannot_say_what_it_is_fails_its_own_output_only(eventbridge: Bench) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise self
+
+    def detail_type(value: Any) -> str:
+        if value["n"] == 1:
+            raise Mute
+        return "thing.done"
+
+    sink = sinks.EventBridge(eventbridge.sink.name, detail_type=detail_type).bound_to("shop")
+    results = await sink.write([output({"n": n}, n) for n in range(3)], eventbridge.environment, FOREVER)
+    assert [type(result) for result in results] == [type(None), SinkRefused, type(None)]
+    assert "Mute" in str(results[1])
 
 
 @pytest.fixture(params=["sqs", "fifo", "dynamodb", "eventbridge"])
@@ -395,6 +462,10 @@ async def test_unprocessed_items_are_sent_again_and_only_those(dynamodb: Bench, 
         (output({"id": "a", "n": 10**39 + 1}), "40 digits"),
         (output({"id": "a", "n": 10**126}), "range"),
         (output({"id": "a", "n": 5e-324}), "range"),
+        (
+            msgspec.structs.replace(output({}), body='{"id": "a", "n": ' + "[" * 99_999 + "]" * 99_999 + "}"),
+            "Recursion",
+        ),
     ],
 )
 async def test_what_dynamodb_cannot_hold_is_refused_alone_and_says_why(dynamodb: Bench, bad: Output, says: str) -> None:
