@@ -14,7 +14,7 @@ from pipeline.aws.client import client, sink_error
 from pipeline.aws.names import Resource, arn_name, resource
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline
-from pipeline.errors import ConfigurationError, SinkError
+from pipeline.errors import ConfigurationError
 from pipeline.outcome import Failed, Unprocessed
 from pipeline.ports import Environment
 from pipeline.record import RawRecord
@@ -23,6 +23,8 @@ from pipeline.sources.sqs_dead_letters import SQSDeadLetters, dead_letter_queue
 
 #: A dead letter is kept as long as SQS allows: its age counts from when it was first sent.
 _DEAD_LETTER_SECONDS = 1_209_600
+#: SQS counts a message's twelve hours from when it was received, which may be a whole run ago: 15 minutes.
+_MAX_DELAY = sqs.MAX_VISIBILITY - 900
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,11 @@ class SQS:
         return list(dict.fromkeys(record.id for record in result.unsettled()))
 
     async def settle(self, result: BatchResult, environment: Environment, deadline: Deadline) -> None:
-        """Make each unsettled record visible again after its delay, as far as SQS and the time allow."""
+        """Make each unsettled record visible again after its delay, as far as SQS and the time allow.
+
+        Raises nothing: a message whose delay SQS does not take, in part of a call or all of it,
+        comes back when its visibility timeout ends. The longest delay is 11 hours and 45 minutes.
+        """
         delays = _delays(result)
         if not delays:
             return
@@ -150,7 +156,7 @@ class SQS:
             *(self._change(arn, ten, environment) for arn, ten in tens), return_exceptions=True
         )
         for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, SinkError):
+            if isinstance(result, BaseException) and not isinstance(result, Exception):
                 raise result
 
     async def _change(self, arn: str, entries: Sequence[dict[str, Any]], environment: Environment) -> None:
@@ -175,9 +181,18 @@ def _delays(result: BatchResult) -> list[tuple[RawRecord, int]]:
     for record, outcome in result:
         if not isinstance(outcome, (Failed, Unprocessed)) or outcome.delay is None:
             continue
-        if isinstance(record.origin, dict) and record.origin.get("receiptHandle"):
-            delays.append((record, min(max(math.ceil(outcome.delay), 0), sqs.MAX_VISIBILITY)))
+        handle = record.origin.get("receiptHandle") if isinstance(record.origin, dict) else None
+        if isinstance(handle, str) and handle:
+            delays.append((record, _whole_seconds(outcome.delay)))
     return delays
+
+
+def _whole_seconds(delay: float) -> int:
+    """What SQS takes as a delay; the longest one for what is no time at all."""
+    try:
+        return min(max(math.ceil(delay), 0), _MAX_DELAY)
+    except (TypeError, ValueError, OverflowError):
+        return _MAX_DELAY
 
 
 def _arn_of(record: RawRecord) -> str:

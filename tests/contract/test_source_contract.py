@@ -256,7 +256,7 @@ async def test_settling_gives_each_unsettled_record_its_own_delay(
     ]
     await source.settle(BatchResult(records, outcomes), environment, FOREVER)
     entries = [entry for call in fault.calls for entry in call["Entries"]]
-    assert sorted(entry["VisibilityTimeout"] for entry in entries) == [0] * 2 + [2] * 7 + [43_200]
+    assert sorted(entry["VisibilityTimeout"] for entry in entries) == [0] * 2 + [2] * 7 + [42_300]
     assert all(len(call["Entries"]) <= 10 for call in fault.calls)
     again = await received(environment, source.queue)
     assert {record["messageId"] for record in again} == {records[2].id, records[3].id}
@@ -284,6 +284,47 @@ async def test_with_nothing_to_delay_or_no_time_no_call_is_made(
     late = Deadline(soft=-2.0, hard=-1.0)
     await source.settle(BatchResult(records, [Failed(ValueError(), delay=1.0)] * 2), environment, late)
     assert fault.calls == []
+
+
+@pytest.mark.parametrize("delay", [float("nan"), float("inf"), 1e308, pytest.param(10**400, id="huge"), "soon", True])
+async def test_a_delay_that_is_no_time_is_the_longest_one_and_spoils_no_other(
+    source: sources.SQS, environment: ProcessEnvironment, faults: Any, delay: Any
+) -> None:
+    fault = faults("sqs")
+    await fault.record("ChangeMessageVisibilityBatch")
+    records = source.decode({"Records": [message(n, eventSourceARN=ARN + source.queue) for n in ("a", "b")]})
+    await source.settle(
+        BatchResult(records, [Failed(ValueError(), delay=delay), Failed(ValueError(), delay=3.0)]), environment, FOREVER
+    )
+    (call,) = fault.calls
+    assert [entry["VisibilityTimeout"] for entry in call["Entries"]] == [1 if delay is True else 42_300, 3]
+
+
+async def test_a_receipt_handle_that_is_no_text_spoils_no_other(
+    source: sources.SQS, environment: ProcessEnvironment, faults: Any
+) -> None:
+    fault = faults("sqs")
+    await fault.record("ChangeMessageVisibilityBatch")
+    odd = [message(f"o{n}", receiptHandle=handle) for n, handle in enumerate([7, b"x", {"a": 1}, "", None])]
+    records = source.decode({"Records": [*odd, message("a", eventSourceARN=ARN + source.queue)]})
+    await source.settle(BatchResult(records, [Failed(ValueError(), delay=1.0)] * 6), environment, FOREVER)
+    (call,) = fault.calls
+    assert [entry["ReceiptHandle"] for entry in call["Entries"]] == ["handle-a"]
+
+
+async def test_settling_raises_nothing_even_for_what_is_no_error_of_the_service(
+    source: sources.SQS, environment: ProcessEnvironment, faults: Any
+) -> None:
+    await faults("sqs").answer("ChangeMessageVisibilityBatch", {"Failed": [{"Id": "0", "Code": "InternalError"}]})
+    records = source.decode({"Records": [message("a", eventSourceARN=ARN + source.queue), message("b")]})
+    result = BatchResult(records, [Failed(ValueError(), delay=1.0)] * 2)
+    await source.settle(result, environment, FOREVER)
+
+    class Broken(ProcessEnvironment):
+        async def once(self, key: Any, make: Any) -> Any:
+            raise LookupError("broken")
+
+    await source.settle(result, Broken(), FOREVER)
 
 
 async def test_settling_never_fails_the_batch(
