@@ -51,7 +51,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if isinstance(self.store, type):
             raise ConfigurationError(
-                f"Claim(store={self.store.__name__}): that is the class; call it, as in 'Memory()'"
+                f"Claim(store={self.store.__name__}): that is the class; call it: {self.store.__name__}()"
             )
         if not isinstance(self.store, IdempotencyStore | None):
             raise ConfigurationError(f"Claim(store={self.store!r}): give one of pipeline.stores, or leave it out")
