@@ -29,7 +29,8 @@ def test_every_declaration_can_be_assembled(api: ModuleType) -> None:
     assert [stage.name for stage in api.bare.stages()] == ["plain", "structs", "models", "custom"]
 
 
-async def test_its_handlers_run(api: ModuleType) -> None:
+async def test_its_handlers_run(api: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # one of its sinks writes a file
     priced = await ainvoke(api.price, [{"order_id": "abc", "quantity": 1}])
     plain = await ainvoke(api.plain, [{"name": "a"}])
 
