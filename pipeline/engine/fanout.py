@@ -129,7 +129,7 @@ class FanOut:
         Stops at the first failed write: what was streamed before it stays written.
         """
         if isinstance(result, GeneratorType):
-            result = _each(result)
+            return await self._drain(_each(result), origin)
         if isinstance(result, (list, tuple)) and not hasattr(result, "_fields"):  # a named tuple is one output
             return [output for value in result for output in self.address(value, origin)], 0, []
         if hasattr(result, "__aiter__"):
