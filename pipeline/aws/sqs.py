@@ -16,11 +16,10 @@ from typing import Any
 from pipeline.aws.client import client, code_of, entry_error, sink_error
 from pipeline.aws.delivery import Entry, Limits
 from pipeline.aws.names import Resource
+from pipeline.decisions.letters import MAX_ATTRIBUTES, MAX_BYTES, forbidden
 from pipeline.errors import SinkError, SinkRefused, SinkUnavailable
 from pipeline.ports import Environment
 
-MAX_BYTES = 1_048_576
-MAX_ATTRIBUTES = 10
 MAX_DELAY = 900
 MAX_VISIBILITY = 43_200
 LIMITS = Limits(count=10, size=MAX_BYTES, entry_size=MAX_BYTES)
@@ -28,7 +27,6 @@ LIMITS = Limits(count=10, size=MAX_BYTES, entry_size=MAX_BYTES)
 #: A message attribute as the API wants it: DataType with StringValue or BinaryValue.
 Attributes = Mapping[str, Mapping[str, Any]]
 
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ATTRIBUTE_NAME = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)")
 #: What group and deduplication ids may hold: ASCII letters, digits and punctuation.
 _IDENTIFIER = re.compile("[!-~]{1,128}")
@@ -49,12 +47,6 @@ def identifier(text: str) -> str:
 def text_attribute(value: str) -> dict[str, Any]:
     """A message attribute that holds text."""
     return {"DataType": "String", "StringValue": value}
-
-
-def forbidden(text: str) -> str | None:
-    """The first character that SQS does not take, for a message; None when there is none."""
-    found = _FORBIDDEN.search(text)
-    return None if found is None else f"U+{ord(found[0]):04X}"
 
 
 def check_message(body: str, attributes: Attributes) -> None:

@@ -46,6 +46,9 @@ class DynamoDB:
     name: str
     when: Callable[[Any], bool] | None
 
+    #: A text or an array has no room for what an output carries: `rejects=` writes objects here.
+    takes_objects_only = True
+
     def __init__(
         self,
         table: str,

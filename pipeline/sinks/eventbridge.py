@@ -49,6 +49,9 @@ class EventBridge:
     name: str
     when: Callable[[Any], bool] | None
 
+    #: A text or an array has no room for what an output carries: `rejects=` writes objects here.
+    takes_objects_only = True
+
     def __init__(
         self,
         bus: str,

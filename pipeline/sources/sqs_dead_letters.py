@@ -7,7 +7,6 @@ redrive brings back the same record: same body, same attributes, same identity.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,18 +15,14 @@ from typing import Any
 from pipeline.aws import sqs
 from pipeline.aws.delivery import Entry, deliver
 from pipeline.aws.names import Resource, arn_name
-from pipeline.decisions import wire
+from pipeline.decisions import letters, wire
 from pipeline.decisions.deadline import Deadline
+from pipeline.engine.deadletters import said
 from pipeline.errors import SinkError, SinkRefused, SinkUnavailable
 from pipeline.ports import DeadLetter, Environment
 from pipeline.record import RawRecord
 
-#: Why the record is here: JSON with handler, cause, attempts and exhausted.
-CAUSE = "pipeline_cause"
-#: The message's own attributes, when there is no room for all of them beside the cause.
-FOLDED = "pipeline_attributes"
-_MAX_CAUSE = 2_048
-_KEPT_APART = (wire.ATTRIBUTE, wire.TRACEPARENT, FOLDED)
+_KEPT_APART = (wire.ATTRIBUTE, wire.TRACEPARENT)
 
 
 def dead_letter_queue(queue: Resource) -> Resource:
@@ -83,25 +78,20 @@ class SQSDeadLetters:
 
 def _body(record: RawRecord) -> str:
     """The body unchanged; a damaged one in the nearest form that SQS takes."""
-    body = record.body
-    if isinstance(body, bytes):
-        return base64.b64encode(body).decode()
-    if not body:
-        return json.dumps(record.origin, default=str)
-    if record.error is not None and sqs.forbidden(body) is not None:
-        return body.encode("utf-8", "backslashreplace").decode()
-    return body
+    if isinstance(record.body, bytes):
+        return base64.b64encode(record.body).decode()
+    return letters.storable(record.body, record.origin)
 
 
 def _attributes(letter: DeadLetter, body: str) -> dict[str, Mapping[str, Any]]:
     attributes = _original(letter.record)
-    attributes.pop(CAUSE, None)  # of an earlier stay in this queue
-    if len(attributes) >= sqs.MAX_ATTRIBUTES:
+    attributes.pop(letters.CAUSE, None)  # of an earlier stay in this queue
+    if len(attributes) >= letters.MAX_ATTRIBUTES:
         attributes = _folded(attributes)
-    room = sqs.MAX_BYTES - sqs.message_size(body, attributes) - len(CAUSE) - len("String")
-    cause = _cause(letter, min(room, _MAX_CAUSE))
+    room = letters.MAX_BYTES - sqs.message_size(body, attributes) - len(letters.CAUSE) - len("String")
+    cause = letters.cause_text(said(letter), room)
     if cause is not None:
-        attributes[CAUSE] = sqs.text_attribute(cause)
+        attributes[letters.CAUSE] = sqs.text_attribute(cause)
     return attributes
 
 
@@ -135,39 +125,14 @@ def _attribute(given: Any) -> Mapping[str, Any] | None:
 def _folded(attributes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """All attributes in one, but for those by which a redriven record is known again."""
     kept = {name: attributes[name] for name in _KEPT_APART if name in attributes}
-    others = {
-        name: {"type": value["DataType"], "value": _plain(value)}
-        for name, value in attributes.items()
-        if name not in kept
-    }
-    return {**kept, FOLDED: sqs.text_attribute(json.dumps(others, separators=(",", ":")))}
+    others = {name: (value["DataType"], _plain(value)) for name, value in attributes.items() if name not in kept}
+    return {**kept, letters.FOLDED: sqs.text_attribute(letters.folded(others))}
 
 
 def _plain(value: Mapping[str, Any]) -> str:
     if "BinaryValue" in value:
         return base64.b64encode(value["BinaryValue"]).decode()
     return str(value["StringValue"])
-
-
-def _cause(letter: DeadLetter, room: int) -> str | None:
-    """Why the record is here, cut to fit; None when there is no room at all: the body goes first."""
-    cause = letter.cause
-    while True:
-        text = json.dumps(
-            {
-                "handler": letter.handler,
-                "cause": cause,
-                "attempts": letter.attempts,
-                "exhausted": letter.exhausted,
-            }
-        )
-        excess = len(text) - room
-        if excess <= 0:
-            return text
-        if not cause:
-            return None
-        # A character takes up to twelve bytes as JSON, so this cuts too little rather than too much.
-        cause = cause[: -max(1, excess // 12)]
 
 
 def _with_suffix(name: str) -> str:

@@ -16,10 +16,12 @@ from pipeline import sinks
 from pipeline.aws.client import client
 from pipeline.decisions.codec import encode
 from pipeline.decisions.deadline import Deadline
+from pipeline.engine.deadletters import SinkDeadLetters
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError, SinkRefused, SinkUnavailable
 from pipeline.output import Output
-from pipeline.ports import Sink
+from pipeline.ports import DeadLetter, Sink
+from pipeline.record import Carried, RawRecord
 
 FOREVER = Deadline()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -578,3 +580,127 @@ async def test_a_file_that_cannot_be_written_is_unavailable(environment: Process
     sink = sinks.File(tmp_path / "missing" / "out.ndjson")
     (result,) = await sink.write([output({})], environment, FOREVER)
     assert isinstance(result, SinkUnavailable)
+
+
+# As the place for rejected records
+
+
+def letter(body: str | bytes = '{"n": 1}', **fields: Any) -> DeadLetter:
+    given: dict[str, Any] = {"id": "m1", "source": "orders", "origin": {"messageId": "m1", "body": None}, **fields}
+    record = RawRecord(body=body, **given)
+    return DeadLetter(record=record, handler="shop.price", cause="Reject: never", attempts=5, exhausted=True)
+
+
+SAID = {"handler": "shop.price", "cause": "Reject: never", "attempts": 5, "exhausted": True}
+TEN = {f"a{n}": f"v{n}" for n in range(10)}
+
+
+@pytest.fixture(params=["sqs", "fifo"])
+def queue(request: pytest.FixtureRequest) -> Bench:
+    return request.getfixturevalue(request.param)
+
+
+async def rejected(bench: Bench, *letters: DeadLetter) -> list[dict[str, Any]]:
+    assert await SinkDeadLetters(bench.sink).put(letters, bench.environment, FOREVER) == [None] * len(letters)
+    return await messages(bench.environment, bench.sink.name)
+
+
+def texts(message: dict[str, Any]) -> dict[str, str]:
+    return {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+
+
+async def test_a_rejected_message_keeps_body_and_attributes_beside_its_cause(queue: Bench) -> None:
+    (found,) = await rejected(queue, letter(attributes={"colour": "red", "pipeline_cause": "of an earlier stay"}))
+    assert found["Body"] == '{"n": 1}'
+    assert texts(found)["colour"] == "red"
+    assert json.loads(texts(found)["pipeline_cause"]) == SAID
+
+
+@pytest.mark.parametrize("carried", [None, Carried(id="abc", hops=2, traceparent=TRACE)])
+@pytest.mark.parametrize(("count", "is_folded"), [(7, False), (8, True), (10, True)])
+async def test_attributes_that_find_no_room_beside_the_cause_are_folded_into_one(
+    queue: Bench, carried: Carried | None, count: int, is_folded: bool
+) -> None:
+    attributes = dict(list(TEN.items())[:count])
+    (found,) = await rejected(queue, letter(attributes=attributes, carried=carried))
+    assert json.loads(texts(found)["pipeline_cause"]) == SAID
+    if is_folded:
+        folded = json.loads(texts(found)["pipeline_attributes"])
+        assert folded == {name: {"type": "String", "value": value} for name, value in attributes.items()}
+    else:
+        assert attributes.items() <= texts(found).items()
+
+
+@pytest.mark.parametrize(
+    ("body", "stored"),
+    [
+        ("", '{"messageId": "m1", "body": null}'),
+        ("half \ud800", "half \\ud800"),
+        ("nul \x00 \uffff", "nul \\u0000 \\uffff"),
+        (b"\xff", "\\xff"),
+    ],
+)
+async def test_a_rejected_body_that_sqs_would_not_take_is_stored_all_the_same(
+    queue: Bench, body: str | bytes, stored: str
+) -> None:
+    (found,) = await rejected(queue, letter(body))
+    assert found["Body"] == stored
+
+
+# aiohttp would rather be given a file for a body of a MiB.
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+@pytest.mark.parametrize(("spare", "has_cause"), [(200, False), (500, True)])
+async def test_a_rejected_body_goes_before_its_cause(queue: Bench, spare: int, has_cause: bool) -> None:
+    (found,) = await rejected(queue, letter("x" * (1_048_576 - spare)))
+    assert len(found["Body"]) == 1_048_576 - spare
+    assert ("pipeline_cause" in found["MessageAttributes"]) is has_cause
+
+
+async def test_a_sink_with_a_group_of_its_own_takes_rejected_records_too(
+    aws: str, environment: ProcessEnvironment, unique: str
+) -> None:
+    bench = queue_bench(environment, f"{unique}.fifo", group="customer.id")
+    await bench.sink.create(environment)
+    found = await rejected(bench, letter(), letter(id="m2", lane="lane"))
+    assert {message["Attributes"]["MessageGroupId"] for message in found} == {"m1", "lane"}
+
+
+async def test_a_rejected_record_is_an_object_on_a_bus(eventbridge: Bench) -> None:
+    letters = [letter(attributes=TEN), letter("not {json"), letter("half \ud800"), letter("")]
+    results = await SinkDeadLetters(eventbridge.sink).put(letters, eventbridge.environment, FOREVER)
+    assert results == [None] * 4
+    found = {value["body"]: value for value in await eventbridge.read()}
+    assert found['{"n": 1}'] == {"id": "m1", "body": '{"n": 1}', "cause": SAID, "attributes": TEN}
+    assert set(found) == {'{"n": 1}', "not {json", "half \\ud800", '{"messageId": "m1", "body": null}'}
+
+
+async def test_a_detail_type_function_is_given_the_rejected_object(eventbridge: Bench, faults: Any) -> None:
+    fault = faults("events")
+    await fault.record("PutEvents")
+    sink = sinks.EventBridge(eventbridge.sink.name, detail_type=lambda value: value["cause"]["handler"])
+    results = await SinkDeadLetters(sink.bound_to("shop")).put([letter()], eventbridge.environment, FOREVER)
+    assert results == [None]
+    assert fault.calls[0]["Entries"][0]["DetailType"] == "shop.price"
+
+
+@pytest.mark.parametrize("sort_key", [None, "handler"])
+async def test_a_rejected_record_is_an_item_under_the_tables_own_key(
+    aws: str, environment: ProcessEnvironment, unique: str, sort_key: str | None
+) -> None:
+    sink = sinks.DynamoDB(unique, partition_key="record", sort_key=sort_key)
+    await sink.create(environment)
+    letters = [letter(attributes=TEN), letter("", id="m2")]
+    assert await SinkDeadLetters(sink).put(letters, environment, FOREVER) == [None, None]
+    key = {"record": {"S": "m1"}, **({sort_key: {"S": "shop.price"}} if sort_key else {})}
+    found = await item(Bench(sink, environment, lambda: None), key, unique)  # type: ignore[arg-type, return-value]
+    assert found["body"] == {"S": '{"n": 1}'}
+    assert found["cause"]["M"]["cause"] == {"S": "Reject: never"}
+    assert found["cause"]["M"]["attempts"] == {"N": "5"}
+    assert found["attributes"]["M"]["a3"] == {"S": "v3"}
+    assert found["_pipeline"]["M"]["hops"] == {"N": "0"}
+
+
+@pytest.mark.parametrize("keys", [{"partition_key": "body"}, {"partition_key": "id", "sort_key": "cause"}])
+def test_a_key_that_a_rejected_record_needs_for_itself_is_refused_when_declared(keys: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match=r"key attribute"):
+        SinkDeadLetters(sinks.DynamoDB("rejects", **keys))
