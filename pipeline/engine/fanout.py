@@ -128,12 +128,12 @@ class FanOut:
 
         Stops at the first failed write: what was streamed before it stays written.
         """
+        if hasattr(result, "__aiter__"):
+            return await self._drain(result, origin)
         if isinstance(result, GeneratorType):
             return await self._drain(_each(result), origin)
         if isinstance(result, (list, tuple)) and not hasattr(result, "_fields"):  # a named tuple is one output
             return [output for value in result for output in self.address(value, origin)], 0, []
-        if hasattr(result, "__aiter__"):
-            return await self._drain(result, origin)
         return self.address(result, origin), 0, []
 
     async def write(self, outputs: Sequence[Output]) -> Failures:
