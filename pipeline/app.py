@@ -12,11 +12,11 @@ from pipeline.by import SourceOrder
 from pipeline.decisions.keys import KeySpec
 from pipeline.decisions.retry import Backoff, is_count
 from pipeline.deployment import Function
-from pipeline.engine.deadletters import SinkDeadLetters
 from pipeline.engine.stage import Claim, Middleware, Stage
 from pipeline.errors import ConfigurationError
 from pipeline.handler import Handler
 from pipeline.ports import DeadLetters, IdempotencyStore, Sink, Source
+from pipeline.sinks.rejects import SinkDeadLetters
 from pipeline.stores import DynamoDB
 
 P = ParamSpec("P")

@@ -15,8 +15,8 @@ from typing import Any
 
 from pipeline.aws.client import client, code_of, entry_error, sink_error
 from pipeline.aws.delivery import Entry, Limits
+from pipeline.aws.letters import MAX_ATTRIBUTES, MAX_BYTES, forbidden
 from pipeline.aws.names import Resource
-from pipeline.decisions.letters import MAX_ATTRIBUTES, MAX_BYTES, forbidden
 from pipeline.errors import SinkError, SinkRefused, SinkUnavailable
 from pipeline.ports import Environment
 

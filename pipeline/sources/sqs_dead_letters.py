@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipeline.aws import sqs
+from pipeline.aws import letters, sqs
 from pipeline.aws.delivery import Entry, deliver
+from pipeline.aws.letters import said
 from pipeline.aws.names import Resource, arn_name
-from pipeline.decisions import letters, wire
+from pipeline.decisions import wire
 from pipeline.decisions.deadline import Deadline
-from pipeline.engine.deadletters import said
 from pipeline.errors import SinkError, SinkRefused, SinkUnavailable
 from pipeline.ports import DeadLetter, Environment
 from pipeline.record import RawRecord

@@ -16,12 +16,12 @@ from pipeline import sinks
 from pipeline.aws.client import client
 from pipeline.decisions.codec import encode
 from pipeline.decisions.deadline import Deadline
-from pipeline.engine.deadletters import SinkDeadLetters
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError, SinkRefused, SinkUnavailable
 from pipeline.output import Output
 from pipeline.ports import DeadLetter, Sink
 from pipeline.record import Carried, RawRecord
+from pipeline.sinks.rejects import SinkDeadLetters
 
 FOREVER = Deadline()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

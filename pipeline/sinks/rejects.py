@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.decisions import letters, wire
+from pipeline.aws import letters
+from pipeline.aws.letters import said
+from pipeline.decisions import wire
 from pipeline.decisions.deadline import Deadline
 from pipeline.errors import ConfigurationError, SinkError
 from pipeline.output import Output
@@ -89,16 +91,6 @@ class SinkDeadLetters:
         room -= sum(_size(name) + _TYPE_BYTES + _size(value) for name, value in attributes.items())
         cause = letters.cause_text(said(letter), room - len(letters.CAUSE) - _TYPE_BYTES)
         return attributes if cause is None else {**attributes, letters.CAUSE: cause}
-
-
-def said(letter: DeadLetter) -> dict[str, Any]:
-    """Why a record is dead, as every dead letter tells it."""
-    return {
-        "handler": letter.handler,
-        "cause": letter.cause,
-        "attempts": letter.attempts,
-        "exhausted": letter.exhausted,
-    }
 
 
 def _size(text: str) -> int:

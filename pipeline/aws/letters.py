@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.ports import DeadLetter
+
 MAX_BYTES = 1_048_576
 MAX_ATTRIBUTES = 10
 
@@ -59,3 +61,13 @@ def cause_text(said: Mapping[str, Any], room: int) -> str | None:
 def compact(value: Any) -> str:
     """JSON text in ASCII, so that its length is its size and every place takes its characters."""
     return json.dumps(value, separators=(",", ":"))
+
+
+def said(letter: DeadLetter) -> dict[str, Any]:
+    """Why a record is dead, as every dead letter tells it."""
+    return {
+        "handler": letter.handler,
+        "cause": letter.cause,
+        "attempts": letter.attempts,
+        "exhausted": letter.exhausted,
+    }
