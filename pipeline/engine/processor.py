@@ -96,7 +96,7 @@ class Processor:
         return self._threads.left_running(task)
 
     def _batch_call(self, activity: Activity, context: Context) -> Call:
-        """A batch handler, called for the records that are ready at the same moment."""
+        """A batch handler, called for the records that are ready at the same moment and have not failed yet."""
 
         async def send(records: list[Record[Any]]) -> Sequence[Any]:
             return await self._calling.many(records, context)
@@ -104,7 +104,9 @@ class Processor:
         calls: Coalescer[Record[Any], Any] = Coalescer(send, activity, limit=self.stage.concurrency)
 
         async def call(record: Record[Any], context: Context) -> Any:
-            result = (await calls.submit([record]))[0]
+            # One that failed before goes alone: if it fails the call again, it fails nobody else's.
+            alone = record.attempt > 1
+            result = (await send([record]) if alone else await calls.submit([record]))[0]
             error = failure_of(result)
             if error is not None:
                 raise error

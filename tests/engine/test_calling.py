@@ -135,6 +135,26 @@ async def test_a_batch_handler_that_raises_fails_every_record_of_the_call() -> N
     assert [type(outcome.error) for _, outcome in done.of(Failed)] == [LookupError, LookupError]
 
 
+async def test_a_record_that_failed_a_batch_call_comes_alone_the_next_time() -> None:
+    calls: list[list[int]] = []
+
+    async def price(orders: Batch[Order]) -> list[None]:
+        calls.append([order.payload.n for order in orders])
+        if any(order.payload.n == 3 for order in orders):
+            raise LookupError("poison")
+        return [None] * len(orders)
+
+    handler, store = shop().handler(sources.SQS("orders"))(price), Memory()
+    raw = records(*(f'{{"n": {n}}}' for n in range(6)))
+    first, _ = await process(handler.stage, raw, store=store)
+    second, _ = await process(handler.stage, raw, store=store)
+
+    assert len(first.of(Failed)) == 6
+    assert [type(outcome) for outcome in second.outcomes] == [Succeeded] * 3 + [Failed] + [Succeeded] * 2
+    assert calls[0] == list(range(6))
+    assert sorted(calls[1:]) == [[n] for n in range(6)]
+
+
 def test_a_batch_is_a_sequence() -> None:
     record: Any = object()
     batch: Batch[Any] = Batch([record, record])
