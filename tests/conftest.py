@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from pipeline.emulator import embedded
 from pipeline.engine.environment import ProcessEnvironment
-
-_START_SECONDS = 30
 
 
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
-    """The URL of a moto server in a process of its own, so that it shares neither loop nor warnings."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(port, server)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
-
-
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if server.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"the moto server did not start (exit code {server.poll()})") from None
-            time.sleep(0.05)  # a process that starts cannot be awaited otherwise
+    """The URL of the local run's own moto server: a process of its own, shared by the whole test run."""
+    server = embedded.lease()
+    yield server.endpoint_url
+    server.stop()
 
 
 @pytest.fixture
