@@ -416,3 +416,15 @@ def test_what_is_wrong_is_told_the_same_whether_the_document_was_decoded_before_
         parse(read)
 
     assert str(first.value) == str(second.value)
+
+
+@dataclass
+class Money:
+    amount: Decimal
+
+
+def test_a_decimal_keeps_every_digit_of_its_number_also_after_a_key_was_read() -> None:
+    document = Document('{"amount": 12345678901234567.123456789}')
+    document.value()
+
+    assert parser(Money)(document).amount == Decimal("12345678901234567.123456789")
