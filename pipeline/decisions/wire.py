@@ -75,7 +75,8 @@ _KEPT = ("id", "sink", "body", "is_text", "key", "default_key", "attributes", "d
 
 
 def _kept_form(output: Output) -> dict[str, Any]:
-    return {name: getattr(output, name) for name in _KEPT}
+    form = {name: getattr(output, name) for name in _KEPT}
+    return form if output.sent_at is None else {**form, "sent_at": output.sent_at}
 
 
 def _value(item: dict[str, Any]) -> Any:

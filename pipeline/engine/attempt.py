@@ -144,7 +144,7 @@ class Attempt:
         result = await self._call(record, self._context)
         if result is None:
             return [], 0, []
-        return await self._fanout.collect(result, Origin(run.identity, run.order_key, run.raw.carried))
+        return await self._fanout.collect(result, Origin(run.identity, run.order_key, run.raw.carried, run.raw.sent_at))
 
     def _handler_error(self, run: Run, error: BaseException, has_timed_out: bool) -> BaseException:
         """What the handler's end means: its own error, or that it was cut off."""

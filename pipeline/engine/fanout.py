@@ -33,13 +33,14 @@ Collected = tuple[list[Output], int, Failures]
 class Origin:
     """What the outputs of one record have in common; it numbers them."""
 
-    __slots__ = ("_next", "default_key", "hops", "identity", "traceparent")
+    __slots__ = ("_next", "default_key", "hops", "identity", "sent_at", "traceparent")
 
-    def __init__(self, identity: str, default_key: str, carried: Carried | None) -> None:
+    def __init__(self, identity: str, default_key: str, carried: Carried | None, sent_at: float | None = None) -> None:
         self.identity = identity
         self.default_key = default_key
         self.hops = (carried.hops if carried else 0) + 1
         self.traceparent = carried.traceparent if carried else None
+        self.sent_at = sent_at
         self._next = 0
 
     def index(self) -> int:
@@ -118,6 +119,7 @@ class FanOut:
                 delay=emit.delay,
                 hops=origin.hops,
                 traceparent=origin.traceparent,
+                sent_at=origin.sent_at,
                 value=emit.value,
             )
             for sink in sinks

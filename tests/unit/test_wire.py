@@ -68,6 +68,12 @@ def test_golden_forms() -> None:
     )
 
 
+def test_outputs_kept_before_they_had_a_time_are_still_read() -> None:
+    (back,) = unpack(pack([output(sent_at=12.5)]))
+    assert back.sent_at == 12.5
+    assert unpack(pack([output()]))[0].sent_at is None
+
+
 parts = st.tuples(texts, texts, texts, texts, st.integers(0, 1000))
 
 
