@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.decisions import wire
 from pipeline.errors import EventError, PayloadError
 from pipeline.record import NO_ATTRIBUTES, Carried, RawRecord
+from pipeline.sources.lambda_event import check_sender, kind, mapping, members, records_of
 
 #: No count and no time in milliseconds is this large.
 _BEYOND = 2**53
@@ -18,24 +19,19 @@ def decode(event: Any, source: str, *, is_fifo: bool) -> list[RawRecord]:
 
     Everything but a record's id may be missing: test events and other senders leave fields out.
     """
-    records = event.get("Records") if isinstance(event, dict) else None
-    if not isinstance(records, list):
-        raise EventError(f"not an event of the queue '{source}': {_found(event)}")
-    return [_record(record, position, source, is_fifo=is_fifo) for position, record in enumerate(records)]
+    found = records_of(event, f"the queue '{source}'")
+    return [_record(record, position, source, is_fifo=is_fifo) for position, record in enumerate(found)]
 
 
 def _record(record: Any, position: int, source: str, *, is_fifo: bool) -> RawRecord:
-    if not isinstance(record, dict):
-        raise EventError(f"{_where(position, source)} is {_kind(record)}, not an object")
-    sender = record.get("eventSource", record.get("EventSource", "aws:sqs"))
-    if sender != "aws:sqs":
-        raise EventError(f"{_where(position, source)} comes from {sender!r}, not from 'aws:sqs'")
+    where = f"record {position} of the queue '{source}'"
+    check_sender(record, "aws:sqs", where)
     identity = record.get("messageId")
     if not isinstance(identity, str) or not identity:
-        raise EventError(f"{_where(position, source)} has no messageId, but {_members(record)}")
+        raise EventError(f"{where} has no messageId, but {members(record)}")
     body, error = _body(record)
-    system = _mapping(record.get("attributes"))
-    attributes, carried = _attributes(_mapping(record.get("messageAttributes")))
+    system = mapping(record.get("attributes"))
+    attributes, carried = _attributes(mapping(record.get("messageAttributes")))
     return RawRecord(
         id=identity,
         source=source,
@@ -50,14 +46,10 @@ def _record(record: Any, position: int, source: str, *, is_fifo: bool) -> RawRec
     )
 
 
-def _where(position: int, source: str) -> str:
-    return f"record {position} of the queue '{source}'"
-
-
 def _body(record: Mapping[str, Any]) -> tuple[str, PayloadError | None]:
     body = record.get("body")
     if not isinstance(body, str):
-        return "", PayloadError("the record has no body" if body is None else f"the body is {_kind(body)}, not a text")
+        return "", PayloadError("the record has no body" if body is None else f"the body is {kind(body)}, not a text")
     if not body.isascii():
         try:
             body.encode()
@@ -83,7 +75,7 @@ def _attributes(found: Mapping[str, Any]) -> tuple[Mapping[str, str], Carried | 
         return NO_ATTRIBUTES, None
     texts: dict[str, str] = {}
     for name, attribute in found.items():
-        value = _mapping(attribute)
+        value = mapping(attribute)
         text = value.get("stringValue", value.get("binaryValue"))
         if isinstance(text, str):
             texts[name] = text
@@ -107,25 +99,3 @@ def _whole(value: Any) -> int | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return whole if 0 <= whole < _BEYOND else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _found(event: Any) -> str:
-    if not isinstance(event, dict):
-        return f"the event is {_kind(event)}"
-    if "Records" in event:
-        return f"its Records are {_kind(event['Records'])}"
-    return f"it has no Records, but {_members(event)}"
-
-
-def _members(value: Mapping[str, Any]) -> str:
-    """The names only: values have no place in an error's text."""
-    return ", ".join(sorted(map(str, value))[:10]) or "nothing"
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "an array", str: "a text", bool: "a boolean", type(None): "null"}
-    return kinds.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")
