@@ -167,7 +167,7 @@ class Pipeline:
             lane=None
             if isinstance(lane, SourceOrder)
             else checks.key_reader(name, lane, read.payload_type, what="lane"),
-            source_lane=checks.source_lane(name, source, lane),
+            source_lane=checks.source_lane(name, source, lane, is_idempotent=self.idempotency is not None),
             concurrency=concurrency or (10 if read.signature.kind.in_thread else 100),
             retry=retry,
             reject_on=rejected,
@@ -183,7 +183,7 @@ class Pipeline:
     def _check_free(self, name: str, source: Source) -> None:
         if name in self.handlers:
             raise ConfigurationError(f"{self.name} has two handlers named '{name}': rename one of the functions")
-        if not getattr(source, "is_exclusive", True):
+        if source.is_stream:
             return
         for other in self._stages.values():
             if checks.is_same_source(source, other.source):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline import by
 from pipeline.by import SourceOrder
 from pipeline.decisions import keys
 from pipeline.decisions.keys import KeySpec
@@ -98,17 +99,35 @@ def key_reader(name: str, spec: KeySpec | SourceOrder | None, payload_type: Any,
     return keys.reader(spec, what=what)
 
 
-def source_lane(name: str, source: Source, lane: KeySpec | SourceOrder | None) -> SourceLane | None:
-    """The reader of one of the source's own orders, when `lane` is one."""
+def source_lane(
+    name: str, source: Source, lane: KeySpec | SourceOrder | None, *, is_idempotent: bool
+) -> SourceLane | None:
+    """The reader of one of the source's own orders, when `lane` is one, or has to be.
+
+    A stream delivers everything behind a failure again. Without idempotency it would all run again, so
+    nothing may run beyond a failure: the lane is the shard.
+    """
+    orders: dict[str, SourceLane] = getattr(source, "orders", {})
+    if source.is_stream and not is_idempotent:
+        if lane not in (None, by.shard):
+            raise ConfigurationError(
+                f"{name}: lane={_named(lane)} needs idempotency: a stream delivers everything behind a failure again, "
+                "and what had succeeded would run twice. Leave lane out (it is the shard then), or leave "
+                "idempotency=None out"
+            )
+        return orders["shard"]
     if not isinstance(lane, SourceOrder):
         return None
-    orders: dict[str, SourceLane] = getattr(source, "orders", {})
     if lane.name not in orders:
         known = ", ".join(f"by.{order}" for order in orders) or "none"
         raise ConfigurationError(
             f"{name}: lane=by.{lane.name}: {type(source).__name__}('{source.name}') has no such order; it has {known}"
         )
     return orders[lane.name]
+
+
+def _named(lane: KeySpec | SourceOrder | None) -> str:
+    return f"by.{lane.name}" if isinstance(lane, SourceOrder) else repr(lane)
 
 
 def is_same_source(one: Source, other: Source) -> bool:

@@ -92,6 +92,15 @@ class Source(Protocol):
         ...
 
     @property
+    def is_stream(self) -> bool:
+        """True when the source keeps a place in an order, and so can neither delay nor skip a record.
+
+        What comes back comes back at once, with all that stands behind it; nothing counts how often.
+        So the engine waits in process. Several handlers may read one stream.
+        """
+        ...
+
+    @property
     def dead_letters(self) -> DeadLetters:
         """Where this source's records go by default when they will never succeed."""
         ...
@@ -109,7 +118,7 @@ class Source(Protocol):
         ...
 
     async def settle(self, result: BatchResult, environment: Environment, deadline: Deadline) -> None:
-        """Ask the source to deliver each unsettled record after its outcome's delay.
+        """Ask the source to deliver each unsettled record after its outcome's delay; nothing for a stream.
 
         Best effort: what fails comes back in the source's own time. Raises nothing for it.
         """

@@ -20,7 +20,7 @@ MAX_ATTRIBUTES = 10
 CAUSE = "pipeline_cause"
 #: The record's own attributes, when there is no room for all of them beside the cause.
 FOLDED = "pipeline_attributes"
-_MAX_CAUSE = 2_048
+MAX_CAUSE = 2_048
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -35,7 +35,12 @@ def storable(body: str, origin: Any) -> str:
     """The body unchanged; the record as it came when there is none; a forbidden character as JSON spells it."""
     if not body:
         return json.dumps(origin, default=str)
-    return _FORBIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", body)
+    return without_forbidden(body)
+
+
+def without_forbidden(text: str) -> str:
+    """The text with each character that SQS does not take spelled as JSON does."""
+    return _FORBIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def folded(attributes: Mapping[str, tuple[str, str]]) -> str:
@@ -45,8 +50,8 @@ def folded(attributes: Mapping[str, tuple[str, str]]) -> str:
 
 def cause_text(said: Mapping[str, Any], room: int) -> str | None:
     """Why a record is dead, its `cause` cut to fit; None when there is no room at all: the body goes first."""
-    room = min(room, _MAX_CAUSE)
-    cause: str = said["cause"][:_MAX_CAUSE]
+    room = min(room, MAX_CAUSE)
+    cause: str = said["cause"][:MAX_CAUSE]
     while True:
         text = compact({**said, "cause": cause})
         excess = len(text) - room

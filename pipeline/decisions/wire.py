@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from pipeline.decisions.codec import encode, loads
 from pipeline.output import Output
 from pipeline.record import Carried
 
@@ -18,6 +19,8 @@ ATTRIBUTE = "pipeline"
 TRACEPARENT = "traceparent"
 #: The reserved member of object payloads, on services without attributes.
 MEMBER = "_pipeline"
+_QUOTED = f'"{MEMBER}"'.encode()
+_FIRST = f'{{"{MEMBER}":'.encode()
 
 
 def output_id(pipeline: str, handler: str, sink: str, identity: str, index: int) -> str:
@@ -59,6 +62,43 @@ def read_member(member: Any, traceparent: str | None = None) -> Carried | None:
         return None
     trace = traceparent or member.get(TRACEPARENT)
     return Carried(id=identity, hops=hops, traceparent=trace if isinstance(trace, str) else None)
+
+
+def split_member(body: bytes) -> tuple[bytes, Carried | None]:
+    """An object's JSON text without the reserved member, and what that carried.
+
+    The member is cut out of the text, so that everything else keeps its exact digits. A text without
+    one, or with a stranger's, comes back as it is.
+    """
+    if _QUOTED not in body:
+        return body, None
+    if body.startswith(_FIRST):
+        return _cut_first(body)
+    return _cut_anywhere(body)
+
+
+def _cut_first(body: bytes) -> tuple[bytes, Carried | None]:
+    """The form that our sinks write: the member stands first."""
+    try:
+        text = body.decode()
+        member, end = json.JSONDecoder().raw_decode(text, len(_FIRST))
+    except (ValueError, RecursionError):
+        return body, None  # no JSON, or not all of it: whoever parses it says so
+    carried = read_member(member)
+    rest = text[end:].lstrip()
+    if carried is None or not rest.startswith((",", "}")):
+        return body, None
+    return ("{" + rest.removeprefix(",")).encode(), carried
+
+
+def _cut_anywhere(body: bytes) -> tuple[bytes, Carried | None]:
+    """Whatever wrote the text anew may have moved the member."""
+    try:
+        document = loads(body)
+    except (ValueError, RecursionError):
+        return body, None
+    carried = read_member(document.pop(MEMBER, None)) if isinstance(document, dict) else None
+    return (body, None) if carried is None else (encode(document).encode(), carried)
 
 
 def pack(outputs: Sequence[Output]) -> str:

@@ -57,6 +57,9 @@ class SQS:
     max_receive_count: int
     existing: str | None
 
+    #: Each message has its own place, delay and receive count, and goes to one reader.
+    is_stream = False
+
     def __init__(
         self,
         queue: str,

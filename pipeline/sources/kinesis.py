@@ -1,0 +1,173 @@
+"""Records from a Kinesis data stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.aws import kinesis
+from pipeline.aws.names import Resource, resource
+from pipeline.batch import BatchResult
+from pipeline.decisions.deadline import Deadline
+from pipeline.errors import ConfigurationError
+from pipeline.ports import Environment
+from pipeline.record import RawRecord
+from pipeline.sources import kinesis_event
+from pipeline.sources.kinesis_dead_letters import KinesisDeadLetters
+
+_STARTING_POSITIONS = ("TRIM_HORIZON", "LATEST")
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options in one place, so that their checks read as a list."""
+
+    shards: int | None
+    batch_size: int
+    batching_window: int
+    parallelization_factor: int
+    retry_attempts: int
+    max_record_age: int
+
+
+@dataclass(frozen=True, init=False)
+class Kinesis:
+    """Read a stream; several handlers may read the same one.
+
+    Order: records of one partition key run in order, different keys side by side; `lane=by.shard`
+    runs a whole shard in order, and so does a pipeline without idempotency, because the stream delivers
+    everything behind a failure again. Records that the Kinesis Producer Library aggregated are taken
+    apart, each with its own partition key; when one of them is unsettled, their aggregate comes back.
+
+    A failed record waits in process for its retry, as long as the invocation's time allows: a stream
+    cannot delay one record. Its attempts are counted in its idempotency entry (without idempotency, in
+    this process's memory), and then it goes to the stream's dead-letter queue, `<stream>-stream-dlq`,
+    base64 as in the stream. The mapping's own limits are the net for records that kill the process.
+
+    `shards`: of a stream that is made for us; default on demand. `batch_size`: records an invocation
+    gets at most (1 to 10,000). `batching_window`: seconds that Lambda waits to fill a batch (0 to 300).
+    `starting_position`: of a new mapping, "TRIM_HORIZON" (the oldest record) or "LATEST".
+    `parallelization_factor`: batches of one shard that run at the same time, by partition key (1 to 10;
+    more than 1 does not go together with aggregates, nor with `by.shard`). `retry_attempts`: how often the
+    mapping delivers a batch again (0 to 10,000; default -1, no limit: an outage is no fault of the
+    records). `max_record_age`: seconds after which the mapping gives a record up (60 to 604,800, or -1;
+    default 20 hours, below a stream's usual retention of 24, so that what cannot be settled reaches the
+    mapping's on-failure destination before the stream forgets it). `bisect`: the mapping halves a batch
+    whose invocation failed. `existing`: the ARN of a stream that is not ours.
+
+    Limits: 6 MB an invocation with the data as base64, whatever the batch size says; 10 MiB a record
+    where the stream allows it.
+    """
+
+    stream: str
+    shards: int | None
+    batch_size: int
+    batching_window: int
+    starting_position: str
+    parallelization_factor: int
+    retry_attempts: int
+    max_record_age: int
+    bisect: bool
+    existing: str | None
+
+    #: It has a checkpoint for each shard, and nothing for a single record.
+    is_stream = True
+
+    def __init__(
+        self,
+        stream: str,
+        *,
+        shards: int | None = None,
+        batch_size: int = 100,
+        batching_window: int = 0,
+        starting_position: str = "TRIM_HORIZON",
+        parallelization_factor: int = 1,
+        retry_attempts: int = -1,
+        max_record_age: int = 72_000,
+        bisect: bool = True,
+        filter: None = None,  # noqa: A002 - the public name
+        existing: str | None = None,
+    ) -> None:
+        target = resource("kinesis", stream, existing, declared="sources.Kinesis")
+        if filter is not None:
+            raise ConfigurationError("sources.Kinesis(filter=...): filters are not available yet; leave it out")
+        if starting_position not in _STARTING_POSITIONS:
+            raise ConfigurationError(
+                f"sources.Kinesis(starting_position={starting_position!r}): give one of {', '.join(_STARTING_POSITIONS)}"
+            )
+        if not isinstance(bisect, bool):
+            raise ConfigurationError(f"sources.Kinesis(bisect={bisect!r}): give True or False")
+        options = _Options(shards, batch_size, batching_window, parallelization_factor, retry_attempts, max_record_age)
+        _check(options, existing)
+        fields = {"stream": target.name, "existing": target.existing, **vars(options)}
+        for name, value in {**fields, "starting_position": starting_position, "bisect": bisect}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def name(self) -> str:
+        """The logical name."""
+        return self.stream
+
+    @property
+    def resource(self) -> Resource:
+        """The stream."""
+        return Resource("kinesis", self.stream, self.existing)
+
+    @property
+    def dead_letters(self) -> KinesisDeadLetters:
+        """The queue that is made for the stream's dead letters."""
+        return KinesisDeadLetters(self.resource)
+
+    @property
+    def orders(self) -> Mapping[str, Callable[[RawRecord], str | None]]:
+        """The orders that the stream itself keeps, by the names in `pipeline.by`."""
+        by_key: dict[str, Callable[[RawRecord], str | None]] = {"partition_key": lambda raw: raw.lane}
+        if self.parallelization_factor > 1:  # batches of one shard run side by side: there is no other order
+            return by_key
+        return {**by_key, "shard": _shard}
+
+    def decode(self, event: Any) -> list[RawRecord]:
+        """The records of a Lambda event; see the `Source` port."""
+        return kinesis_event.decode(event, self.stream)
+
+    def unsettled_ids(self, result: BatchResult) -> list[str]:
+        """The lowest sequence number of an unsettled record: Lambda delivers everything from it on again."""
+        numbers = [record.origin.number for record in result.unsettled()]
+        return [str(min(numbers))] if numbers else []
+
+    async def settle(self, result: BatchResult, environment: Environment, deadline: Deadline) -> None:
+        """Nothing: the response is the checkpoint, and a stream delays no record."""
+
+    async def create(self, environment: Environment, *, timeout: int) -> None:  # noqa: ASYNC109 - the function's
+        """Make the stream and its dead-letter queue where they are missing."""
+        if self.existing is None:
+            await kinesis.create_stream(self.resource, environment, self.shards)
+        await self.dead_letters.create(environment)
+
+
+def _shard(raw: RawRecord) -> str | None:
+    return raw.attributes.get(kinesis_event.SHARD)
+
+
+def _check(options: _Options, existing: str | None) -> None:
+    def between(name: str, low: int, high: int, *, also: str = "") -> None:
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ConfigurationError(
+                f"sources.Kinesis({name}={value!r}): give a whole number, {low:,} to {high:,}{also}"
+            )
+
+    between("batch_size", 1, 10_000)
+    between("batching_window", 0, 300)
+    between("parallelization_factor", 1, 10)
+    if options.retry_attempts != -1:
+        between("retry_attempts", 0, 10_000, also=", or -1 for no limit")
+    if options.max_record_age != -1:
+        between("max_record_age", 60, 604_800, also=", or -1 for no limit")
+    if options.shards is not None:
+        between("shards", 1, 10_000)
+        if existing is not None:
+            raise ConfigurationError(
+                "sources.Kinesis(shards=...): the stream of existing=... has its shards; leave it out"
+            )

@@ -1,0 +1,154 @@
+"""What Lambda delivers from a Kinesis stream, as records.
+
+An aggregate of the Kinesis Producer Library becomes the records that it holds: each has its own id and
+partition key, and all share the sequence number, which is what the stream is told.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from pipeline.decisions import aggregation, wire
+from pipeline.errors import EventError, PayloadError
+from pipeline.record import RawRecord
+from pipeline.sources.lambda_event import check_sender, kind, mapping, members, records_of
+
+#: As the service's model spells it: decimal, up to 129 digits, so that texts of different length differ in size.
+_SEQUENCE_NUMBER = re.compile(r"0|[1-9]\d{0,128}", re.ASCII)
+
+#: A record's attributes: Kinesis has none of the producer's, but these say where it came from.
+KEY, SHARD, NUMBER, SUBSEQUENCE = "partition_key", "shard_id", "sequence_number", "subsequence_number"
+
+
+class Place(Struct, frozen=True):
+    """Where a record stands in its stream, and how it was received."""
+
+    number: int  #: the sequence number; the records of one aggregate share it
+    data: bytes | str  #: as received: a text when it is not what Kinesis calls base64
+    hash_key: str | None = None  #: the explicit hash key, inside an aggregate
+
+
+class _Received(Struct, frozen=True):
+    """What the records of one stream record have in common."""
+
+    source: str
+    name: str  #: stream, shard and sequence number
+    shard: str
+    number: str
+    sent_at: float | None
+
+
+def decode(event: Any, source: str) -> list[RawRecord]:
+    """The records of an event, by their sequence numbers. Raises `EventError`; see the `Source` port.
+
+    Everything but a record's sequence number may be missing: test events leave fields out.
+    """
+    found = records_of(event, f"the stream '{source}'")
+    records = [each for position, record in enumerate(found) for each in _records(record, position, source)]
+    # They come from Lambda in order, which makes this cheap; a test's event may have them in any.
+    records.sort(key=lambda record: record.origin.number)
+    return records
+
+
+def _records(record: Any, position: int, source: str) -> list[RawRecord]:
+    where = f"record {position} of the stream '{source}'"
+    check_sender(record, "aws:kinesis", where)
+    body = mapping(record.get("kinesis"))
+    received = _received(record, body, source, where)
+    key = body.get("partitionKey")
+    key = key if isinstance(key, str) and key else None
+    try:
+        data = _data(body)
+        if not aggregation.is_aggregate(data):
+            return [_plain(received, key, data)]
+        return [_user(received, index, user) for index, user in enumerate(aggregation.split(data))]
+    except PayloadError as error:
+        return [_damaged(received, key, body.get("data"), error)]
+
+
+def _received(record: Mapping[str, Any], body: Mapping[str, Any], source: str, where: str) -> _Received:
+    number = body.get("sequenceNumber")
+    if not isinstance(number, str) or not _SEQUENCE_NUMBER.fullmatch(number):
+        wrong = "has no sequenceNumber" if number is None else "has a sequenceNumber that is no decimal number"
+        raise EventError(f"{where} {wrong}; it has {members(body)}")
+    shard = _shard(record)
+    name = f"{_stream(record) or source}/{shard}:{number}"
+    return _Received(source, name, shard, number, _seconds(body.get("approximateArrivalTimestamp")))
+
+
+def _plain(received: _Received, key: str | None, data: bytes) -> RawRecord:
+    body, carried = wire.split_member(data)
+    return RawRecord(
+        id=received.name,
+        source=received.source,
+        body=body,
+        lane=key,
+        attributes=_attributes(received, key),
+        sent_at=received.sent_at,
+        carried=carried,
+        origin=Place(int(received.number), data),
+    )
+
+
+def _user(received: _Received, index: int, user: aggregation.UserRecord) -> RawRecord:
+    body, carried = wire.split_member(user.data)
+    return RawRecord(
+        id=f"{received.name}:{index}",
+        source=received.source,
+        body=body,
+        lane=user.partition_key or None,
+        attributes={**_attributes(received, user.partition_key or None), SUBSEQUENCE: str(index)},
+        sent_at=received.sent_at,
+        carried=carried,
+        origin=Place(int(received.number), user.data, user.hash_key),
+    )
+
+
+def _damaged(received: _Received, key: str | None, data: Any, error: PayloadError) -> RawRecord:
+    return RawRecord(
+        id=received.name,
+        source=received.source,
+        body=b"",
+        lane=key,
+        attributes=_attributes(received, key),
+        sent_at=received.sent_at,
+        error=error,
+        origin=Place(int(received.number), data if isinstance(data, str) else ""),
+    )
+
+
+def _attributes(received: _Received, key: str | None) -> dict[str, str]:
+    attributes = {SHARD: received.shard, NUMBER: received.number}
+    return attributes if key is None else {KEY: key, **attributes}
+
+
+def _data(body: Mapping[str, Any]) -> bytes:
+    data = body.get("data")
+    if not isinstance(data, str):
+        raise PayloadError("the record has no data" if data is None else f"the data is {kind(data)}, not a text")
+    try:
+        return binascii.a2b_base64(data, strict_mode=True) if data else b""
+    except ValueError as error:
+        raise PayloadError(f"the data is not base64: {error}") from None
+
+
+def _shard(record: Mapping[str, Any]) -> str:
+    event_id = record.get("eventID")
+    return event_id.partition(":")[0] if isinstance(event_id, str) else ""
+
+
+def _stream(record: Mapping[str, Any]) -> str:
+    """The stream's own name: a sequence number says nothing across streams."""
+    arn = record.get("eventSourceARN")
+    return arn.partition(":stream/")[2].partition("/")[0] if isinstance(arn, str) else ""
+
+
+def _seconds(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value < 2**53 else None
