@@ -18,7 +18,7 @@ VARIABLE = "PIPELINE_RESOURCES"
 class Resource(Struct, frozen=True):
     """One resource: of a service, with a logical name, ours or somebody else's (`existing`)."""
 
-    service: str  #: as in ARNs: sqs, dynamodb, events
+    service: str  #: as in ARNs: sqs, dynamodb, events, s3
     name: str  #: the logical name
     existing: str | None = None  #: the ARN of a resource that is not ours
 
@@ -42,7 +42,7 @@ def resource(service: str, name: object, existing: object, *, declared: str) -> 
     if existing is not None and (not isinstance(existing, str) or not _is_arn(existing, service)):
         raise ConfigurationError(
             f"{declared}(existing={existing!r}): give an ARN of {service}, such as "
-            f"'arn:aws:{service}:eu-west-1:111122223333:{_EXAMPLES.get(service, 'name')}'"
+            f"'arn:aws:{service}:{_PLACES.get(service, 'eu-west-1:111122223333')}:{_EXAMPLES.get(service, 'name')}'"
         )
     return Resource(service, name, existing)
 
@@ -57,7 +57,9 @@ def arn_name(arn: str) -> str:
     return arn.split(":", 5)[5].rpartition("/")[2]
 
 
-_EXAMPLES = {"sqs": "orders", "dynamodb": "table/ledger", "events": "event-bus/shop"}
+_EXAMPLES = {"sqs": "orders", "s3": "orders", "dynamodb": "table/ledger", "events": "event-bus/shop"}
+#: Region and account in an ARN; a bucket has neither there.
+_PLACES = {"s3": ":"}
 
 
 @lru_cache(maxsize=8)
