@@ -28,6 +28,7 @@ _REFUSALS = frozenset(
     {
         "BatchRequestTooLong",
         "InvalidArgument",
+        "InvalidArgumentException",
         "InvalidAttributeValue",
         "InvalidBatchEntryId",
         "InvalidMessageContents",
