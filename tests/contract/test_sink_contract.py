@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -119,6 +120,35 @@ async def eventbridge(aws: str, environment: ProcessEnvironment, unique: str) ->
     return Bench(sink, environment, read)
 
 
+def bucket_bench(environment: ProcessEnvironment, name: str, **options: Any) -> Bench:
+    async def read() -> list[Any]:
+        return [json.loads(line) for body in (await objects(environment, name)).values() for line in lines_of(body)]
+
+    return Bench(sinks.S3(name, **options), environment, read)
+
+
+async def objects(environment: ProcessEnvironment, bucket: str) -> dict[str, bytes]:
+    """Everything in a bucket, by key."""
+    service = await client(environment, "s3")
+    found = (await service.list_objects_v2(Bucket=bucket)).get("Contents", [])
+    answers = {one["Key"]: await service.get_object(Bucket=bucket, Key=one["Key"]) for one in found}
+    return {key: await answer["Body"].read() for key, answer in answers.items()}
+
+
+def lines_of(body: bytes) -> list[bytes]:
+    plain = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
+    assert plain.endswith(b"\n")
+    return plain.split(b"\n")[:-1]
+
+
+@pytest.fixture
+async def s3(aws: str, environment: ProcessEnvironment, unique: str) -> Bench:
+    bench = bucket_bench(environment, unique)
+    await bench.sink.create(environment)
+    await bench.sink.create(environment)
+    return bench
+
+
 @pytest.fixture
 async def file(environment: ProcessEnvironment, tmp_path: Path) -> Bench:
     path = tmp_path / "out.ndjson"
@@ -139,7 +169,7 @@ async def memory(environment: ProcessEnvironment) -> Bench:
     return Bench(sink, environment, read)
 
 
-@pytest.fixture(params=["sqs", "fifo", "dynamodb", "eventbridge", "file", "memory"])
+@pytest.fixture(params=["sqs", "fifo", "dynamodb", "eventbridge", "s3", "file", "memory"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     return request.getfixturevalue(request.param)
 
@@ -164,8 +194,8 @@ async def test_a_sink_has_a_name_a_condition_and_says_whether_it_carries(bench: 
 
 #: Fields as no handler should give them, each with the sinks that look at it.
 ODD: list[tuple[dict[str, Any], set[str]]] = [
-    ({"key": 7}, {"sqs", "fifo"}),
-    ({"key": ["a"]}, {"sqs", "fifo"}),
+    ({"key": 7}, {"sqs", "fifo", "s3"}),
+    ({"key": ["a"]}, {"sqs", "fifo", "s3"}),
     ({"attributes": {"n": 1}}, {"sqs", "fifo"}),
     ({"attributes": {"n": None}}, {"sqs", "fifo"}),
     ({"attributes": {7: "n"}}, {"sqs", "fifo"}),
@@ -173,11 +203,11 @@ ODD: list[tuple[dict[str, Any], set[str]]] = [
     ({"delay": float("nan")}, {"sqs", "fifo"}),
     ({"delay": "soon"}, {"sqs", "fifo"}),
     ({"traceparent": 7}, {"sqs", "fifo"}),
-    ({"default_key": 7}, {"fifo"}),
-    ({"id": b"7"}, {"sqs", "fifo"}),
+    ({"default_key": 7}, {"fifo", "s3"}),
+    ({"id": b"7"}, {"sqs", "fifo", "s3"}),
     ({"body": "{broken"}, {"dynamodb"}),
     ({"body": '{"id": "odd", "n": ' + "1" * 5_000 + "}"}, {"dynamodb"}),
-    ({"body": b"{}"}, {"sqs", "fifo", "eventbridge"}),
+    ({"body": b"{}"}, {"sqs", "fifo", "eventbridge", "s3"}),
 ]
 
 
@@ -229,6 +259,12 @@ async def test_an_error_that_cannot_say_what_it_is_fails_its_own_output_only(eve
 
 
 @pytest.fixture(params=["sqs", "fifo", "dynamodb", "eventbridge"])
+def limited_bench(request: pytest.FixtureRequest) -> Bench:
+    """Those that take no output beyond a size."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["sqs", "fifo", "dynamodb", "eventbridge", "s3"])
 def service_bench(request: pytest.FixtureRequest) -> Bench:
     return request.getfixturevalue(request.param)
 
@@ -237,6 +273,7 @@ OPERATIONS = {
     "SQS": ("sqs", "SendMessageBatch"),
     "DynamoDB": ("dynamodb", "BatchWriteItem"),
     "EventBridge": ("events", "PutEvents"),
+    "S3": ("s3", "PutObject"),
 }
 
 
@@ -256,18 +293,18 @@ async def test_a_service_that_stays_away_is_unavailable_for_the_outputs_of_the_c
     assert [type(result) for result in results] == [SinkUnavailable, SinkUnavailable]
 
 
-async def test_an_oversized_output_is_refused_and_the_others_are_taken(service_bench: Bench) -> None:
+async def test_an_oversized_output_is_refused_and_the_others_are_taken(limited_bench: Bench) -> None:
     large = {"id": "large", "n": 0, "text": "x" * 1_100_000}
     outputs = [output({"id": f"i{n}", "n": n}, n, default_key=f"g{n}") for n in range(3)]
-    results = await service_bench.write(outputs[0], output(large, 9, default_key="g9"), *outputs[1:])
+    results = await limited_bench.write(outputs[0], output(large, 9, default_key="g9"), *outputs[1:])
     assert [type(result) for result in results] == [type(None), SinkRefused, type(None), type(None)]
-    assert len(await service_bench.read()) == 3
+    assert len(await limited_bench.read()) == 3
 
 
 async def test_a_missing_resource_is_unavailable_because_a_deployment_mends_it(
     aws: str, environment: ProcessEnvironment
 ) -> None:
-    for sink in (sinks.SQS("nowhere"), sinks.DynamoDB("nowhere")):
+    for sink in (sinks.SQS("nowhere"), sinks.DynamoDB("nowhere"), sinks.S3("nowhere")):
         (result,) = await sink.write([output({"id": "a"})], environment, FOREVER)
         assert isinstance(result, SinkUnavailable)
         assert "nowhere" in str(result) or "ResourceNotFound" in str(result)
@@ -555,6 +592,8 @@ async def test_an_event_that_is_no_object_is_refused(eventbridge: Bench) -> None
         (lambda: sinks.DynamoDB("t", sort_key="id"), "sort_key"),
         (lambda: sinks.EventBridge("b", detail_type=""), "detail_type"),
         (lambda: sinks.EventBridge("b", detail_type="a", source="aws.s3"), "reserved"),
+        (lambda: sinks.S3(""), "logical name"),
+        (lambda: sinks.S3("b", prefix="{when}/"), "placeholder"),
         (lambda: sinks.File(""), "path"),
     ],
 )
