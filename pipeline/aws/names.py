@@ -57,7 +57,13 @@ def arn_name(arn: str) -> str:
     return arn.split(":", 5)[5].rpartition("/")[2]
 
 
-_EXAMPLES = {"sqs": "orders", "s3": "orders", "dynamodb": "table/ledger", "events": "event-bus/shop", "kinesis": "stream/orders"}
+_EXAMPLES = {
+    "sqs": "orders",
+    "s3": "orders",
+    "dynamodb": "table/ledger",
+    "events": "event-bus/shop",
+    "kinesis": "stream/orders",
+}
 #: Region and account in an ARN; a bucket has neither there.
 _PLACES = {"s3": ":"}
 
