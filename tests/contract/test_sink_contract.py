@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -23,6 +25,7 @@ from pipeline.output import Output
 from pipeline.ports import DeadLetter, Sink
 from pipeline.record import Carried, RawRecord
 from pipeline.sinks.rejects import SinkDeadLetters
+from pipeline.sinks.s3 import object_name
 
 FOREVER = Deadline()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -571,6 +574,249 @@ async def test_an_event_that_is_refused_alone_fails_alone(eventbridge: Bench, fa
 async def test_an_event_that_is_no_object_is_refused(eventbridge: Bench) -> None:
     results = await eventbridge.write(output("text"), output([1], 1))
     assert [type(result) for result in results] == [SinkRefused, SinkRefused]
+
+
+# S3
+
+#: 2026-11-20 07:05:00 UTC, and an hour later.
+SEVEN, EIGHT = 1_795_158_300.0, 1_795_161_900.0
+
+
+async def says(environment: ProcessEnvironment, operation: str, *answers: tuple[int, str]) -> None:
+    """The next calls are answered with these statuses and error codes."""
+    waiting = list(answers)
+
+    def answer(**_: Any) -> Any:
+        if not waiting:
+            return None
+        status, code = waiting.pop(0)
+        error = {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        return SimpleNamespace(status_code=status), error
+
+    service = await client(environment, "s3")
+    service.meta.events.register(f"before-call.s3.{operation}", answer)
+
+
+async def uploads(bench: Bench) -> list[Any]:
+    """Multipart uploads that were begun and not ended."""
+    service = await client(bench.environment, "s3")
+    return list((await service.list_multipart_uploads(Bucket=bench.sink.name)).get("Uploads", []))
+
+
+def large(count: int = 3) -> list[Output]:
+    """`count` outputs of more than 7 MiB each."""
+    return [output(str(n) * 7_500_000, n, sent_at=SEVEN) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("compress", "suffix", "kind"),
+    [(False, ".ndjson", "application/x-ndjson"), (True, ".ndjson.gz", "application/gzip")],
+)
+async def test_an_object_is_lines_of_json_named_by_their_ids(s3: Bench, compress: bool, suffix: str, kind: str) -> None:
+    sink = sinks.S3(s3.sink.name, prefix="{date}/{hour}/", compress=compress)
+    outputs = [output({"n": 0.10}, 0), output("two\nlines", 1), output([1], 2, key="other")]
+    outputs = [msgspec.structs.replace(one, sent_at=SEVEN) for one in outputs]
+    assert await sink.write(outputs, s3.environment, FOREVER) == [None] * 3
+    ((key, body),) = (await objects(s3.environment, s3.sink.name)).items()
+    assert key == f"2026-11-20/07/{object_name([one.id for one in outputs])}{suffix}"
+    assert lines_of(body) == [b'{"n":0.1}', b'"two\\nlines"', b"[1]"]
+    assert body.startswith(b"\x1f\x8b") is compress
+    found = await (await client(s3.environment, "s3")).head_object(Bucket=s3.sink.name, Key=key)
+    assert found["ContentType"] == kind
+    assert "ContentEncoding" not in found
+
+
+async def test_a_repeat_overwrites_itself_and_another_grouping_overwrites_nothing(s3: Bench) -> None:
+    outputs = [output({"n": n}, n, sent_at=SEVEN) for n in range(3)]
+    await s3.write(*outputs)
+    first = await objects(s3.environment, s3.sink.name)
+    s3.environment.clock.advance(100_000)  # type: ignore[attr-defined]
+    await s3.write(*outputs)
+    assert await objects(s3.environment, s3.sink.name) == first
+    await s3.write(*outputs[:2])
+    found = await objects(s3.environment, s3.sink.name)
+    assert len(found) == 2
+    assert found.items() >= first.items()
+
+
+async def test_a_record_whose_time_is_not_known_counts_as_sent_now(s3: Bench, clock: Any) -> None:
+    clock.advance(SEVEN - clock.now())
+    await s3.write(output({"n": 1}))
+    (key,) = await objects(s3.environment, s3.sink.name)
+    assert key.startswith("2026-11-20/")
+
+
+@pytest.mark.parametrize("sent_at", [float("nan"), 1e20, "soon"])
+async def test_an_output_sent_at_no_time_fails_alone(s3: Bench, sent_at: Any) -> None:
+    results = await s3.write(output({"n": 1}, 1, sent_at=sent_at), output({"n": 2}, 2, default_key="other"))
+    assert [type(result) for result in results] == [SinkRefused, type(None)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(503, "SlowDown"), (500, "InternalError"), (409, "OperationAborted"), (409, "ConditionalRequestConflict")],
+)
+async def test_what_s3_asks_to_try_again_is_tried_again_after_a_while(
+    s3: Bench, clock: Any, answer: tuple[int, str]
+) -> None:
+    await says(s3.environment, "PutObject", answer, answer)
+    assert await s3.write(output({"n": 1})) == [None]
+    assert await s3.read() == [{"n": 1}]
+    assert len(clock.slept) == 2
+
+
+async def test_what_s3_refuses_is_not_tried_again(s3: Bench, faults: Any, clock: Any) -> None:
+    fault = faults("s3")
+    await fault.record("PutObject")
+    await says(s3.environment, "PutObject", (400, "InvalidArgument"))
+    (result,) = await s3.write(output({"n": 1}))
+    assert isinstance(result, SinkRefused)
+    assert (len(fault.calls), clock.slept) == (1, [])
+
+
+async def test_a_write_whose_reply_was_lost_is_repeated_onto_the_same_object(s3: Bench, faults: Any) -> None:
+    fault = faults("s3")
+    await fault.record("PutObject")
+    await fault.lose_replies("PutObject", times=2)
+    assert await s3.write(output({"n": 1}), output({"n": 2}, 2)) == [None, None]
+    assert len({call["Key"] for call in fault.calls}) == 1
+    assert (len(fault.calls), await s3.read()) == (3, [{"n": 1}, {"n": 2}])
+
+
+async def test_no_try_begins_when_the_time_is_over(s3: Bench, faults: Any, clock: Any) -> None:
+    fault = faults("s3")
+    await fault.record("PutObject")
+    await fault.lose_requests("PutObject", times=99)
+    deadline = Deadline(soft=clock.monotonic(), hard=clock.monotonic() + 1)
+    (result,) = await s3.write(output({"n": 1}), deadline=deadline)
+    assert isinstance(result, SinkUnavailable)
+    assert len(fault.calls) <= 2
+    assert clock.monotonic() <= 0.001
+
+
+async def test_outputs_of_a_key_in_several_objects_are_written_in_their_order(s3: Bench, faults: Any) -> None:
+    fault = faults("s3")
+    await fault.record("PutObject")
+    sink = sinks.S3(s3.sink.name, prefix="{hour}/")
+    sent = [("a", SEVEN), ("b", SEVEN), ("a", EIGHT), ("c", EIGHT), ("a", SEVEN)]
+    outputs = [output({"n": n}, n, key=key, sent_at=at) for n, (key, at) in enumerate(sent)]
+    assert await sink.write(outputs, s3.environment, FOREVER) == [None] * 5
+    assert [call["Key"][:3] for call in fault.calls] == ["07/", "08/", "07/"]
+    found = (await objects(s3.environment, s3.sink.name)).values()
+    assert sorted(lines_of(body) for body in found) == [
+        [b'{"n":0}', b'{"n":1}'],
+        [b'{"n":2}', b'{"n":3}'],
+        [b'{"n":4}'],
+    ]
+
+
+async def test_what_follows_a_failed_object_in_its_key_is_not_written(s3: Bench) -> None:
+    await says(s3.environment, "PutObject", *[(503, "SlowDown")] * 5)
+    sink = sinks.S3(s3.sink.name, prefix="{hour}/")
+    sent = [("a", SEVEN), ("a", EIGHT), ("b", EIGHT)]
+    outputs = [output({"n": n}, n, key=key, sent_at=at) for n, (key, at) in enumerate(sent)]
+    first, second, third = await sink.write(outputs, s3.environment, FOREVER)
+    assert isinstance(first, SinkUnavailable)
+    assert isinstance(second, SinkUnavailable)
+    assert "earlier output of the same ordering key" in str(second)
+    assert "SlowDown" in str(second)
+    assert third is None
+    ((key, body),) = (await objects(s3.environment, s3.sink.name)).items()
+    assert key == f"08/{object_name([outputs[2].id])}.ndjson"
+    assert body == b'{"n":2}\n'
+
+
+async def test_what_the_deadline_leaves_no_time_for_is_not_begun(s3: Bench, faults: Any, clock: Any) -> None:
+    fault = faults("s3")
+    await fault.record("PutObject")
+    sink = sinks.S3(s3.sink.name, prefix="{hour}/")
+    outputs = [output({"n": n}, n, sent_at=at) for n, at in enumerate([SEVEN, EIGHT])]
+    results = await sink.write(outputs, s3.environment, Deadline(soft=clock.monotonic(), hard=clock.monotonic() + 1))
+    assert [type(result) for result in results] == [type(None), SinkUnavailable]
+    assert len(fault.calls) == 1
+
+
+async def test_a_large_object_goes_in_parts(s3: Bench, faults: Any) -> None:
+    fault = faults("s3")
+    await fault.record("UploadPart")
+    await fault.record("CompleteMultipartUpload")
+    assert await s3.write(*large()) == [None] * 3
+    *parts, complete = fault.calls
+    assert [part["PartNumber"] for part in parts] == [1, 2, 3]
+    # AWS wants the checksums again when the upload was begun with them; moto would do without.
+    assert all(one["ETag"] and one["ChecksumCRC32"] for one in complete["MultipartUpload"]["Parts"])
+    assert await s3.read() == [str(n) * 7_500_000 for n in range(3)]
+    assert await uploads(s3) == []
+
+
+async def test_a_large_object_that_gzip_makes_small_goes_in_one_call(s3: Bench, faults: Any) -> None:
+    fault = faults("s3")
+    await fault.record("PutObject")
+    sink = sinks.S3(s3.sink.name, compress=True)
+    assert await sink.write(large(), s3.environment, FOREVER) == [None] * 3
+    assert len(fault.calls) == 1
+    assert await s3.read() == [str(n) * 7_500_000 for n in range(3)]
+
+
+@pytest.mark.parametrize("operation", ["CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"])
+@pytest.mark.parametrize("fault", ["lose_requests", "lose_replies"])
+async def test_an_upload_that_fails_is_aborted_and_begun_anew(
+    s3: Bench, faults: Any, operation: str, fault: str
+) -> None:
+    calls = faults("s3")
+    await calls.record("AbortMultipartUpload")
+    await getattr(calls, fault)(operation)
+    assert await s3.write(*large()) == [None] * 3
+    assert await s3.read() == [str(n) * 7_500_000 for n in range(3)]
+    # Nobody knows the id of an upload whose first reply was lost.
+    assert len(await uploads(s3)) == (operation == "CreateMultipartUpload" and fault == "lose_replies")
+    assert len(calls.calls) == (operation != "CreateMultipartUpload")
+
+
+async def test_an_upload_that_cannot_even_be_aborted_says_why_it_failed(s3: Bench, faults: Any) -> None:
+    await says(s3.environment, "UploadPart", *[(503, "SlowDown")] * 5)
+    await faults("s3").lose_requests("AbortMultipartUpload", times=99)
+    results = await s3.write(*large())
+    assert [type(result) for result in results] == [SinkUnavailable] * 3
+    assert "SlowDown" in str(results[0])
+    assert await objects(s3.environment, s3.sink.name) == {}
+
+
+async def test_an_upload_ends_with_its_time(s3: Bench, clock: Any) -> None:
+    service = await client(s3.environment, "s3")
+    service.meta.events.register("after-call.s3.UploadPart", lambda **_: clock.advance(10))
+    deadline = Deadline(soft=clock.monotonic() + 15, hard=clock.monotonic() + 20)
+    results = await s3.write(*large(), deadline=deadline)
+    assert "no time was left" in str(results[0])
+    assert (await uploads(s3), await objects(s3.environment, s3.sink.name)) == ([], {})
+
+
+async def test_an_upload_that_is_cancelled_is_aborted(s3: Bench) -> None:
+    service = await client(s3.environment, "s3")
+    begun = asyncio.Event()
+    service.meta.events.register("before-call.s3.UploadPart", lambda **_: begun.set())
+    writing = asyncio.create_task(s3.write(*large()))
+    await begun.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert (await uploads(s3), await objects(s3.environment, s3.sink.name)) == ([], {})
+
+
+async def test_a_bucket_in_the_first_region_is_made_without_naming_it(
+    aws: str, environment: ProcessEnvironment, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    bench = bucket_bench(environment, unique)
+    await bench.sink.create(environment)
+    await bench.sink.create(environment)
+    assert await bench.write(output({"n": 1})) == [None]
+
+
+async def test_a_bucket_that_cannot_be_made_says_which_and_why(s3: Bench) -> None:
+    await says(s3.environment, "CreateBucket", (409, "BucketAlreadyExists"))
+    with pytest.raises(SinkUnavailable, match=f"{s3.sink.name}.*BucketAlreadyExists"):
+        await s3.sink.create(s3.environment)
 
 
 # Options
