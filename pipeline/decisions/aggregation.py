@@ -49,6 +49,7 @@ _PARTITION_KEY_INDEX, _HASH_KEY_INDEX, _DATA, _TAG, _AFTER_RECORD = (
     4 << 3 | _BYTES,
     5 << 3,
 )
+_USUAL = frozenset((_PARTITION_KEY_INDEX, _HASH_KEY_INDEX, _DATA))
 _TAG_KEY, _TAG_VALUE, _AFTER_TAG = 1 << 3 | _BYTES, 2 << 3 | _BYTES, 3 << 3
 _TAG_LIMIT = 1 << 32
 #: A varint has at most 64 bits, 7 in each byte.
@@ -109,7 +110,35 @@ def split(data: bytes) -> list[UserRecord]:
 
 
 def _record(data: bytes, at: int, end: int) -> tuple[int, int | None, bytes]:
-    """A `Record`: the index of its partition key, that of its explicit hash key if it has one, and its data."""
+    """A `Record`: the index of its partition key, that of its explicit hash key if it has one, and its data.
+
+    This loop reads only what a KPL writes, and is here because an aggregate holds thousands of
+    records: it takes a third less time. What it does not know is left to `_unusual_record`, errors too.
+    """
+    begin = at
+    index = hash_index = part = None
+    while at < end:
+        # One byte each, nearly always. There is a second byte to look at: the digest stands behind.
+        tag, value = data[at], data[at + 1]
+        at += 2
+        if tag not in _USUAL:
+            return _unusual_record(data, begin, end)
+        if value >= 0x80:
+            value, at = _varint(data, at - 1, end)
+        if tag == _DATA:
+            part = data[at : at + value]
+            at += value
+        elif tag == _PARTITION_KEY_INDEX:
+            index = value
+        else:
+            hash_index = value
+    if at > end or index is None or part is None:
+        return _unusual_record(data, begin, end)
+    return index, hash_index, part
+
+
+def _unusual_record(data: bytes, at: int, end: int) -> tuple[int, int | None, bytes]:
+    """The same for any field that protobuf allows."""
     index = hash_index = part = None
     for tag, value, stop in _fields(data, at, end):
         if tag == _PARTITION_KEY_INDEX:
@@ -172,7 +201,13 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """The number that begins at `at`, and where it ends. Seven bits a byte, the lowest first."""
+    """The number that begins at `at`, and where it ends: the caller compares that with its own end.
+
+    Seven bits a byte, the lowest first; every byte but the last has its highest bit set.
+    """
+    second = data[at + 1]
+    if second < 0x80:  # nearly always: it is called only when the first byte is not the last
+        return data[at] & 0x7F | second << 7, at + 2
     value = 0
     for place in range(min(_VARINT_SIZE, end - at)):
         byte = data[at + place]
