@@ -20,9 +20,9 @@ of that message:
       optional string value = 2;
     }
 
-AWS's own readers hand a damaged aggregate on as if it were one plain record, or print an error and
-drop what is left of it. Here damage is an error that the record carries: no record that was meant as
-text begins with the magic bytes, which are not UTF-8, and what is dropped silently is lost.
+AWS's own readers hand on a damaged aggregate as if it were one plain record, or print an error and
+drop what is left of it. Here damage is an error that the record carries: what is dropped silently is
+lost, and the magic bytes are not valid UTF-8, so that no JSON is taken for an aggregate.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ _PARTITION_KEY_INDEX, _HASH_KEY_INDEX, _DATA, _TAG, _AFTER_RECORD = (
 _USUAL = frozenset((_PARTITION_KEY_INDEX, _HASH_KEY_INDEX, _DATA))
 _TAG_KEY, _TAG_VALUE, _AFTER_TAG = 1 << 3 | _BYTES, 2 << 3 | _BYTES, 3 << 3
 _TAG_LIMIT = 1 << 32
-#: A varint has at most 64 bits, 7 in each byte.
-_VARINT_LIMIT, _VARINT_SIZE = 1 << 64, 10
+#: A varint has at most 64 bits, 7 in each byte; protobuf's own parser gives tags and lengths no more than 5 bytes.
+_VARINT_LIMIT, _VARINT_SIZE, _SHORT_SIZE = 1 << 64, 10, 5
 
 
 class UserRecord(Struct, frozen=True, gc=False):
@@ -124,7 +124,7 @@ def _record(data: bytes, at: int, end: int) -> tuple[int, int | None, bytes]:
         if tag not in _USUAL:
             return _unusual_record(data, begin, end)
         if value >= 0x80:
-            value, at = _varint(data, at - 1, end)
+            value, at = _varint(data, at - 1, end, _SHORT_SIZE if tag == _DATA else _VARINT_SIZE)
         if tag == _DATA:
             part = data[at : at + value]
             at += value
@@ -175,14 +175,14 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
         tag = data[at]
         at += 1
         if tag >= 0x80:
-            tag, at = _varint(data, at - 1, end)
+            tag, at = _varint(data, at - 1, end, _SHORT_SIZE)
         kind = tag & 7
         if kind in (_BYTES, _VARINT):
             # One byte, nearly always. Behind the message stands the digest, so there is a byte to look at.
             value = data[at]
             at += 1
             if value >= 0x80:
-                value, at = _varint(data, at - 1, end)
+                value, at = _varint(data, at - 1, end, _SHORT_SIZE if kind == _BYTES else _VARINT_SIZE)
             if kind == _BYTES:
                 value, at = at, at + value
         elif kind == _FIXED64:
@@ -200,23 +200,23 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
         yield tag, value, at
 
 
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """The number that begins at `at`, and where it ends: the caller compares that with its own end.
+def _varint(data: bytes, at: int, end: int, size: int) -> tuple[int, int]:
+    """The number of at most `size` bytes that begins at `at`, and where it ends.
 
-    Seven bits a byte, the lowest first; every byte but the last has its highest bit set.
+    The caller compares that with its own end. Seven bits a byte, the lowest first; every byte but the last has its highest bit set.
     """
     second = data[at + 1]
     if second < 0x80:  # nearly always: it is called only when the first byte is not the last
         return data[at] & 0x7F | second << 7, at + 2
     value = 0
-    for place in range(min(_VARINT_SIZE, end - at)):
+    for place in range(min(size, end - at)):
         byte = data[at + place]
         value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
             if value >= _VARINT_LIMIT:
                 break
             return value, at + place + 1
-    raise _damaged("a number is cut off or has more than 64 bits", at)
+    raise _damaged("a number is cut off or too long", at)
 
 
 def _text(data: bytes, at: int, end: int) -> str:
