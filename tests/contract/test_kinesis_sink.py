@@ -245,9 +245,11 @@ async def test_a_call_holds_10_mib_keys_counted(aws: str, environment: ProcessEn
 @large_bodies
 async def test_a_record_above_10_mib_is_refused_without_a_call(aws: str, environment: ProcessEnvironment) -> None:
     stream = await attached(environment)
-    results = await write(environment, output("x" * 10 * MIB, key="large"), output("x", 1, key="small"))
-    assert [type(result) for result in results] == [SinkRefused, type(None)]
-    assert [len(records) for records in stream.records] == [1]
+    # With its key, the first one is 10 MiB to the byte, and the second a byte more.
+    bodies = ["x" * (10 * MIB - 5), "x" * (10 * MIB - 4)]
+    results = await write(environment, *[output(body, n, key=f"key-{n}") for n, body in enumerate(bodies)])
+    assert [type(result) for result in results] == [type(None), SinkRefused]
+    assert stream.keys == [["key-0"]]
 
 
 @large_bodies
