@@ -7,7 +7,6 @@ Limits (the service model of S3, 2026-11): 10,000 parts, each of 5 MiB to 5 GiB 
 from __future__ import annotations
 
 import asyncio
-import io
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -31,8 +30,6 @@ MAX_PARTS = 10_000
 _THREAD_SIZE, _THREAD_SIZE_COMPRESSED = 1_048_576, 32_768
 #: Larger bodies wait for each other: this many of an environment have parts in memory at the same time.
 _LARGE, _LARGE_AT_ONCE = 1_048_576, 2
-#: From this size on aiohttp wants a file, which it sends piece by piece.
-_STREAMED = 524_288
 _ABORT_SECONDS = 2.0
 #: S3 takes checksums of parts only when the upload was begun with them, and then needs all of them at the end.
 _CHECKSUM = "CRC32"
@@ -82,6 +79,7 @@ async def put_object(bucket: str, key: str, body: Body, environment: Environment
         await _put(bucket, key, body, environment, deadline)
         return
     async with await environment.once(("s3", "large"), _large):
+        _check_time(environment, deadline)
         await _put(bucket, key, body, environment, deadline)
 
 
@@ -96,7 +94,7 @@ async def _put(bucket: str, key: str, body: Body, environment: Environment, dead
         parts = split(body)
         part, is_last = await _next(parts, body)
         if is_last:
-            await service.put_object(Bucket=bucket, Key=key, Body=_sendable(part), ContentType=body.content_type)
+            await service.put_object(Bucket=bucket, Key=key, Body=part, ContentType=body.content_type)
             return
         answer = await service.create_multipart_upload(
             Bucket=bucket, Key=key, ContentType=body.content_type, ChecksumAlgorithm=_CHECKSUM
@@ -127,12 +125,8 @@ async def _next(parts: Iterator[tuple[bytes, bool]], body: Body) -> tuple[bytes,
     return next(parts)
 
 
-def _sendable(part: bytes) -> bytes | io.BytesIO:
-    return part if len(part) < _STREAMED else io.BytesIO(part)
-
-
 async def _upload_part(service: Any, upload: dict[str, Any], number: int, part: bytes) -> dict[str, Any]:
-    answer = await service.upload_part(**upload, PartNumber=number, Body=_sendable(part), ChecksumAlgorithm=_CHECKSUM)
+    answer = await service.upload_part(**upload, PartNumber=number, Body=part, ChecksumAlgorithm=_CHECKSUM)
     checksum = f"Checksum{_CHECKSUM}"
     checksums = {checksum: answer[checksum]} if checksum in answer else {}
     return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
@@ -141,7 +135,7 @@ async def _upload_part(service: Any, upload: dict[str, Any], number: int, part: 
 def _check_time(environment: Environment, deadline: Deadline) -> None:
     left = deadline.left(environment.clock.monotonic())
     if left is not None and left <= 0:
-        raise SinkUnavailable("no time was left to upload all parts of the object")
+        raise SinkUnavailable("no time was left to write the whole object")
 
 
 async def _abort(service: Any, upload: dict[str, Any]) -> None:

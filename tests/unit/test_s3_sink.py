@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import zlib
 from collections import defaultdict
 from itertools import pairwise
@@ -273,6 +274,13 @@ def test_parts_are_all_of_it_and_of_one_size_but_the_last(sizes: list[int], comp
     whole = b"".join(part for part, _ in parts)
     assert (gzip.decompress(whole) if compress else whole) == b"".join(made)
     assert len(parts) == max(1, -(-len(whole) // PART))
+
+
+def test_what_gzip_held_back_may_need_a_part_of_its_own() -> None:
+    noise = random.Random(7).randbytes(PART - 1_000)
+    parts = [part for part, _ in split(body_of(noise, compress=True))]
+    assert [len(part) > PART // 2 for part in parts] == [True, False]
+    assert gzip.decompress(b"".join(parts)) == noise
 
 
 @given(st.lists(st.binary(max_size=50)))
