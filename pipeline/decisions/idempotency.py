@@ -32,6 +32,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     owner: str | None = None  #: the run that holds, or last held, the claim; None: not ours
     attempts: int = 0  #: runs that count, the current one included
     outputs: str | None = None  #: outputs of a finished run that some sinks still lack
+    rejected: str | None = None  #: a released entry's record that is in the dead-letter queue
 
     def is_owned_by(self, owner: str) -> bool:
         """True while `owner` holds the claim."""
@@ -46,6 +47,7 @@ class State(Enum):
     COMPLETED = auto()
     HELD = auto()  #: a live run holds the claim
     RELEASED = auto()  #: the last run gave the claim back
+    REJECTED = auto()  #: the asker's own record is in the dead-letter queue, and its stream has delivered it again
     LAPSED = auto()  #: the last run died, or was cut off, holding the claim
     MINE = auto()  #: the asker's own claim: the answer to its write was lost
 
@@ -67,6 +69,7 @@ CLAIM: Mapping[State, Step] = {
     State.COMPLETED: Step.SKIP,
     State.HELD: Step.WAIT,
     State.RELEASED: Step.TAKE_OVER,
+    State.REJECTED: Step.SKIP,
     State.LAPSED: Step.COME_ALONE,
     State.MINE: Step.RUN,
 }
@@ -79,6 +82,7 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     owner: str
     lease_until: float  #: epoch seconds
     ttl: int  #: seconds that the entry lives
+    record: str = ""  #: the id of the record that the run is for
     is_alone: bool = False  #: no other record runs beside it: a lapsed claim may be taken over
 
 
@@ -128,6 +132,9 @@ class Release(Settlement, frozen=True, kw_only=True):
 
     attempts: int  #: runs that count so far
     outputs: str | None = None  #: kept for the sinks that still lack them
+    #: The record is in the dead-letter queue, but its stream may deliver it again. Only then it is skipped: a
+    #: redrive is another record, and starts anew.
+    rejected: str | None = None
 
 
 class Forget(Settlement, frozen=True, kw_only=True):
@@ -146,8 +153,8 @@ class Renewal(Struct, frozen=True, kw_only=True):
 MAX_KEPT = 300_000
 
 
-def state_of(entry: Entry | None, owner: str, now: float) -> State:
-    """What an entry means to `owner` at `now` (epoch seconds).
+def state_of(entry: Entry | None, owner: str, now: float, record: str | None = None) -> State:
+    """What an entry means to `owner`, who runs `record`, at `now` (epoch seconds).
 
     Comparisons are strict, as Powertools': in its last second an entry is still alive.
     """
@@ -158,7 +165,7 @@ def state_of(entry: Entry | None, owner: str, now: float) -> State:
     if entry.status == COMPLETED:
         return State.COMPLETED
     if entry.in_progress_expiration == RELEASED:
-        return State.RELEASED
+        return State.REJECTED if record and entry.rejected == record else State.RELEASED
     if entry.owner == owner:
         return State.MINE
     # Powertools writes no in-progress expiration without a Lambda context: held until it expires.

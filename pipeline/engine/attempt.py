@@ -72,7 +72,8 @@ class Attempt:
         """
         CURRENT.set(run)
         try:
-            if run.error is not None:
+            # A stream delivers what is rejected again, with what stands before it: only a claim can tell.
+            if run.error is not None and not self._stage.source.is_stream:
                 return await self._endings.failed(run, run.error)
             if self._claims is None:
                 return await self._handle(run)
@@ -87,7 +88,7 @@ class Attempt:
 
     async def _claim_and_go(self, claims: Claims, run: Run) -> Outcome | None:
         run.phase = Phase.CLAIMING
-        held = claims.request(f"{self._stage.prefix}#{run.key_hash}")
+        held = claims.request(f"{self._stage.prefix}#{run.key_hash}", run.raw.id)
         reply = await claims.take(held, is_alone=run.is_alone)
         if isinstance(reply, Lapsed):
             run.phase = Phase.WAITING
@@ -119,6 +120,8 @@ class Attempt:
 
     async def _handle(self, run: Run) -> Outcome:
         """Run the handler, then hand its outputs to the sinks."""
+        if run.error is not None:
+            return await self._endings.failed(run, run.error)
         run.phase = Phase.HANDLING
         seconds = self._stage.record_timeout
         limit: asyncio.Timeout | None = None

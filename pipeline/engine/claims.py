@@ -30,10 +30,11 @@ _RENEW_AFTER = 1 / 3
 class Held:
     """One claim that this batch holds."""
 
-    __slots__ = ("attempt", "id", "is_lost", "lease_until", "outputs", "owner")
+    __slots__ = ("attempt", "id", "is_lost", "lease_until", "outputs", "owner", "record")
 
-    def __init__(self, id: str, owner: str, until: float) -> None:  # noqa: A002 - the entry's id
+    def __init__(self, id: str, record: str, owner: str, until: float) -> None:  # noqa: A002 - the entry's id
         self.id = id
+        self.record = record
         self.owner = owner
         self.lease_until = until
         self.attempt = 1
@@ -60,14 +61,19 @@ class Claims:
         self._held: dict[str, Held] = {}
         self._renewing: asyncio.Task[None] | None = None
 
-    def request(self, entry_id: str) -> Held:
+    def request(self, entry_id: str, record: str) -> Held:
         """A claim to be asked for, with an owner of its own."""
-        return Held(entry_id, self._environment.token(), self._lease_until())
+        return Held(entry_id, record, self._environment.token(), self._lease_until())
 
     async def take(self, held: Held, *, is_alone: bool) -> ClaimReply | StoreUnavailable:
         """Ask for the claim. `is_alone`: no other record runs beside this one."""
         request = ClaimRequest(
-            id=held.id, owner=held.owner, lease_until=held.lease_until, ttl=self._mode.ttl, is_alone=is_alone
+            id=held.id,
+            owner=held.owner,
+            lease_until=held.lease_until,
+            ttl=self._mode.ttl,
+            record=held.record,
+            is_alone=is_alone,
         )
         return (await self._claiming.submit([request]))[0]
 
@@ -81,8 +87,10 @@ class Claims:
         """The work is done. False: another owner has the claim, and nothing was written."""
         return await self._end(held, Complete(id=held.id, owner=held.owner, ttl=self._mode.ttl))
 
-    async def release(self, held: Held, *, attempts: int, outputs: str | None = None) -> bool | StoreUnavailable:
-        """Give it back for a later run; `attempts` is what counts so far."""
+    async def release(
+        self, held: Held, *, attempts: int, outputs: str | None = None, rejected: str | None = None
+    ) -> bool | StoreUnavailable:
+        """Give it back for a later run; `attempts` is what counts so far. `rejected`: the record to be skipped."""
         return await self._end(
             held,
             Release(
@@ -91,6 +99,7 @@ class Claims:
                 ttl=self._mode.ttl,
                 attempts=attempts,
                 outputs=outputs,
+                rejected=rejected,
             ),
         )
 

@@ -89,11 +89,15 @@ class Endings:
             return failed
         outcome = self._decide(run, Rejected(error, is_exhausted))
         if self._claims is not None and run.held is not None and not run.is_running_on:
-            await self._claims.forget(run.held)
+            if self._stage.source.is_stream:  # it comes back with what stands before it
+                await self._claims.release(run.held, attempts=0, rejected=run.raw.id)
+            else:
+                await self._claims.forget(run.held)
         return outcome
 
     async def release(self, run: Run, *, attempts: int, outputs: str | None = None) -> None:
         """Give the claim back, if there is one. What the store cannot be told lapses by itself."""
+        run.spent = attempts
         if self._claims is not None and run.held is not None:
             held, run.held = run.held, None
             await self._claims.release(held, attempts=attempts, outputs=outputs)
@@ -151,7 +155,7 @@ class Endings:
         return retry.delay(run.attempt, self._environment.chance())
 
     def _jitter(self, run: Run) -> float | None:
-        return self._delay(HAND_BACK.delay(run.raw.receive_count, self._environment.chance()))
+        return self._delay(HAND_BACK.delay(run.raw.receive_count + run.waits, self._environment.chance()))
 
     def _delay(self, seconds: float) -> float | None:
         return None if self._stage.retry is None else seconds

@@ -13,6 +13,7 @@ from pipeline.engine.attempt import Pace
 from pipeline.engine.calling import Calling, failure_of
 from pipeline.engine.coalesce import Activity, Coalescer
 from pipeline.engine.context import Context
+from pipeline.engine.spent import Spent
 from pipeline.engine.stage import Call, Stage
 from pipeline.engine.threads import Threads
 from pipeline.engine.work import Work
@@ -47,6 +48,7 @@ class Processor:
         self._threads = Threads(stage.concurrency)
         self._calling = Calling(stage.function, stage.signature, environment, self._threads)
         self._pace = Pace()
+        self._spent = Spent()
 
     def begin(self, records: Sequence[RawRecord], deadline: Deadline = NO_DEADLINE) -> Processing:
         """Start on a batch; nothing runs before its `finish`."""
@@ -86,6 +88,7 @@ class Processor:
             context=context,
             activity=activity,
             pace=self._pace,
+            spent=self._spent,
             left_running=self._left_running,
             observers=self._observers,
         )

@@ -51,12 +51,18 @@ class Run(Struct, eq=False):
     is_alone: bool = False  #: the run before died; this one has waited for the others
     is_running_on: bool = False  #: the handler could not be stopped, and may still be at it
     decided: Outcome | None = None  #: what it comes to, when only the telling is left
+    spent: int = 0  #: runs that count so far
+    waits: int = 0  #: how often it has waited in process to be tried again
+    is_late: bool = False  #: it should wait for longer than there is time
+    last: Outcome | None = None  #: what it came to before it waited
     _payload: Any = UNSET
 
     @classmethod
-    def of(cls, position: int, raw: RawRecord, handler: str) -> Run:
-        """The run of a record that has just arrived."""
-        return cls(position, raw, handler, Document(raw.body), raw.id, raw.lane, raw.receive_count, raw.error, raw.id)
+    def of(cls, position: int, raw: RawRecord, handler: str, spent: int) -> Run:
+        """The run of a record that has just arrived. `spent`: runs that count so far, as far as is known yet."""
+        return cls(
+            position, raw, handler, Document(raw.body), raw.id, raw.lane, spent + 1, raw.error, raw.id, spent=spent
+        )
 
     @property
     def record_id(self) -> str:
@@ -86,6 +92,11 @@ class Run(Struct, eq=False):
             self.lane = _plain(stage.lane(self.document, lambda: self.payload(stage)))
         self.order_key = self.lane or _plain(data)
 
+    def read_own_key(self) -> None:
+        """Settle the identity of a record whose key cannot be read: it is its source's own id."""
+        self.identity = key_text(self.raw.id)
+        self.key_hash = entry_id("", self.identity)[1:]
+
     def record(self, stage: Stage) -> Record[Any]:
         """The record as the handler sees it. Raises `PayloadError`."""
         raw = self.raw
@@ -102,6 +113,18 @@ class Run(Struct, eq=False):
             hops=self.hops,
             body=raw.body,
         )
+
+    def postpone(self, outcome: Outcome, *, is_late: bool) -> None:
+        """It waits in process, and keeps what it came to for the case that there is no next time."""
+        self.last, self.is_late = outcome, is_late
+        self.waits += 1
+        self.task = None
+        self.forget_payload()
+
+    def begin_again(self) -> None:
+        """It has waited: its next run starts from nothing."""
+        self.phase, self.held, self.decided, self.last = Phase.WAITING, None, None, None
+        self.attempt = self.spent + 1
 
     def forget_payload(self) -> None:
         """Let go of the parsed body: a large batch must not hold all of them to its end."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, may_start
 from pipeline.decisions.ordering import Schedule
+from pipeline.decisions.retry import HAND_BACK
 from pipeline.engine.attempt import Attempt, LeftRunning, Pace
 from pipeline.engine.claims import Claims
 from pipeline.engine.coalesce import Activity
@@ -16,13 +18,14 @@ from pipeline.engine.context import Context
 from pipeline.engine.endings import Endings
 from pipeline.engine.fanout import FanOut
 from pipeline.engine.run import CUT, Run
+from pipeline.engine.spent import Spent
 from pipeline.engine.stage import Call, Stage
 from pipeline.errors import HopLimit, KeyMissing, PipelineError, StoreUnavailable
-from pipeline.outcome import Duplicate, HandBack, Outcome, Succeeded, is_settled
+from pipeline.outcome import Duplicate, Failed, HandBack, Outcome, Succeeded, Unprocessed, is_settled
 from pipeline.ports import Environment
 from pipeline.record import RawRecord
 from pipeline.telemetry.current import CURRENT
-from pipeline.telemetry.events import Observer, RecordFinished, tell
+from pipeline.telemetry.events import Observer, RecordFinished, RecordPostponed, tell
 
 
 class Work:
@@ -39,11 +42,15 @@ class Work:
         context: Context,
         activity: Activity,
         pace: Pace,
+        spent: Spent,
         left_running: LeftRunning,
         observers: Sequence[Observer] = (),
     ) -> None:
         self._stage = stage
+        self._environment = environment
         self._clock = environment.clock
+        self._is_stream = stage.source.is_stream
+        self._spent = spent if self._is_stream and stage.claim is None else None
         self._deadline = deadline
         self._activity = activity
         self._pace = pace
@@ -65,9 +72,12 @@ class Work:
             observers=observers,
             left_running=left_running,
         )
-        self._runs = [Run.of(position, raw, stage.name) for position, raw in enumerate(records)]
+        self._runs = [
+            Run.of(position, raw, stage.name, self._spent_before(raw)) for position, raw in enumerate(records)
+        ]
         self._outcomes: list[Outcome | None] = [None] * len(records)
         self._lapsed: list[Run] = []
+        self._postponed: list[tuple[float, int]] = []  #: a heap: when to wake, and the position
         self._is_stopping = False
         self._has_begun = False  #: a record of this batch was let start
         self._is_concluded = False
@@ -78,6 +88,8 @@ class Work:
         # On the loop, where whoever waits for the answer does not wait for a key function that hangs.
         for run in self._runs:
             self._read_keys(run)
+            if run.error is not None and self._is_stream and self._claims is not None:
+                run.read_own_key()
         self._schedule = Schedule([run.lane for run in self._runs], [run.identity for run in self._runs])
         try:
             await self._drive()
@@ -168,7 +180,14 @@ class Work:
         try:
             if first is not None:
                 await self._turn(first, task)
-            while (position := self._schedule.take()) is not None:
+            while True:
+                position = self._due() if self._postponed else None
+                if position is None:
+                    position = self._schedule.take()
+                if position is None:
+                    if not self._postponed:
+                        break
+                    position = await self._wait_for_postponed()
                 await self._turn(self._runs[position], task)
         finally:
             CURRENT.set(None)
@@ -177,16 +196,68 @@ class Work:
     async def _turn(self, run: Run, task: asyncio.Task[Any] | None) -> None:
         now = run.started = self._clock.monotonic()
         run.task = task
-        if self._is_stopping or not self._may_start(now):
-            outcome: Outcome | None = self._endings.handed_back(run, HandBack.DEADLINE)
-        else:
-            self._has_begun = True
-            outcome = await self._attempt(run)
+        if self._is_stopping or run.is_late or not self._may_start(now):
+            self._finished(run, run.last or self._endings.handed_back(run, HandBack.DEADLINE))
+            return
+        if run.last is not None:
+            run.begin_again()
+        self._has_begun = True
+        outcome = await self._attempt(run)
         if outcome is None:
             self._has_begun = False  # it did not run, and its turn is still to come
             self._lapsed.append(run)
-        else:
+        elif not self._is_stream or not self._postpone(run, outcome):
             self._finished(run, outcome)
+
+    def _postpone(self, run: Run, outcome: Outcome) -> bool:
+        """Let a stream's record wait here for its next run; False when its outcome stands.
+
+        A stream would deliver it again at once. So it waits to the end of the time even when that is
+        not enough: an outage must not use up its attempts, nor the mapping's, in a few seconds.
+        """
+        delay = self._wait_of(run, outcome)
+        soft = self._deadline.soft
+        if delay is None or soft is None or self._is_stopping or run.is_running_on:
+            return False
+        due = self._clock.monotonic() + delay
+        run.postpone(outcome, is_late=not may_start(soft - due, self._pace.expected))
+        heapq.heappush(self._postponed, (min(due, soft), run.position))
+        fact = RecordPostponed(
+            pipeline=self._stage.pipeline,
+            handler=self._stage.name,
+            record=run.raw,
+            key_hash=run.key_hash,
+            attempt=run.attempt,
+            outcome=outcome,
+            delay=delay,
+        )
+        tell(self._observers, fact)
+        return True
+
+    def _wait_of(self, run: Run, outcome: Outcome) -> float | None:
+        """Seconds until its next run; None when there is none, or when the source's own time is to decide."""
+        if not isinstance(outcome, (Failed, Unprocessed)) or outcome.delay is None:
+            return None
+        if isinstance(outcome, Unprocessed) and outcome.reason is HandBack.CLAIMED:
+            # The other run may end long before its lease does.
+            return min(outcome.delay, HAND_BACK.delay(run.waits + 1, self._environment.chance()))
+        return outcome.delay
+
+    def _due(self) -> int | None:
+        """A postponed record whose time has come: it stands before those that have not begun."""
+        is_due = self._postponed[0][0] <= self._clock.monotonic()
+        return heapq.heappop(self._postponed)[1] if is_due else None
+
+    async def _wait_for_postponed(self) -> int:
+        """The postponed record that is due next, when it is. Whoever else is postponed is waited for by others."""
+        due, position = heapq.heappop(self._postponed)
+        CURRENT.set(None)
+        self._activity.leave()
+        try:
+            await self._clock.sleep(max(due - self._clock.monotonic(), 0.0))
+        finally:
+            self._activity.join()
+        return position
 
     def _may_start(self, now: float) -> bool:
         left = self._deadline.left(now)
@@ -205,6 +276,8 @@ class Work:
     def _tell(self, run: Run, outcome: Outcome) -> None:
         self._outcomes[run.position] = outcome
         run.task = None
+        if self._spent is not None:
+            self._spent.note(run.raw.id, 0 if is_settled(outcome) else run.spent)
         run.forget_payload()
         if not self._is_concluded:  # else its outcome has been told already
             self._observe(run, outcome)
@@ -225,6 +298,11 @@ class Work:
             seconds=seconds,
         )
         tell(observers, fact)
+
+    def _spent_before(self, raw: RawRecord) -> int:
+        if self._spent is not None:
+            return self._spent.of(raw.id)
+        return raw.receive_count - 1
 
     def _read_keys(self, run: Run) -> None:
         """Settle identity and lane; what goes wrong here goes wrong for this record only."""

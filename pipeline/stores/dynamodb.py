@@ -151,7 +151,7 @@ class _Claiming:
             if isinstance(reply, Claimed):
                 return reply
             entry = reply.found
-            found = state_of(entry, self._request.owner, now)
+            found = state_of(entry, self._request.owner, now, self._request.record)
             step = step_of(found, self._request)
             if entry is None or step is Step.CREATE:
                 write = self._create

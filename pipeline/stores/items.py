@@ -1,6 +1,6 @@
 """Idempotency entries as DynamoDB items, and the conditional writes of the claim protocol.
 
-The names are those of Powertools' table; `owner`, `attempts` and `outputs` are ours, and Powertools
+The names are those of Powertools' table; `owner`, `attempts`, `outputs` and `rejected` are ours, and Powertools
 ignores them. When Powertools takes an entry over it replaces the whole item, so the owner is gone
 and every later write of ours is refused.
 """
@@ -25,7 +25,7 @@ from pipeline.stores.protocol import NO_DATA
 
 ID, STATUS, EXPIRATION = "id", "status", "expiration"
 IN_PROGRESS_EXPIRATION, DATA = "in_progress_expiration", "data"
-OWNER, ATTEMPTS, OUTPUTS = "owner", "attempts", "outputs"
+OWNER, ATTEMPTS, OUTPUTS, REJECTED = "owner", "attempts", "outputs", "rejected"
 
 #: An item without an expiration never expires.
 _NEVER = 2**62
@@ -39,6 +39,7 @@ _NAMES = {
     "#owner": OWNER,
     "#attempts": ATTEMPTS,
     "#outputs": OUTPUTS,
+    "#rejected": REJECTED,
 }
 #: The owner holds the claim: it neither ended it nor lost it to another run.
 _HELD = "#owner = :owner AND #status = :inprogress AND #lease > :released"
@@ -61,6 +62,7 @@ def entry_of(item: Item | None) -> Entry | None:
             owner=_text(item, OWNER),
             attempts=_integer(item, ATTEMPTS, 0),
             outputs=_text(item, OUTPUTS),
+            rejected=_text(item, REJECTED),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreUnavailable(f"not an idempotency entry: {type(error).__name__} {error}") from None
@@ -101,6 +103,8 @@ def take_over(found: Entry, mine: Entry) -> Parameters:
         if value is not None:
             values[f":found_{name}"] = value
     update = "SET #owner = :mine, #lease = :lease, #expiration = :expiration, #attempts = :attempts"
+    if found.rejected is not None:
+        update += " REMOVE #rejected"
     return _keyed(found.id, _expressions(" AND ".join(condition), update, values))
 
 
@@ -118,11 +122,12 @@ def release(settlement: Release, now: float) -> Parameters:
         ":expiration": _n(int(now) + settlement.ttl),
         ":attempts": _n(settlement.attempts),
     }
+    for name, text in (("outputs", settlement.outputs), ("rejected", settlement.rejected)):
+        if text is not None:
+            update += f", #{name} = :{name}"
+            values[f":{name}"] = _s(text)
     if settlement.outputs is None:
         update += " REMOVE #outputs"
-    else:
-        update += ", #outputs = :outputs"
-        values[":outputs"] = _s(settlement.outputs)
     return _held(settlement.id, settlement.owner, update, values)
 
 

@@ -75,7 +75,7 @@ class Memory:
 
     def _claim(self, request: ClaimRequest, now: float) -> ClaimReply:
         entry = self._entries.get(request.id)
-        found = state_of(entry, request.owner, now)
+        found = state_of(entry, request.owner, now, request.record)
         step = step_of(found, request)
         if step is Step.CREATE or entry is None:
             mine = created(request, now)

@@ -48,6 +48,7 @@ def taken_over(entry: Entry, request: ClaimRequest, now: float) -> Entry:
         in_progress_expiration=int(request.lease_until * 1000),
         owner=request.owner,
         attempts=entry.attempts + 1,
+        rejected=None,
     )
 
 
@@ -62,4 +63,5 @@ def settled(entry: Entry, settlement: Complete | Release, now: float) -> Entry:
         expiration=expiration,
         attempts=settlement.attempts,
         outputs=settlement.outputs,
+        rejected=settlement.rejected,
     )

@@ -22,6 +22,18 @@ class BatchStarted(Struct, frozen=True, kw_only=True):
     oldest: float | None  #: seconds since the oldest record was sent
 
 
+class RecordPostponed(Struct, frozen=True, kw_only=True):
+    """A record of a stream is not settled; it waits in process and is then tried again, if time allows."""
+
+    pipeline: str
+    handler: str
+    record: RawRecord
+    key_hash: str | None
+    attempt: int  #: the number of the run that ended
+    outcome: Outcome  #: what it came to, and what it ends in if there is no next time
+    delay: float  #: seconds that it waits
+
+
 class RecordFinished(Struct, frozen=True, kw_only=True):
     """A record has its outcome."""
 
@@ -67,7 +79,7 @@ class BatchFinished(Struct, frozen=True, kw_only=True):
     slowest: float  #: the longest that one of its records took, in seconds
 
 
-Fact = BatchStarted | RecordFinished | SinkWritten | CompletionLost | BatchFinished
+Fact = BatchStarted | RecordPostponed | RecordFinished | SinkWritten | CompletionLost | BatchFinished
 #: Told of every fact. One with an attribute `failures_only = True` is not told of records that succeeded
 #: or were duplicates, which is most of the facts, and most of their price.
 Observer = Callable[[Fact], None]

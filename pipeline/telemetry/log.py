@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.outcome import Failed, Rejected, Unprocessed, name_of, tally, text_of
 from pipeline.telemetry.current import CURRENT
-from pipeline.telemetry.events import BatchFinished, CompletionLost, Fact, RecordFinished, SinkWritten
+from pipeline.telemetry.events import (
+    BatchFinished,
+    CompletionLost,
+    Fact,
+    RecordFinished,
+    RecordPostponed,
+    SinkWritten,
+)
 
 if TYPE_CHECKING:
     from aws_lambda_powertools import Logger
@@ -31,6 +38,8 @@ class LogWriter:
         if isinstance(fact, RecordFinished):
             if isinstance(fact.outcome, (Failed, Rejected)):
                 self._record(fact, fact.outcome)
+        elif isinstance(fact, RecordPostponed):
+            self._postponed(fact)
         elif isinstance(fact, BatchFinished):
             self._batch(fact)
         elif isinstance(fact, SinkWritten):
@@ -52,6 +61,12 @@ class LogWriter:
             | error_names(error),
             exc_info=(type(error), error, error.__traceback__) if error.__traceback__ and word != "rejected" else None,
         )
+
+    def _postponed(self, fact: RecordPostponed) -> None:
+        error = getattr(fact.outcome, "error", None)
+        extra = {"key_hash": fact.key_hash, "attempt": fact.attempt, "delay": round(fact.delay, 3)}
+        reason = error_names(error) or {"reason": getattr(fact.outcome, "reason", None)}
+        self._logger.warning("record.postponed", extra=self._names(fact.record.id) | extra | reason)
 
     def _batch(self, fact: BatchFinished) -> None:
         outages = [outcome.error for _, outcome in fact.result.of(Unprocessed) if outcome.error is not None]
