@@ -53,7 +53,6 @@ class Run(Struct, eq=False):
     decided: Outcome | None = None  #: what it comes to, when only the telling is left
     spent: int = 0  #: runs that count so far
     waits: int = 0  #: how often it has waited in process to be tried again
-    is_late: bool = False  #: it should wait for longer than there is time
     last: Outcome | None = None  #: what it came to before it waited
     _payload: Any = UNSET
 
@@ -114,9 +113,9 @@ class Run(Struct, eq=False):
             body=raw.body,
         )
 
-    def postpone(self, outcome: Outcome, *, is_late: bool) -> None:
+    def postpone(self, outcome: Outcome) -> None:
         """It waits in process, and keeps what it came to for the case that there is no next time."""
-        self.last, self.is_late = outcome, is_late
+        self.last = outcome
         self.waits += 1
         self.task = None
         self.forget_payload()

@@ -196,7 +196,7 @@ class Work:
     async def _turn(self, run: Run, task: asyncio.Task[Any] | None) -> None:
         now = run.started = self._clock.monotonic()
         run.task = task
-        if self._is_stopping or run.is_late or not self._may_start(now):
+        if self._is_stopping or not self._may_start(now):
             self._finished(run, run.last or self._endings.handed_back(run, HandBack.DEADLINE))
             return
         if run.last is not None:
@@ -219,9 +219,9 @@ class Work:
         soft = self._deadline.soft
         if delay is None or soft is None or self._is_stopping or run.is_running_on:
             return False
-        due = self._clock.monotonic() + delay
-        run.postpone(outcome, is_late=not may_start(soft - due, self._pace.expected))
-        heapq.heappush(self._postponed, (min(due, soft), run.position))
+        run.postpone(outcome)
+        # At the soft deadline nothing may start any more, so it ends then in what it came to now.
+        heapq.heappush(self._postponed, (min(self._clock.monotonic() + delay, soft), run.position))
         fact = RecordPostponed(
             pipeline=self._stage.pipeline,
             handler=self._stage.name,

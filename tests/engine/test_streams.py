@@ -204,6 +204,20 @@ def test_others_do_not_wait_and_take_no_longer() -> None:
     assert seconds == pytest.approx(10)
 
 
+def test_a_record_that_is_due_again_stands_before_those_that_have_not_begun() -> None:
+    read, _ = failing(1, Retry(after=3))
+    seen: list[int] = []
+
+    async def read_all(item: int) -> None:
+        await asyncio.sleep(1)
+        await read(item)
+        seen.append(item)
+
+    run(handler_of(read_all, concurrency=1), decoded(*range(7)))
+
+    assert seen == [1, 2, 3, 0, 4, 5, 6]
+
+
 def test_a_delay_beyond_the_time_waits_to_its_end_and_then_fails() -> None:
     read, begun = failing(1, Retry(after=100))
     handler = handler_of(read)
@@ -341,8 +355,9 @@ def test_a_busy_claim_that_outlives_the_time_hands_the_record_back() -> None:
 
 
 def test_what_is_rejected_beyond_an_unsettled_record_is_put_aside_once() -> None:
-    records = sources.Kinesis("readings").decode(event({"n": 0}, {"n": 1}, {"n": 2}))
-    damaged = [*records[:2], msgspec.structs.replace(records[2], error=PayloadError("the data is not base64"))]
+    records = sources.Kinesis("readings").decode(event({"n": 0}, {"n": 1}, {"n": 2}, {"n": 3}))
+    error = PayloadError("the data is not base64")
+    damaged = [*records[:2], *(msgspec.structs.replace(record, error=error) for record in records[2:])]
     store, letters = Memory(), Letters()
 
     async def read(item: dict[str, int]) -> None:
@@ -354,9 +369,9 @@ def test_what_is_rejected_beyond_an_unsettled_record_is_put_aside_once() -> None
     first, _, _ = run(handler, damaged, store=store, letters=letters)
     again, _, _ = run(handler, damaged, store=store, letters=letters)
 
-    assert kinds(first) == ["Failed", "Rejected", "Rejected"]
-    assert kinds(again) == ["Failed", "Duplicate", "Duplicate"]
-    assert len(letters.letters) == 2
+    assert kinds(first) == ["Failed", "Rejected", "Rejected", "Rejected"]
+    assert kinds(again) == ["Failed", "Duplicate", "Duplicate", "Duplicate"]
+    assert len(letters.letters) == 3
 
 
 def test_a_redrive_of_what_was_rejected_is_another_record_and_runs() -> None:
