@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from pipeline.decisions.codec import encode, loads
 from pipeline.output import Output
 from pipeline.record import Carried
 
@@ -19,8 +19,14 @@ ATTRIBUTE = "pipeline"
 TRACEPARENT = "traceparent"
 #: The reserved member of object payloads, on services without attributes.
 MEMBER = "_pipeline"
-_QUOTED = f'"{MEMBER}"'.encode()
-_FIRST = f'{{"{MEMBER}":'.encode()
+_QUOTED_TEXT = f'"{MEMBER}"'
+_QUOTED = _QUOTED_TEXT.encode()
+_FIRST = f'{{"{MEMBER}":{{'
+
+_JSON = json.JSONDecoder()
+#: What stands between the values of an object's text, with JSON's own spaces.
+_MARKS = {mark: re.compile(rf"[ \t\n\r]*{re.escape(mark)}[ \t\n\r]*") for mark in "{:,"}
+_END = re.compile(r"[ \t\n\r]*\}[ \t\n\r]*")
 
 
 def output_id(pipeline: str, handler: str, sink: str, identity: str, index: int) -> str:
@@ -68,37 +74,68 @@ def split_member(body: bytes) -> tuple[bytes, Carried | None]:
     """An object's JSON text without the reserved member, and what that carried.
 
     The member is cut out of the text, so that everything else keeps its exact digits. A text without
-    one, or with a stranger's, comes back as it is.
+    one, or with a stranger's, comes back as it is, and so does what is no JSON: whoever parses it says so.
     """
     if _QUOTED not in body:
         return body, None
-    if body.startswith(_FIRST):
-        return _cut_first(body)
-    return _cut_anywhere(body)
-
-
-def _cut_first(body: bytes) -> tuple[bytes, Carried | None]:
-    """The form that our sinks write: the member stands first."""
     try:
-        text = body.decode()
-        member, end = json.JSONDecoder().raw_decode(text, len(_FIRST))
+        text = body.decode("utf-8", "surrogatepass").removeprefix("\ufeff")  # as `json.loads` reads bytes
+        found = (_cut_first(text) if text.startswith(_FIRST) else None) or _cut_anywhere(text)
     except (ValueError, RecursionError):
-        return body, None  # no JSON, or not all of it: whoever parses it says so
+        return body, None
+    return (body, None) if found is None else (found[0].encode("utf-8", "surrogatepass"), found[1])
+
+
+def _cut_first(text: str) -> tuple[str, Carried] | None:
+    """The form that our sinks write: the member stands first, and there is no other. The rest is not parsed."""
+    member, end = _JSON.raw_decode(text, len(_FIRST) - 1)
     carried = read_member(member)
-    rest = text[end:].lstrip()
-    if carried is None or not rest.startswith((",", "}")):
-        return body, None
-    return ("{" + rest.removeprefix(",")).encode(), carried
+    if carried is None or text.find(_QUOTED_TEXT, end) >= 0:
+        return None
+    if text.startswith("}", end):
+        return "{" + text[end:], carried
+    return ("{" + text[end + 1 :], carried) if text.startswith(',"', end) else None
 
 
-def _cut_anywhere(body: bytes) -> tuple[bytes, Carried | None]:
-    """Whatever wrote the text anew may have moved the member."""
-    try:
-        document = loads(body)
-    except (ValueError, RecursionError):
-        return body, None
-    carried = read_member(document.pop(MEMBER, None)) if isinstance(document, dict) else None
-    return (body, None) if carried is None else (encode(document).encode(), carried)
+def _cut_anywhere(text: str) -> tuple[str, Carried] | None:
+    """Whatever wrote the text anew may have moved the member, or added spaces. Of several, the last one counts."""
+    begin, members, end = _members(text)
+    ours = [value for name, value, _ in members if name == MEMBER]
+    carried = read_member(ours[-1]) if ours else None
+    if carried is None:
+        return None
+    return begin + ",".join(piece for name, _, piece in members if name != MEMBER) + end, carried
+
+
+def _members(text: str) -> tuple[str, list[tuple[str, Any, str]], str]:
+    """An object's text in pieces: its begin, each member's name, value and text, and its end.
+
+    Raises `ValueError` for what is no object.
+    """
+    members: list[tuple[str, Any, str]] = []
+    begin = at = _beyond("{", text, 0)
+    while True:
+        start = at
+        name, at = _JSON.raw_decode(text, at)
+        value, at = _JSON.raw_decode(text, _beyond(":", text, at))
+        if not isinstance(name, str):
+            raise ValueError("a name is no text")
+        members.append((name, value, text[start:at]))
+        following = _MARKS[","].match(text, at)
+        if following is None:
+            break
+        at = following.end()
+    if not _END.fullmatch(text, at):
+        raise ValueError("it does not end as an object does")
+    return text[:begin], members, text[at:]
+
+
+def _beyond(mark: str, text: str, at: int) -> int:
+    """The place behind a mark and the spaces around it."""
+    found = _MARKS[mark].match(text, at)
+    if found is None:
+        raise ValueError(f"there is no {mark}")
+    return found.end()
 
 
 def pack(outputs: Sequence[Output]) -> str:
