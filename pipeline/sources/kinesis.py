@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.record import RawRecord
 from pipeline.sources import kinesis_event
 from pipeline.sources.kinesis_dead_letters import KinesisDeadLetters
 
+_STREAM = re.compile(r"stream/[a-zA-Z0-9_.-]+")
 _STARTING_POSITIONS = ("TRIM_HORIZON", "LATEST")
 
 
@@ -90,6 +92,7 @@ class Kinesis:
         existing: str | None = None,
     ) -> None:
         target = resource("kinesis", stream, existing, declared="sources.Kinesis")
+        _check_existing(existing)
         if filter is not None:
             raise ConfigurationError("sources.Kinesis(filter=...): filters are not available yet; leave it out")
         if starting_position not in _STARTING_POSITIONS:
@@ -147,7 +150,15 @@ class Kinesis:
 
 
 def _shard(raw: RawRecord) -> str | None:
-    return raw.attributes.get(kinesis_event.SHARD)
+    return raw.attributes.get(kinesis_event.SHARD, "")  # those whose shard is not known are in order too
+
+
+def _check_existing(existing: str | None) -> None:
+    if existing is not None and not _STREAM.fullmatch(existing.split(":", 5)[5]):
+        raise ConfigurationError(
+            f"sources.Kinesis(existing={existing!r}): give the ARN of a stream, such as "
+            "'arn:aws:kinesis:eu-west-1:111122223333:stream/orders'"
+        )
 
 
 def _check(options: _Options, existing: str | None) -> None:

@@ -7,6 +7,7 @@ partition key, and all share the sequence number, which is what the stream is to
 from __future__ import annotations
 
 import binascii
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -64,11 +65,14 @@ def _records(record: Any, position: int, source: str) -> list[RawRecord]:
     key = key if isinstance(key, str) and key else None
     try:
         data = _data(body)
-        if not aggregation.is_aggregate(data):
-            return [_plain(received, key, data)]
+    except PayloadError as error:
+        return [_damaged(received, key, _as_received(body), error)]
+    if not aggregation.is_aggregate(data):
+        return [_plain(received, key, data)]
+    try:
         return [_user(received, index, user) for index, user in enumerate(aggregation.split(data))]
     except PayloadError as error:
-        return [_damaged(received, key, body.get("data"), error)]
+        return [_damaged(received, key, data, error)]
 
 
 def _received(record: Mapping[str, Any], body: Mapping[str, Any], source: str, where: str) -> _Received:
@@ -109,22 +113,22 @@ def _user(received: _Received, index: int, user: aggregation.UserRecord) -> RawR
     )
 
 
-def _damaged(received: _Received, key: str | None, data: Any, error: PayloadError) -> RawRecord:
+def _damaged(received: _Received, key: str | None, data: bytes | str, error: PayloadError) -> RawRecord:
     return RawRecord(
         id=received.name,
         source=received.source,
-        body=b"",
+        body=data,
         lane=key,
         attributes=_attributes(received, key),
         sent_at=received.sent_at,
         error=error,
-        origin=Place(int(received.number), data if isinstance(data, str) else ""),
+        origin=Place(int(received.number), data),
     )
 
 
 def _attributes(received: _Received, key: str | None) -> dict[str, str]:
-    attributes = {SHARD: received.shard, NUMBER: received.number}
-    return attributes if key is None else {KEY: key, **attributes}
+    named = {KEY: key, SHARD: received.shard, NUMBER: received.number}
+    return {name: text for name, text in named.items() if text}  # an empty one could not be a dead letter's
 
 
 def _data(body: Mapping[str, Any]) -> bytes:
@@ -135,6 +139,12 @@ def _data(body: Mapping[str, Any]) -> bytes:
         return binascii.a2b_base64(data, strict_mode=True) if data else b""
     except ValueError as error:
         raise PayloadError(f"the data is not base64: {error}") from None
+
+
+def _as_received(body: Mapping[str, Any]) -> str:
+    """Data that is not base64, for the record's dead letter; as JSON when it is no text either."""
+    data = body.get("data", "")
+    return data if isinstance(data, str) else json.dumps(data, default=str)
 
 
 def _shard(record: Mapping[str, Any]) -> str:

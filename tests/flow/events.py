@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from typing import Any
@@ -11,6 +12,9 @@ from pipeline import Handler
 from pipeline.emulator import queues
 from pipeline.emulator.event import event_record
 from pipeline.engine.environment import ProcessEnvironment
+
+SHARD = "shardId-000000000006"
+STREAM = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"
 
 
 class Invocation:
@@ -33,6 +37,32 @@ def message(identity: str, body: Any, **fields: Any) -> dict[str, Any]:
     """One member of `Records`. It has no receipt handle, so nothing is asked of SQS for it."""
     body = body if isinstance(body, str) else json.dumps(body)
     return {"messageId": identity, "eventSource": "aws:sqs", "body": body, **fields}
+
+
+def stream_record(number: int | str, value: Any = b"{}", *, key: str = "k", **members: Any) -> dict[str, Any]:
+    """One member of `Records` from the stream `orders`: its sequence number, and bytes or a value to be JSON.
+
+    `members` replaces those of its `kinesis`, such as `data`; None leaves one out.
+    """
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    kinesis = {
+        "kinesisSchemaVersion": "1.0",
+        "partitionKey": key,
+        "sequenceNumber": str(number),
+        "data": base64.b64encode(data).decode(),
+        "approximateArrivalTimestamp": 1545084650.987,
+        **members,
+    }
+    return {
+        "kinesis": {name: member for name, member in kinesis.items() if member is not None},
+        "eventSource": "aws:kinesis",
+        "eventVersion": "1.0",
+        "eventID": f"{SHARD}:{number}",
+        "eventName": "aws:kinesis:record",
+        "invokeIdentityArn": "arn:aws:iam::123456789012:role/lambda-role",
+        "awsRegion": "eu-west-1",
+        "eventSourceARN": STREAM,
+    }
 
 
 def event(*records: Any) -> dict[str, Any]:
