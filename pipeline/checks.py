@@ -115,6 +115,11 @@ def source_lane(
                 "and what had succeeded would run twice. Leave lane out (it is the shard then), or leave "
                 "idempotency=None out"
             )
+        if "shard" not in orders:
+            raise ConfigurationError(
+                f"{name}: without idempotency a stream's shard is one lane, and parallelization_factor= runs its "
+                "records side by side: leave parallelization_factor out, or leave idempotency=None out"
+            )
         return orders["shard"]
     if not isinstance(lane, SourceOrder):
         return None
