@@ -1,4 +1,4 @@
-"""Feeding a file's lines to a source, with bounded memory and a shallow queue."""
+"""Feeding a file's lines to a source, with bounded memory and shallow queues."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ import click
 
 from pipeline.emulator.local import Local
 
-_CHUNK = 50
-#: moto's calls cost as much as its queue is deep.
-_WAITING = 200
-#: The queue is measured again when something happened, at the latest after this long.
+#: A full source is measured again when something happened, at the latest after this long.
 _PATIENCE = 0.2
 
 
@@ -40,24 +37,21 @@ def parse(value: str) -> Feed:
 
 
 async def run(feed: Feed, env: Local) -> int:
-    """Send every line that is not blank; returns how many SQS would not take, each named on stderr."""
+    """Send every line that is not blank, as it is; returns how many were not taken, each named on stderr."""
     refused = 0
     lines = _lines(feed.path)
-    while chunk := list(islice(lines, _CHUNK)):
+    while chunk := list(islice(lines, env.chunk(feed.source))):
         refused += await _send(feed, env, chunk)
-        while (await env.depth(feed.source)).visible >= _WAITING:
+        while await env.is_full(feed.source):
             await env.activity.wait(_PATIENCE)
     return refused
 
 
 async def _send(feed: Feed, env: Local, chunk: list[tuple[int, bytes]]) -> int:
-    texts = [(number, _text(line)) for number, line in chunk]
-    good = [(number, text) for number, text in texts if text is not None]
-    errors = await env.offer(feed.source, [text for _, text in good])
-    bad = [(number, "it is not UTF-8") for number, text in texts if text is None]
-    bad += [(number, str(error)) for (number, _), error in zip(good, errors, strict=True) if error is not None]
-    for number, why in sorted(bad):
-        click.echo(f"{feed.path}, line {number}, was not sent: {why}", err=True)
+    errors = await env.offer(feed.source, [line for _, line in chunk])
+    bad = [(number, error) for (number, _), error in zip(chunk, errors, strict=True) if error is not None]
+    for number, error in bad:
+        click.echo(f"{feed.path}, line {number}, was not sent: {error}", err=True)
     return len(bad)
 
 
@@ -66,10 +60,3 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield number, line.rstrip(b"\r\n")
-
-
-def _text(line: bytes) -> str | None:
-    try:
-        return line.decode()
-    except UnicodeDecodeError:
-        return None

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.emulator.local import Local
-from pipeline.emulator.queues import Depth
+from pipeline.emulator.local_source import Depth
 from pipeline.emulator.report import Counts, Report
 
 _LIVE_SECONDS = 0.5
@@ -37,7 +37,7 @@ async def shown(env: Local) -> AsyncGenerator[None, None]:
 def finish(report: Report) -> None:
     """The last word: the table, or one line for each handler."""
     if sys.stdout.isatty():
-        Console().print(table(report, {}, {}))
+        Console().print(table(report, {}))
         return
     for name, counts in report.handlers.items():
         click.echo(line(name, counts))
@@ -53,8 +53,8 @@ def line(name: str, counts: Counts) -> str:
     )
 
 
-def table(report: Report, depths: Mapping[str, Depth], sources: Mapping[str, str]) -> Table:
-    """The handlers as a table; `sources` gives each handler's source."""
+def table(report: Report, depths: Mapping[str, Depth]) -> Table:
+    """The handlers as a table, with what waits for each."""
     made = Table(*_COLUMNS, box=SIMPLE, padding=(0, 1, 0, 0))
     if depths:
         made.add_column("waiting")
@@ -71,7 +71,7 @@ def table(report: Report, depths: Mapping[str, Depth], sources: Mapping[str, str
         )
         cells = [name, *map(str, numbers), "\n".join(f"{sink} {count}" for sink, count in counts.outputs.items())]
         if depths:
-            cells.append(str(depths[sources[name]].total))
+            cells.append(depths[name].waiting)
         made.add_row(*cells)
     return made
 
@@ -79,7 +79,7 @@ def table(report: Report, depths: Mapping[str, Depth], sources: Mapping[str, str
 async def _live(env: Local) -> None:
     with Live(console=Console(), auto_refresh=False, transient=True) as live:
         while True:
-            live.update(table(await env.report(), await env.depths(), env.sources), refresh=True)
+            live.update(table(await env.report(), await env.depths()), refresh=True)
             await asyncio.sleep(_LIVE_SECONDS)
 
 

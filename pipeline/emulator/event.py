@@ -1,4 +1,4 @@
-"""The event that Lambda sends for SQS messages, member for member."""
+"""The events that Lambda sends for SQS messages and for Kinesis records, member for member."""
 
 from __future__ import annotations
 
@@ -20,6 +20,27 @@ def event_record(message: Mapping[str, Any], *, arn: str, region: str) -> dict[s
         "eventSource": "aws:sqs",
         "eventSourceARN": arn,
         "awsRegion": region,
+    }
+
+
+def stream_record(record: Mapping[str, Any], *, shard: str, arn: str, region: str, function: str) -> dict[str, Any]:
+    """One member of `Records`, from a record as GetRecords returns it."""
+    number = record["SequenceNumber"]
+    return {
+        "kinesis": {
+            "kinesisSchemaVersion": "1.0",
+            "partitionKey": record["PartitionKey"],
+            "sequenceNumber": number,
+            "data": base64.b64encode(record["Data"]).decode(),
+            "approximateArrivalTimestamp": record["ApproximateArrivalTimestamp"].timestamp(),
+        },
+        "eventSource": "aws:kinesis",
+        "eventVersion": "1.0",
+        "eventID": f"{shard}:{number}",
+        "eventName": "aws:kinesis:record",
+        "invokeIdentityArn": f"arn:aws:iam::123456789012:role/{function}",
+        "awsRegion": region,
+        "eventSourceARN": arn,
     }
 
 

@@ -8,18 +8,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol, Self, TextIO
 
-from pipeline.aws.client import client
-from pipeline.aws.sqs import url_of
-from pipeline.emulator import embedded, queues
+from pipeline.emulator import embedded, resources
 from pipeline.emulator.activity import Activity
 from pipeline.emulator.clock import SkippingClock
 from pipeline.emulator.execution import Pool, Runtime
 from pipeline.emulator.faults import Faults
+from pipeline.emulator.invocation import Handling
 from pipeline.emulator.isolation import REGION, isolated
+from pipeline.emulator.local_source import DeadLetterMessage, Depth, EventSourceMapping, LocalSource
 from pipeline.emulator.pace import Pace, Skip
-from pipeline.emulator.poller import Mapping as EventSourceMapping
-from pipeline.emulator.poller import Queue
-from pipeline.emulator.queues import DeadLetterMessage, Depth
+from pipeline.emulator.payloads import Key
 from pipeline.emulator.report import Report, Tally
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.stage import Stage
@@ -46,7 +44,7 @@ class Declared(Protocol):
 
 
 class DrainTimeout(PipelineError):
-    """The queues did not become empty in time; the message says what is left."""
+    """The sources did not become empty in time; the message says what is left."""
 
 
 def lambda_runtime(log_stream: TextIO | None = None) -> RuntimeFactory:
@@ -65,6 +63,10 @@ class Local:
     Without `endpoint_url` an embedded moto server is started for the run. With one, resources are
     made there when missing, and nothing is reset. `skip_idle`: draining moves the embedded server's
     clock on instead of waiting. `time_scale`: idle time passes that much faster (embedded only).
+
+    The checkpoints of streams live in this object. A run that is started again on a server that is
+    still there reads its streams from their `starting_position` again: from "TRIM_HORIZON" every
+    record is delivered once more, and is a duplicate to a handler with idempotency.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Local:
         self._clients: dict[str, Any] = {}
         self._server: embedded.EmbeddedServer | None = None
         self._environment = ProcessEnvironment()
-        self._queues: list[Queue] = []
+        self._sources: list[LocalSource] = []
         self._mappings: list[EventSourceMapping] = []
         self._dead_before: dict[str, int] = {}
         self._failure: BaseException | None = None
@@ -137,10 +139,12 @@ class Local:
         key: str | Callable[[Any], str] | None = None,
         attributes: Mapping[str, str] | None = None,
     ) -> None:
-        """Send payloads to a source: text as it is, everything else as JSON.
+        """Send payloads to a source: text and bytes as they are, everything else as JSON.
 
-        `key`: the message group on a FIFO queue, for all or as a function of the payload; default
-        the handler's lane, else its key, else one group for all. `attributes`: message attributes.
+        `key`: the message group on a FIFO queue, the partition key on a stream; for all, or as a
+        function of the payload. Default: the handler's lane, else its key, else one group for all
+        on a queue, and a partition key of its own for each record on a stream. `attributes`:
+        message attributes; a stream has none.
         """
         errors = await self.offer(source_name, list(payloads), key=key, attributes=attributes)
         for position, error in enumerate(errors):
@@ -156,14 +160,12 @@ class Local:
         attributes: Mapping[str, str] | None = None,
     ) -> list[SinkError | None]:
         """Like `send`, but says for each position None or why it was not taken."""
-        index = self._index(source_name)
-        group = _group(key) or queues.default_group(self.stages[index])
-        errors = await queues.send(self._environment, self._queues[index], payloads, group, attributes)
+        errors = await self._source(source_name).offer(payloads, _key(key), attributes)
         self.activity.happened()
         return errors
 
     async def drain(self, timeout: float | None = 30) -> Report:  # noqa: ASYNC109 - the public name
-        """Wait until nothing is visible, in flight or delayed and nothing runs; the report.
+        """Wait until every queue is empty, every stream is read to its end, and nothing runs; the report.
 
         Raises `DrainTimeout` after `timeout` seconds (None: never), and says what is left.
         """
@@ -174,14 +176,14 @@ class Local:
             if end is not None and loop.time() >= end:
                 raise DrainTimeout(await self._what_is_left(timeout))
             if self.is_idle:
-                await pace.pass_time(self.clock, self._server, self._queues, self._mappings, self.activity)
+                await self._pass_time(pace)
             else:
                 await self.activity.wait(0.05)
         return await self.report(drained=True)
 
     @property
     def is_idle(self) -> bool:
-        """No invocation runs, and every mapping has asked its queue since and got nothing."""
+        """No invocation runs, and every mapping has asked its source since and got nothing."""
         if self._failure is not None:
             raise PipelineError("an event source mapping broke") from self._failure
         if self.activity.running:
@@ -189,42 +191,41 @@ class Local:
         return all(mapping.quiet_at == self.activity.count for mapping in self._mappings)
 
     async def is_drained(self) -> bool:
-        """Nothing is visible, in flight or delayed, and nothing runs."""
+        """Every queue is empty, every stream is read to its end, and nothing runs."""
         if not self.is_idle:
             return False
         count = self.activity.count
         depths = await self.depths()
-        is_empty = not any(found.total for found in depths.values())
+        is_empty = all(found.is_empty for found in depths.values())
         # Measuring took time: what it says holds only if nothing happened meanwhile.
         return is_empty and count == self.activity.count
 
-    async def depth(self, source_name: str) -> Depth:
-        """How many messages a source's queue holds."""
-        return await queues.depth(self._environment, self._queues[self._index(source_name)].url)
-
     async def depths(self) -> dict[str, Depth]:
-        """How many messages each source's queue holds."""
-        found = await asyncio.gather(*(queues.depth(self._environment, queue.url) for queue in self._queues))
-        return {queue.name: depth for queue, depth in zip(self._queues, found, strict=True)}
+        """What waits for each handler in its source, by the names that the report uses."""
+        found = await asyncio.gather(*(source.depth() for source in self._sources))
+        return dict(zip(self._labels, found, strict=True))
+
+    def chunk(self, source_name: str) -> int:
+        """How many payloads are best offered to a source at once."""
+        return self._source(source_name).chunk
+
+    async def is_full(self, source_name: str) -> bool:
+        """A source holds so much that more should wait."""
+        return await self._source(source_name).is_full()
 
     async def report(self, *, drained: bool = False) -> Report:
         """The counts by now."""
-        dead = await asyncio.gather(*(self._dead_count(queue) for queue in self._queues))
+        dead = await asyncio.gather(*map(self._dead_count, self._labels))
         return Report(
             {
-                label: tally.counts(dead_lettered=count - self._dead_before[queue.name], drained=drained)
-                for (label, tally), queue, count in zip(self._tallies.items(), self._queues, dead, strict=True)
+                label: tally.counts(dead_lettered=count - self._dead_before[label], drained=drained)
+                for (label, tally), count in zip(self._tallies.items(), dead, strict=True)
             }
         )
 
     async def dead_letters(self, source_name: str) -> list[DeadLetterMessage]:
         """What stands in a source's dead-letter queue; it stays there."""
-        name = self._queues[self._index(source_name)].dead_letters
-        if name is None:
-            return []
-        if self._server is not None:
-            return [queues.from_peek(message) for message in await asyncio.to_thread(self._server.peek, name)]
-        return await queues.read_all(self._environment, await url_of(name, None, self._environment))
+        return await self._source(source_name).dead_letters()
 
     def client(self, service: str) -> Any:
         """An aiobotocore client of a service, ready, and closed with the run."""
@@ -239,25 +240,24 @@ class Local:
             self._endpoint_url = self._server.endpoint_url
         self._stack.enter_context(isolated(self._endpoint_url))
         self._stack.push_async_callback(self._environment.aclose)
-        self._queues = await queues.create(self.stages, self._environment)
-        queues.check_names(self._queues)
-        for queue in self._queues:
-            self._dead_before[queue.name] = await self._dead_count(queue)
-        polling = await client(self._environment, "sqs")
-        for stage, label, queue in zip(self.stages, self._labels, self._queues, strict=True):
-            self._map(stage, label, queue, polling)
+        await resources.make(self.stages, self._environment)
+        self._sources = await resources.open_sources(self.stages, self._environment, self._server)
+        self._dead_before = {label: await self._dead_count(label) for label in self._labels}
+        for stage, label, source in zip(self.stages, self._labels, self._sources, strict=True):
+            self._map(stage, label, source)
         if self._time_scale != 1.0:
             self._run(self._pass_time_faster())
 
-    def _map(self, stage: Stage, label: str, queue: Queue, polling: Any) -> None:
+    def _map(self, stage: Stage, label: str, source: LocalSource) -> None:
         tally = self._tallies[label]
         size = min(getattr(stage.source, "max_concurrency", None) or MAX_ENVIRONMENTS, MAX_ENVIRONMENTS)
         pool = Pool(stage, lambda stage: self._make(stage, self.clock, tally.observe), size)
         self._stack.push_async_callback(pool.close)
-        mapping = EventSourceMapping(
-            label, queue, client=polling, pool=pool, tally=tally,
-            activity=self.activity, clock=self.clock, faults=self._faults,
-        )  # fmt: skip
+        mapping = source.mapping(
+            Handling(
+                handler=label, pool=pool, tally=tally, activity=self.activity, clock=self.clock, faults=self._faults
+            )
+        )
         self._mappings.append(mapping)
         self._run(mapping.run())
 
@@ -281,9 +281,13 @@ class Local:
         pace = Pace(self._time_scale)
         while True:
             if self.is_idle:
-                await pace.pass_time(self.clock, self._server, self._queues, self._mappings, self.activity)
+                await self._pass_time(pace)
             else:
                 await self.activity.wait(0.05)
+
+    async def _pass_time(self, pace: Pace) -> None:
+        queues = [name for source in self._sources for name in source.delaying_queues]
+        await pace.pass_time(self.clock, self._server, queues, self._mappings, self.activity)
 
     def _open_client(self, service: str) -> Any:
         from aiobotocore.session import AioSession
@@ -300,20 +304,29 @@ class Local:
         entering.close()
         raise PipelineError(f"the {service} client could not be made at once")
 
-    def _index(self, source_name: str) -> int:
-        names = [stage.source.name for stage in self.stages]
-        if source_name not in names:
-            raise ConfigurationError(f"there is no source '{source_name}': {', '.join(sorted(names))}")
-        return names.index(source_name)
+    def _source(self, name: str) -> LocalSource:
+        """The source of this name; of several handlers that read one stream, the first one's."""
+        found = [source for source in self._sources if source.name == name]
+        if not found:
+            names = sorted({stage.source.name for stage in self.stages})
+            raise ConfigurationError(f"there is no source '{name}': {', '.join(names)}")
+        if len({source.arn for source in found}) > 1:
+            raise ConfigurationError(f"several sources are called '{name}', in {' and '.join(s.arn for s in found)}")
+        return found[0]
 
-    async def _dead_count(self, queue: Queue) -> int:
-        if queue.dead_letters is None:
-            return 0
-        url = await url_of(queue.dead_letters, None, self._environment)
-        return (await queues.depth(self._environment, url)).total
+    async def _dead_count(self, label: str) -> int:
+        """How many dead letters stand there because of a handler, or what was there before."""
+        index = self._labels.index(label)
+        source, stage = self._sources[index], self.stages[index]
+        if sum(other.arn == source.arn for other in self._sources) == 1:
+            return await source.dead_count()
+        # The handlers of one stream share its dead-letter queue, so each one's letters are counted as they are written.
+        return self._tallies[label].letters if stage.dead_letters == stage.source.dead_letters else 0
 
     async def _what_is_left(self, seconds: float | None) -> str:
-        left = [f"'{name}' holds {depth}" for name, depth in (await self.depths()).items() if depth.total]
+        depths = (await self.depths()).values()
+        pairs = zip(self._sources, depths, strict=True)
+        left = [f"'{source.name}' holds {depth}" for source, depth in pairs if not depth.is_empty]
         if self.activity.running:
             left.append(f"{self.activity.running} invocations running")
         return f"not drained after {seconds} s: {'; '.join(left) or 'a mapping has not come to rest'}"
@@ -325,5 +338,5 @@ def _labels(stages: Sequence[Stage]) -> list[str]:
     return [stage.name if times[stage.name] == 1 else stage.full_name for stage in stages]
 
 
-def _group(key: str | Callable[[Any], str] | None) -> queues.Group | None:
+def _key(key: str | Callable[[Any], str] | None) -> Key | None:
     return (lambda _: key) if isinstance(key, str) else key

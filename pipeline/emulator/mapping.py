@@ -1,14 +1,16 @@
 """What an SQS event source mapping decides: when a batch goes out, and what a response means.
 
 Pure: no clock, no queue. The rules are AWS's, from the Lambda developer guide's SQS pages.
+`Collecting` holds for streams too; what is theirs alone is in `stream_mapping`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+from pipeline.emulator.response import ResponseError, named_failures
 
 T = TypeVar("T")
 
@@ -25,6 +27,7 @@ class Collecting(Generic[T]):
     batch_size: int
     window: float
     max_bytes: int = MAX_EVENT_BYTES
+    max_receive: int = MAX_RECEIVE
     items: list[T] = field(default_factory=list)
     #: When the window ends, on the clock of `add`; None while nothing was received.
     ends_at: float | None = None
@@ -32,8 +35,8 @@ class Collecting(Generic[T]):
     _over: list[tuple[T, int]] = field(default_factory=list)
 
     def wanted(self) -> int:
-        """How many to ask the queue for next; 0: the batch has its size."""
-        return 0 if self._over else min(MAX_RECEIVE, self.batch_size - len(self.items))
+        """How many to ask the source for next; 0: the batch has its size."""
+        return 0 if self._over else min(self.max_receive, self.batch_size - len(self.items))
 
     def add(self, item: T, size: int, now: float) -> None:
         """Take one received item, of `size` bytes in the event. The window starts with the first."""
@@ -52,9 +55,12 @@ class Collecting(Generic[T]):
             return False
         return bool(self._over) or len(self.items) >= self.batch_size or now >= self.ends_at
 
+    def __len__(self) -> int:
+        return len(self.items) + len(self._over)
+
     def following(self, now: float) -> Collecting[T]:
         """The next batch: it starts with what did not fit into this one."""
-        successor: Collecting[T] = Collecting(self.batch_size, self.window, self.max_bytes)
+        successor: Collecting[T] = Collecting(self.batch_size, self.window, self.max_bytes, self.max_receive)
         for item, size in self._over:
             successor.add(item, size, now)
         return successor
@@ -78,35 +84,10 @@ def all_failed(ids: Sequence[str], fault: str) -> Verdict:
 
 
 def judge(response: Any, ids: Sequence[str]) -> Verdict:
-    """What a handler's return value means, with ReportBatchItemFailures on.
-
-    An empty response, or one without `batchItemFailures`, is complete success. What is not JSON
-    or not an object, and an item without an id of this batch, is complete failure.
-    """
+    """What a handler's return value means: the messages that it names come back."""
+    everything = frozenset(ids)
     try:
-        # What Lambda sees is the text: a value that has none is an error of the runtime's.
-        response = json.loads(json.dumps(response, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        return all_failed(ids, f"the response cannot be written as JSON: {error}")
-    if response is None:
-        return Verdict(frozenset(ids), frozenset())
-    if not isinstance(response, dict):
-        return all_failed(ids, f"the response is not an object: {response!r:.80}")
-    items = response.get("batchItemFailures")
-    if items is None:
-        return Verdict(frozenset(ids), frozenset())
-    if not isinstance(items, list):
-        return all_failed(ids, f"batchItemFailures is not a list: {items!r:.80}")
-    return _judge_items(items, frozenset(ids))
-
-
-def _judge_items(items: list[Any], ids: frozenset[str]) -> Verdict:
-    failed: set[str] = set()
-    for item in items:
-        identifier = item.get("itemIdentifier") if isinstance(item, dict) else None
-        if not isinstance(identifier, str) or not identifier:
-            return all_failed(tuple(ids), f"an item has no itemIdentifier: {item!r:.80}")
-        if identifier not in ids:
-            return all_failed(tuple(ids), f"itemIdentifier {identifier!r:.80} is not in the batch")
-        failed.add(identifier)
-    return Verdict(ids - failed, frozenset(failed))
+        failed = named_failures(response, everything)
+    except ResponseError as error:
+        return all_failed(ids, str(error))
+    return Verdict(everything - failed, failed)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pipeline.emulator.activity import Activity
 from pipeline.emulator.clock import SkippingClock
 from pipeline.emulator.embedded import EmbeddedServer
-from pipeline.emulator.poller import Mapping, Queue
+from pipeline.emulator.local_source import EventSourceMapping
 
 _TICK = 0.05
 #: Beyond the instant itself: moto compares with "later than".
@@ -25,8 +25,8 @@ class Pace:
         self,
         clock: SkippingClock,
         server: EmbeddedServer | None,
-        queues: Sequence[Queue],
-        mappings: Iterable[Mapping],
+        queues: Sequence[str],
+        mappings: Iterable[EventSourceMapping],
         activity: Activity,
     ) -> None:
         """Let some time pass, not beyond the next thing that time brings about."""
@@ -35,7 +35,7 @@ class Pace:
         if server is None or self._scale == 1.0 or activity.count != count:
             return
         windows = [mapping.wakes_at - clock.now() for mapping in mappings if mapping.wakes_at is not None]
-        visible = await asyncio.to_thread(server.next_visible, [queue.physical for queue in queues])
+        visible = await asyncio.to_thread(server.next_visible, queues)
         waits = windows if visible is None else [*windows, visible]
         if not waits or activity.count != count:
             await activity.wait(_TICK)

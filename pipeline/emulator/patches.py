@@ -1,6 +1,6 @@
-"""What we change in moto's SQS, in the embedded server's process only.
+"""What we change in moto's SQS and Kinesis, in the embedded server's process only.
 
-Its time can be moved forward, it is locked, and its own event source mappings are off.
+SQS' time can be moved forward, both are locked, and their own event source mappings are off.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from moto import backends
+from moto.kinesis import models as kinesis
 from moto.sqs import models
 
 #: moto handles each request in a thread of its own and locks nothing: two receives at the same
@@ -30,6 +31,20 @@ _LOCKED = (
     "purge_queue",
     "get_queue_attributes",
     "create_queue",
+)
+#: Its Kinesis is the same: two puts at the same moment give two records one sequence number, and the
+#: later one takes the other's place.
+_LOCKED_KINESIS = (
+    "create_stream",
+    "delete_stream",
+    "get_records",
+    "get_shard_iterator",
+    "list_shards",
+    "merge_shards",
+    "put_record",
+    "put_records",
+    "split_shard",
+    "update_shard_count",
 )
 #: How often a waiting receive looks again when nothing was sent: a visibility timeout can end meanwhile.
 _LONG_POLL_STEP = 0.25
@@ -49,7 +64,7 @@ class ServerClock:
 
 
 def apply(clock: ServerClock) -> None:
-    """Change moto's SQS in this process. Raises `RuntimeError` when this moto has other names."""
+    """Change moto in this process. Raises `RuntimeError` when this moto has other names."""
     _change_time(clock)
     _change_speed(clock)
     # moto would run the mappings itself, inside SendMessage, with Docker. Each queue sets this: it has no effect.
@@ -58,6 +73,7 @@ def apply(clock: ServerClock) -> None:
     for name in _LOCKED:
         _replace(models.SQSBackend, name, _locked(getattr(models.SQSBackend, name)))
     _replace(models.SQSBackend, "receive_message", _receive(models.SQSBackend.receive_message))
+    _change_kinesis()
 
 
 def _change_time(clock: ServerClock) -> None:
@@ -78,6 +94,32 @@ def _change_speed(clock: ServerClock) -> None:
     # It lists its own directory for each request.
     modules = tuple(backends.list_of_moto_modules())
     _replace(backends, "list_of_moto_modules", lambda: modules)
+
+
+def _change_kinesis() -> None:
+    kinesis.Stream.lambda_event_source_mappings = property(lambda _: {}, lambda _, __: None)  # type: ignore[assignment]
+    for name in _LOCKED_KINESIS:
+        _replace(kinesis.KinesisBackend, name, _locked(getattr(kinesis.KinesisBackend, name)))
+    # A list of all sequence numbers for each record that is put, and a walk over all records for each read.
+    _replace(kinesis.Shard, "get_max_sequence_number", lambda shard: next(reversed(shard.records), 0))
+    _replace(kinesis.Shard, "get_records", _records_after)
+    # Metrics of every put, kept for ever, that nobody reads here.
+    _replace(kinesis.KinesisBackend, "_send_stream_metrics", lambda *_, **__: None)
+
+
+def _records_after(shard: kinesis.Shard, last: str, limit: int | None) -> tuple[list[kinesis.Record], int, int]:
+    """A shard's records after a sequence number, the last one's number, and how far behind the newest it is.
+
+    moto numbers a shard's records 1, 2, 3 and so on, and never drops one.
+    """
+    first, newest = int(last) + 1, shard.get_max_sequence_number()
+    end = newest if limit is None else min(newest, first + limit - 1)
+    found = [shard.records[number] for number in range(first, end + 1)]
+    if not found:
+        return [], int(last), 0
+    # moto says 0 for what was put in the same millisecond, although there is more.
+    behind = (shard.records[newest].created_at - found[-1].created_at) * 1000
+    return found, end, max(int(behind), end < newest)
 
 
 def _replace(owner: Any, name: str, change: Any) -> None:

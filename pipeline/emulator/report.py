@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline.outcome import is_settled, name_of
+from pipeline.outcome import Rejected, is_settled, name_of
 from pipeline.telemetry.events import Fact, RecordFinished, SinkWritten
 
 #: Deleted messages whose ids are remembered, in case one was delivered again meanwhile. Bounded,
@@ -121,6 +121,7 @@ class Tally:
         self._outputs: Counter[str] = Counter()
         self._deliveries = 0
         self._failed_invocations = 0
+        self._letters = 0
         self._open: set[str] = set()
         self._settled: set[str] = set()
         self._gone: OrderedDict[str, None] = OrderedDict()
@@ -131,6 +132,7 @@ class Tally:
             if isinstance(fact, SinkWritten):
                 self._outputs[fact.sink] += fact.accepted
             elif isinstance(fact, RecordFinished) and is_settled(fact.outcome):
+                self._letters += isinstance(fact.outcome, Rejected)
                 self._settle(fact.record.id, name_of(fact.outcome))
 
     def delivered(self, ids: Iterable[str]) -> None:
@@ -142,7 +144,7 @@ class Tally:
                     self._open.add(name)
 
     def deleted(self, ids: Iterable[str]) -> None:
-        """The queue has forgotten these messages."""
+        """The queue has forgotten these messages; the checkpoint has passed these records."""
         with self._lock:
             for name in ids:
                 # A handler that is not the engine's (a test's) settles without a fact.
@@ -152,6 +154,20 @@ class Tally:
                 self._gone[name] = None
             while len(self._gone) > _REMEMBERED:
                 self._gone.popitem(last=False)
+
+    def given_up(self, ids: Sequence[str]) -> None:
+        """The mapping delivers these no more; those that were never settled are exhausted."""
+        with self._lock:
+            for name in ids:
+                if name in self._open:
+                    self._settle(name, "exhausted")
+        self.deleted(ids)
+
+    @property
+    def letters(self) -> int:
+        """How many dead letters the engine says that it wrote, repeats included."""
+        with self._lock:
+            return self._letters
 
     def invocation_failed(self) -> None:
         """Count an invocation whose whole batch comes back."""

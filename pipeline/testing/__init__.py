@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.emulator.local import DrainTimeout as DrainTimeout
-    from pipeline.emulator.queues import DeadLetterMessage as DeadLetterMessage
+    from pipeline.emulator.local_source import DeadLetterMessage as DeadLetterMessage
     from pipeline.emulator.report import Counts as Counts
     from pipeline.emulator.report import Report as Report
     from pipeline.testing.invoke import InvokeResult as InvokeResult
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Counts": "pipeline.emulator.report",
-    "DeadLetterMessage": "pipeline.emulator.queues",
+    "DeadLetterMessage": "pipeline.emulator.local_source",
     "DrainTimeout": "pipeline.emulator.local",
     "InvokeResult": "pipeline.testing.invoke",
     "Report": "pipeline.emulator.report",

@@ -1,4 +1,4 @@
-"""One event source mapping: it polls a queue, collects batches, invokes the handler, and deletes what succeeded."""
+"""A queue's event source mapping: it polls, collects batches, invokes the handler, and deletes what succeeded."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import logging
 from collections.abc import Mapping as Mapped
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from pipeline.emulator.activity import Activity
 from pipeline.emulator.event import event_record, size_of, to_event
-from pipeline.emulator.execution import ExecutionEnvironment, InvocationTimeout, Pool
-from pipeline.emulator.faults import Fault, Faults
+from pipeline.emulator.execution import ExecutionEnvironment
+from pipeline.emulator.faults import Fault
+from pipeline.emulator.invocation import Handling, invoke
 from pipeline.emulator.mapping import Collecting, Verdict, all_failed, judge
-from pipeline.emulator.report import Tally
-from pipeline.ports import Clock
 
 _log = logging.getLogger(__name__)
 #: How long an empty queue is left alone: short after something happened, longer the longer nothing does.
@@ -36,36 +35,23 @@ class Queue:
     url: str
     arn: str
     region: str
-    dead_letters: str | None  #: the dead-letter queue's name
     batch_size: int = 10
     batching_window: float = 0
 
 
-class Mapping:
+class QueueMapping:
     """Runs until it is cancelled. `quiet_at` and `wakes_at` say whether it waits, and for what."""
 
-    def __init__(
-        self,
-        handler: str,
-        queue: Queue,
-        *,
-        client: Any,
-        pool: Pool,
-        tally: Tally,
-        activity: Activity,
-        clock: Clock,
-        faults: Faults | None = None,
-    ) -> None:
-        self.handler = handler
+    def __init__(self, queue: Queue, handling: Handling, *, client: Any) -> None:
         self.queue = queue
         self.quiet_at = -1  #: the activity count at which its queue last had nothing for it
         self.wakes_at: float | None = None  #: when the window of a batch that it holds ends
+        self._handling = handling
         self._client = client
-        self._pool = pool
-        self._tally = tally
-        self._activity = activity
-        self._clock = clock
-        self._faults = faults
+        self._pool = handling.pool
+        self._tally = handling.tally
+        self._activity = handling.activity
+        self._clock = handling.clock
         self._numbers = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -120,7 +106,7 @@ class Mapping:
             )
         except Exception as error:
             # The server may come back; the mapping polls for ever, as AWS's does.
-            _log.warning("%s: cannot receive from %s: %s", self.handler, self.queue.physical, error)
+            _log.warning("%s: cannot receive from %s: %s", self._handling.handler, self.queue.physical, error)
             await asyncio.sleep(_BROKEN_PAUSE)
             return []
         messages = answer.get("Messages", [])
@@ -136,7 +122,8 @@ class Mapping:
         reusable = True
         try:
             verdict, reusable = await self._invoke(environment, records)
-            fault = self._faults.of(self.handler, number) if self._faults else Fault.NONE
+            faults = self._handling.faults
+            fault = faults.of(self._handling.handler, number) if faults else Fault.NONE
             if fault is Fault.LOST_RESPONSE:
                 return
             if fault is Fault.DUPLICATE and reusable:
@@ -149,24 +136,11 @@ class Mapping:
             self._activity.ended()
 
     async def _invoke(self, environment: ExecutionEnvironment, records: Sequence[EventRecord]) -> tuple[Verdict, bool]:
-        """What the invocation means for the batch, and whether its environment can be used again."""
         ids = [record["messageId"] for record in records]
         self._tally.delivered(ids)
-        reusable = True
-        try:
-            verdict = judge(await environment.invoke(to_event(records)), ids)
-        except Exception as error:
-            reusable = environment.is_ready and not isinstance(error, InvocationTimeout)
-            # The traceback matters only when it is not our own word for a time-out.
-            trace = None if isinstance(error, InvocationTimeout) else error
-            _log.error("%s: the invocation failed: %s: %s", self.handler, type(error).__name__, error, exc_info=trace)
-            verdict = all_failed(ids, str(error))
-        else:
-            if verdict.fault:
-                _log.error("%s: the whole batch comes back: %s", self.handler, verdict.fault)
-        if verdict.fault is not None:
-            self._tally.invocation_failed()
-        return verdict, reusable
+        return await invoke(
+            self._handling, environment, to_event(records), partial(judge, ids=ids), partial(all_failed, ids)
+        )
 
     async def _delete(self, records: Sequence[EventRecord]) -> None:
         for batch in _chunks(records, _DELETE_LIMIT):
@@ -175,7 +149,7 @@ class Mapping:
                 answer = await self._client.delete_message_batch(QueueUrl=self.queue.url, Entries=entries)
             except Exception as error:
                 # They come back, and the handler's idempotency makes them duplicates.
-                _log.warning("%s: cannot delete from %s: %s", self.handler, self.queue.physical, error)
+                _log.warning("%s: cannot delete from %s: %s", self._handling.handler, self.queue.physical, error)
                 continue
             self._tally.deleted(batch[int(entry["Id"])]["messageId"] for entry in answer.get("Successful", []))
 

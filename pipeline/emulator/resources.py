@@ -1,0 +1,65 @@
+"""What a local run's handlers declare, made where it is missing, and their sources opened."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from pipeline.aws.names import Resource
+from pipeline.emulator import queues, streams
+from pipeline.emulator.embedded import EmbeddedServer
+from pipeline.emulator.local_source import LocalSource
+from pipeline.engine.stage import Stage
+from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.ports import Environment
+
+Open = Callable[[Stage, Environment, EmbeddedServer | None], Awaitable[LocalSource]]
+#: By the service of a source's resource.
+_KINDS: dict[str, Open] = {"sqs": queues.open_queue, "kinesis": streams.open_stream}
+
+
+async def make(stages: Sequence[Stage], environment: Environment) -> None:
+    """Make what the stages declare, where it is missing.
+
+    Sources come first: a queue or stream that is a sink here and a source there gets the source's settings.
+    """
+    for stage in stages:
+        await _create(stage.source, environment, timeout=stage.deploy.timeout)
+    for stage in stages:
+        for part in (*stage.sinks, stage.dead_letters, stage.store):
+            await _create(part, environment)
+
+
+async def open_sources(
+    stages: Sequence[Stage], environment: Environment, server: EmbeddedServer | None
+) -> list[LocalSource]:
+    """Each handler's source, ready. Raises `ConfigurationError` for two handlers on one queue."""
+    sources = [await _kind(stage)(stage, environment, server) for stage in stages]
+    seen: set[str] = set()
+    for source in sources:
+        if source.arn in seen and not source.is_stream:
+            # Each message would go to one of them only, by chance.
+            raise ConfigurationError(f"two handlers read the queue '{source.name}': give each its own")
+        seen.add(source.arn)
+    return sources
+
+
+async def _create(part: Any, environment: Environment, **options: Any) -> None:
+    make = getattr(part, "create", None)  # not everything has a resource: Memory, File, a user's own
+    if make is None:
+        return
+    try:
+        await make(environment, **options)
+    except PipelineError as error:
+        raise ConfigurationError(f"{getattr(part, 'name', part)} could not be made: {error}") from error
+
+
+def _kind(stage: Stage) -> Open:
+    resource = getattr(stage.source, "resource", None)
+    kind = _KINDS.get(resource.service) if isinstance(resource, Resource) else None
+    if kind is None:
+        raise ConfigurationError(
+            f"{stage.full_name}: the local run has no mapping for {type(stage.source).__name__} yet, "
+            "only for SQS and Kinesis"
+        )
+    return kind
