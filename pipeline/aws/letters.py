@@ -21,6 +21,8 @@ CAUSE = "pipeline_cause"
 #: The record's own attributes, when there is no room for all of them beside the cause.
 FOLDED = "pipeline_attributes"
 MAX_CAUSE = 2_048
+#: How a stream's bytes became text: "base64", or "as received" for what was no base64.
+ENCODING = "encoding"
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -35,6 +35,8 @@ class File:
 
     #: Ids and hops cannot travel with a line.
     carries = False
+    #: There is no place for message attributes either.
+    has_attributes = False
 
     def __init__(
         self, path: str | os.PathLike[str], *, name: str | None = None, when: Callable[[Any], bool] | None = None

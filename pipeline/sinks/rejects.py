@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.aws import letters
-from pipeline.aws.letters import said
+from pipeline.aws.letters import ENCODING, said
 from pipeline.decisions import wire
 from pipeline.decisions.deadline import Deadline
 from pipeline.errors import ConfigurationError, SinkError
@@ -23,20 +24,32 @@ _CARRIED_BYTES = 200
 class SinkDeadLetters:
     """Writes dead letters to a sink: the body unchanged, the cause in one attribute.
 
-    A sink that takes objects only gets one: `{"id", "body", "cause", "attributes"}`. On a sink with
-    a `partition_key`, that is the id's name, and a `sort_key` holds the handler.
+    A stream's body is bytes: its letter has them as base64, and says so (`encoding`). A sink that takes
+    objects only, or has no attributes, gets the object `{"id", "body", "cause", "attributes"}`, with
+    `encoding` beside them. In a table, the id stands under the `partition_key`, and a `sort_key` holds the
+    handler. A letter that is larger than the sink takes stays on its source.
+
+    Raises `ConfigurationError` for a sink that could take no letter.
     """
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._takes_objects = getattr(sink, "takes_objects_only", False)
-        self._id = getattr(sink, "partition_key", "id")
-        self._handler: str | None = getattr(sink, "sort_key", None)
-        taken = {"body", "cause", "attributes"} & {self._id, self._handler}
-        if self._takes_objects and taken:
+        takes_objects = getattr(sink, "takes_objects_only", False)
+        self._writes_objects = takes_objects or not getattr(sink, "has_attributes", True)
+        # A table's key is a name in the object; a stream's is a path into values, and a letter has no such value.
+        self._id: str = getattr(sink, "partition_key", "id") if takes_objects else "id"
+        self._handler: str | None = getattr(sink, "sort_key", None) if takes_objects else None
+        self._reads_key = any(_option(sink, name) for name in ("group", "partition_key")) and not takes_objects
+        taken = {"body", "cause", "attributes", ENCODING} & {self._id, self._handler}
+        if taken:
             raise ConfigurationError(
                 f"rejects='{sink.name}': a rejected record is stored with its '{taken.pop()}', so no key attribute "
                 "can have that name: use another table"
+            )
+        if _option(sink, "hash_key"):
+            raise ConfigurationError(
+                f"rejects='{sink.name}': a rejected record has no hash key, so the stream would take none: "
+                "declare the sink without hash_key="
             )
 
     async def put(
@@ -52,45 +65,62 @@ class SinkDeadLetters:
 
     def _output(self, letter: DeadLetter) -> Output:
         record = letter.record
-        body = record.body if isinstance(record.body, str) else record.body.decode("utf-8", "backslashreplace")
-        body = letters.storable(body, record.origin)
-        value = self._object(letter, body) if self._takes_objects else body
+        body, encoding = _body(record)
+        if self._writes_objects:
+            value: Any = self._object(letter, body, encoding)
+            text, attributes = letters.compact(value), NO_ATTRIBUTES
+        else:
+            # No service takes an empty text; a line's end is nothing in base64.
+            value = text = body or "\n"
+            attributes = self._attributes(letter, text, encoding)
         return Output(
             id=wire.output_id(letter.handler, "rejects", self._sink.name, record.id, 0),
             sink=self._sink.name,
-            body=letters.compact(value) if self._takes_objects else body,
-            is_text=not self._takes_objects,
+            body=text,
+            is_text=not self._writes_objects,
             key=self._key(record),
             default_key=record.lane or record.id,
-            attributes=NO_ATTRIBUTES if self._takes_objects else self._attributes(letter, body),
+            attributes=attributes,
             hops=record.carried.hops if record.carried else 0,
             traceparent=record.carried.traceparent if record.carried else None,
+            sent_at=record.sent_at,
             value=value,
         )
 
     def _key(self, record: RawRecord) -> str | None:
-        """The record's own lane. A sink that reads its group from a value finds none in a letter's."""
-        if record.lane is None and getattr(self._sink, "group", None) is not None:
-            return record.id
-        return record.lane
+        """The record's own lane. A sink that reads its ordering key from a value finds none in a letter's."""
+        return record.lane or (record.id if self._reads_key else None)
 
-    def _object(self, letter: DeadLetter, body: str) -> dict[str, Any]:
+    def _object(self, letter: DeadLetter, body: str, encoding: Mapping[str, str]) -> dict[str, Any]:
         keys = {self._id: letter.record.id}
         if self._handler is not None:
             keys[self._handler] = letter.handler
-        return {**keys, "body": body, "cause": said(letter), "attributes": dict(letter.record.attributes)}
+        cause = {**said(letter), "cause": letter.cause[: letters.MAX_CAUSE]}
+        return {**keys, "body": body, **encoding, "cause": cause, "attributes": dict(letter.record.attributes)}
 
-    def _attributes(self, letter: DeadLetter, body: str) -> Mapping[str, str]:
+    def _attributes(self, letter: DeadLetter, body: str, encoding: Mapping[str, str]) -> Mapping[str, str]:
         """The record's attributes and the cause: ten at most, with what the sink adds, and no more than fit."""
         attributes = {name: value for name, value in letter.record.attributes.items() if name != letters.CAUSE}
         carries = getattr(self._sink, "carries", True)
-        added = {letters.CAUSE, *((wire.ATTRIBUTE, wire.TRACEPARENT) if carries else ())}
+        added = {letters.CAUSE, *encoding, *((wire.ATTRIBUTE, wire.TRACEPARENT) if carries else ())}
         if len(attributes.keys() | added) > letters.MAX_ATTRIBUTES:
             attributes = {letters.FOLDED: letters.folded({n: ("String", v) for n, v in attributes.items()})}
+        attributes |= encoding
         room = letters.MAX_BYTES - _size(body) - (_CARRIED_BYTES if carries else 0)
         room -= sum(_size(name) + _TYPE_BYTES + _size(value) for name, value in attributes.items())
         cause = letters.cause_text(said(letter), room - len(letters.CAUSE) - _TYPE_BYTES)
         return attributes if cause is None else {**attributes, letters.CAUSE: cause}
+
+
+def _body(record: RawRecord) -> tuple[str, Mapping[str, str]]:
+    """The body as text, with the attribute that says how: bytes are base64, and nothing is said of a text."""
+    if isinstance(record.body, bytes):
+        return binascii.b2a_base64(record.body, newline=False).decode(), {ENCODING: "base64"}
+    return letters.storable(record.body, record.origin), NO_ATTRIBUTES
+
+
+def _option(sink: Sink, name: str) -> Any:
+    return getattr(sink, name, None)
 
 
 def _size(text: str) -> int:

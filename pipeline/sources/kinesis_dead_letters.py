@@ -29,8 +29,8 @@ _PART = letters.MAX_BYTES - 16_384
 #: An attribute's text is cut to this many characters; Kinesis' own names are shorter.
 _LONGEST = 1_024
 
+ENCODING = letters.ENCODING
 PART = "part"  #: "2/3": the second of three messages that make up one record
-ENCODING = "encoding"  #: "base64", or "as received" for what was no base64
 HASH_KEY = "hash_key"
 
 

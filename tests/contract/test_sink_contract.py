@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline import sinks
+from pipeline import sinks, sources
 from pipeline.aws.client import client
 from pipeline.decisions.codec import encode
 from pipeline.decisions.deadline import Deadline
@@ -26,6 +27,8 @@ from pipeline.ports import DeadLetter, Sink
 from pipeline.record import Carried, RawRecord
 from pipeline.sinks.rejects import SinkDeadLetters
 from pipeline.sinks.s3 import object_name
+from tests.flow.events import stream_record
+from tests.support.aggregates import sealed
 
 FOREVER = Deadline()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -905,6 +908,7 @@ def letter(body: str | bytes = '{"n": 1}', **fields: Any) -> DeadLetter:
 
 
 SAID = {"handler": "shop.price", "cause": "Reject: never", "attempts": 5, "exhausted": True}
+STREAMED = {"attributes": {"partition_key": "c1", "shard_id": "shardId-000000000006", "sequence_number": "7"}}
 TEN = {f"a{n}": f"v{n}" for n in range(10)}
 
 
@@ -950,14 +954,52 @@ async def test_attributes_that_find_no_room_beside_the_cause_are_folded_into_one
         ("", '{"messageId": "m1", "body": null}'),
         ("half \ud800", "half \\ud800"),
         ("nul \x00 \uffff", "nul \\u0000 \\uffff"),
-        (b"\xff", "\\xff"),
     ],
 )
 async def test_a_rejected_body_that_sqs_would_not_take_is_stored_all_the_same(
-    queue: Bench, body: str | bytes, stored: str
+    queue: Bench, body: str, stored: str
 ) -> None:
     (found,) = await rejected(queue, letter(body))
     assert found["Body"] == stored
+    assert "encoding" not in texts(found)
+
+
+@pytest.mark.parametrize(
+    ("body", "stored"), [(b'{"n": 1}', "eyJuIjogMX0="), (b"\xff\x00", "/wA="), (b"", "\n"), (b"\\x41", "XHg0MQ==")]
+)
+async def test_a_rejected_streams_bytes_are_base64_and_the_letter_says_so(
+    queue: Bench, body: bytes, stored: str
+) -> None:
+    (found,) = await rejected(queue, letter(body, **STREAMED))
+    assert found["Body"] == stored
+    assert base64.b64decode(stored) == body
+    said = {"encoding": "base64", "pipeline_cause": texts(found)["pipeline_cause"], **STREAMED["attributes"]}
+    assert said.items() <= texts(found).items()
+    assert json.loads(said["pipeline_cause"]) == SAID
+
+
+@pytest.mark.parametrize(("count", "is_folded"), [(6, False), (7, True), (10, True)])
+async def test_how_a_streams_bytes_are_written_counts_among_the_attributes(
+    queue: Bench, count: int, is_folded: bool
+) -> None:
+    (found,) = await rejected(queue, letter(b"\xff", attributes=dict(list(TEN.items())[:count])))
+    assert texts(found)["encoding"] == "base64"
+    assert json.loads(texts(found)["pipeline_cause"]) == SAID
+    assert ("pipeline_attributes" in texts(found)) is is_folded
+
+
+async def test_a_damaged_streams_record_is_rejected_as_it_was_received(queue: Bench) -> None:
+    given = {"Records": [stream_record(5, data="no base64!"), stream_record(6, sealed(b"\xff"))]}
+    damaged, aggregate = sources.Kinesis("orders").decode(given)
+    letters = [DeadLetter(record=one, **SAID) for one in (damaged, aggregate)]
+    found = {one["Body"]: texts(one).get("encoding") for one in await rejected(queue, *letters)}
+    assert found == {"no base64!": None, base64.b64encode(sealed(b"\xff")).decode(): "base64"}
+
+
+async def test_a_record_without_its_place_can_be_rejected(queue: Bench) -> None:
+    (bare,) = sources.Kinesis("orders").decode({"Records": [{"kinesis": {"sequenceNumber": "5", "data": "e30="}}]})
+    (found,) = await rejected(queue, DeadLetter(record=bare, **SAID))
+    assert texts(found)["sequence_number"] == "5"
 
 
 # aiohttp would rather be given a file for a body of a MiB.
@@ -1013,7 +1055,90 @@ async def test_a_rejected_record_is_an_item_under_the_tables_own_key(
     assert found["_pipeline"]["M"]["hops"] == {"N": "0"}
 
 
-@pytest.mark.parametrize("keys", [{"partition_key": "body"}, {"partition_key": "id", "sort_key": "cause"}])
+@pytest.fixture(params=["kinesis", "s3", "file"])
+def plain(request: pytest.FixtureRequest) -> Bench:
+    """Those that have no place for message attributes."""
+    return request.getfixturevalue(request.param)
+
+
+async def test_without_message_attributes_a_rejected_record_is_an_object_so_that_its_cause_is_kept(
+    plain: Bench,
+) -> None:
+    letters = [
+        letter(attributes=TEN),
+        letter("not {json", id="m2"),
+        letter("", id="m3"),
+        letter(b"\xff", id="m4", lane="c1", **STREAMED),
+        letter(b"", id="m5"),
+    ]
+    assert await SinkDeadLetters(plain.sink).put(letters, plain.environment, FOREVER) == [None] * 5
+    found = {value["id"]: value for value in await plain.read()}
+    assert found["m1"] == {"id": "m1", "body": '{"n": 1}', "cause": SAID, "attributes": TEN}
+    assert found["m2"] == {"id": "m2", "body": "not {json", "cause": SAID, "attributes": {}}
+    assert found["m3"]["body"] == '{"messageId": "m1", "body": null}'
+    attributes = STREAMED["attributes"]
+    assert found["m4"] == {"id": "m4", "body": "/w==", "encoding": "base64", "cause": SAID, "attributes": attributes}
+    assert found["m5"] == {"id": "m5", "body": "", "encoding": "base64", "cause": SAID, "attributes": {}}
+
+
+async def test_a_cause_without_end_is_cut(limited_bench: Bench) -> None:
+    endless = msgspec.structs.replace(letter(), cause="x" * 3_000_000)
+    assert await SinkDeadLetters(limited_bench.sink).put([endless], limited_bench.environment, FOREVER) == [None]
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "key"),
+    [
+        ({}, {}, "m1"),
+        ({}, {"lane": "c1"}, "c1"),
+        ({"partition_key": "customer.id"}, {}, "m1"),
+        ({"partition_key": "customer.id"}, {"lane": "c1"}, "c1"),
+        ({"partition_key": "id"}, {"lane": "c1"}, "c1"),
+    ],
+)
+async def test_a_rejected_record_goes_to_a_stream_under_its_lane_or_its_id(
+    kinesis: Bench, faults: Any, options: Any, fields: Any, key: str
+) -> None:
+    fault = faults("kinesis")
+    await fault.record("PutRecords")
+    sink = sinks.Kinesis(kinesis.sink.name, **options)
+    assert await SinkDeadLetters(sink).put([letter(**fields)], kinesis.environment, FOREVER) == [None]
+    (record,) = fault.calls[0]["Records"]
+    assert record["PartitionKey"] == key
+    found = json.loads(record["Data"])
+    assert found.pop("_pipeline")["hops"] == 0
+    assert found == {"id": "m1", "body": '{"n": 1}', "cause": SAID, "attributes": {}}
+
+
+async def test_rejected_records_are_lines_of_the_hour_when_they_were_sent(s3: Bench) -> None:
+    sink = sinks.S3(s3.sink.name, prefix="{date}/{hour}/{key}/")
+    letters = [letter(lane="c1", sent_at=SEVEN), letter(id="m2", sent_at=EIGHT)]
+    for _ in range(2):
+        assert await SinkDeadLetters(sink).put(letters, s3.environment, FOREVER) == [None, None]
+    found = await objects(s3.environment, s3.sink.name)
+    assert sorted(key.rpartition("/")[0] for key in found) == ["2026-11-20/07/c1", "2026-11-20/08/m2"]
+
+
+@pytest.mark.parametrize("name", ["partition_key", "group", "hash_key"])
+async def test_a_table_may_have_a_key_of_any_other_name(
+    aws: str, environment: ProcessEnvironment, unique: str, name: str
+) -> None:
+    sink = sinks.DynamoDB(unique, partition_key=name)
+    await sink.create(environment)
+    assert await SinkDeadLetters(sink).put([letter(b"\xff")], environment, FOREVER) == [None]
+    found = await item(Bench(sink, environment, lambda: None), {name: {"S": "m1"}}, unique)  # type: ignore[arg-type, return-value]
+    assert (found["body"], found["encoding"]) == ({"S": "/w=="}, {"S": "base64"})
+
+
+def test_a_stream_that_wants_a_hash_key_of_every_record_cannot_take_rejected_ones() -> None:
+    with pytest.raises(ConfigurationError, match=r"rejects='out': .*no hash key.*without hash_key="):
+        SinkDeadLetters(sinks.Kinesis("out", hash_key="shard"))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"partition_key": "body"}, {"partition_key": "id", "sort_key": "cause"}, {"partition_key": "encoding"}],
+)
 def test_a_key_that_a_rejected_record_needs_for_itself_is_refused_when_declared(keys: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match=r"key attribute"):
         SinkDeadLetters(sinks.DynamoDB("rejects", **keys))
