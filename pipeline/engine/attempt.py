@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+
+from msgspec import Struct
 
 from pipeline.decisions import wire
 from pipeline.decisions.deadline import expect
@@ -15,7 +17,7 @@ from pipeline.engine.endings import Endings, is_cancelled, is_running, uncancel
 from pipeline.engine.fanout import Collected, FanOut, Origin
 from pipeline.engine.run import Phase, Run
 from pipeline.engine.stage import Call, Stage
-from pipeline.errors import Crashed, PipelineError, RecordTimeout, StoreUnavailable
+from pipeline.errors import Crashed, PipelineError, RecordTimeout, SinkUnavailable, StoreUnavailable
 from pipeline.outcome import Duplicate, HandBack, Outcome, Succeeded
 from pipeline.output import Output
 from pipeline.ports import Environment
@@ -34,6 +36,14 @@ class Pace:
 
     def took(self, seconds: float) -> None:
         self.expected = expect(self.expected, seconds)
+
+
+class Gathered(Struct, frozen=True):
+    """A record that has run, and whose last outputs wait for company on their way to a sink that gathers many."""
+
+    outputs: list[Output]
+    others: int  #: outputs that were written already
+    is_repeatable: bool  #: none of them was streamed, so what fails can be kept
 
 
 class Attempt:
@@ -65,19 +75,29 @@ class Attempt:
         self._observers = observers
         self.is_dropped = False  #: the batch has ended without waiting for what still runs
 
-    async def __call__(self, run: Run) -> Outcome | None:
-        """The guard: whatever happens to this record, it happens to no other.
+    async def __call__(self, run: Run) -> Outcome | Gathered | None:
+        """Its outcome. None: its last run died; call again when no other record is running.
 
-        None: its last run died; call again when no other record is running.
+        `Gathered`: the record has run; `finish` brings it to its outcome.
         """
+        return await self._guarded(run, self._begin(run))
+
+    async def finish(
+        self, run: Run, gathered: Gathered, is_behind: Callable[[], bool], has_failed: Callable[[], None]
+    ) -> Outcome:
+        """Write what was gathered. Its lane has gone on meanwhile, so a failure holds the rest of it back.
+
+        `is_behind`: whether an earlier record of its lane has failed. `has_failed`: told at once that this one has.
+        """
+        outcome = await self._guarded(run, self._write_gathered(run, gathered, is_behind, has_failed))
+        assert isinstance(outcome, Outcome), "what is gathered ends"
+        return outcome
+
+    async def _guarded(self, run: Run, work: Awaitable[Outcome | Gathered | None]) -> Outcome | Gathered | None:
+        """The guard: whatever happens to this record, it happens to no other."""
         CURRENT.set(run)
         try:
-            # A stream delivers what is rejected again, with what stands before it: only a claim can tell.
-            if run.error is not None and not self._stage.source.is_stream:
-                return await self._endings.failed(run, run.error)
-            if self._claims is None:
-                return await self._handle(run)
-            return await self._claim_and_go(self._claims, run)
+            return await work
         except asyncio.CancelledError:
             if not run.is_cut:
                 raise
@@ -86,7 +106,30 @@ class Attempt:
         except Exception as error:  # a fault of ours or of an integration: the record comes back
             return self._endings.broken(run, error)
 
-    async def _claim_and_go(self, claims: Claims, run: Run) -> Outcome | None:
+    async def _begin(self, run: Run) -> Outcome | Gathered | None:
+        if run.error is not None and not self._stage.source.is_stream:
+            return await self._endings.failed(run, run.error)
+        if self._claims is None:
+            return await self._handle(run)
+        # A stream delivers what is rejected again, with what stands before it: only a claim can tell.
+        return await self._claim_and_go(self._claims, run)
+
+    async def _write_gathered(
+        self, run: Run, gathered: Gathered, is_behind: Callable[[], bool], has_failed: Callable[[], None]
+    ) -> Outcome:
+        if run.held is not None and run.held.is_lost:
+            has_failed()
+            return self._endings.handed_back(run, HandBack.CLAIMED)
+        failures = [] if is_behind() else await self._fanout.write(gathered.outputs)
+        if is_behind():
+            error = SinkUnavailable("an earlier record of the same lane was not written")
+            failures = [(output, error) for output in gathered.outputs]
+        if failures:
+            has_failed()
+            return await self._endings.unwritten(run, failures, is_repeatable=gathered.is_repeatable)
+        return await self._succeed(run, gathered.others + len(gathered.outputs))
+
+    async def _claim_and_go(self, claims: Claims, run: Run) -> Outcome | Gathered | None:
         run.phase = Phase.CLAIMING
         held = claims.request(f"{self._stage.prefix}#{run.key_hash}", run.raw.id)
         reply = await claims.take(held, is_alone=run.is_alone)
@@ -118,7 +161,7 @@ class Attempt:
         run.held = held
         claims.keep(held)
 
-    async def _handle(self, run: Run) -> Outcome:
+    async def _handle(self, run: Run) -> Outcome | Gathered:
         """Run the handler, then hand its outputs to the sinks."""
         if run.error is not None:
             return await self._endings.failed(run, run.error)
@@ -167,15 +210,24 @@ class Attempt:
             return RecordTimeout("the handler did not finish before the invocation's time was up")
         return RecordTimeout(f"the handler did not finish within record_timeout={self._stage.record_timeout} seconds")
 
-    async def _deliver(self, run: Run, outputs: list[Output], *, streamed: int = 0) -> Outcome:
+    async def _deliver(self, run: Run, outputs: list[Output], *, streamed: int = 0) -> Outcome | Gathered:
         """Hand outputs to the sinks; only when all are accepted is the record done."""
         if run.held is not None and run.held.is_lost:  # a refused renewal never means "go"
             return self._endings.handed_back(run, HandBack.CLAIMED)
-        if outputs:
-            run.phase = Phase.WRITING
-            if failures := await self._fanout.write(outputs):
-                return await self._endings.unwritten(run, failures, is_repeatable=streamed == 0)
-        outcome = run.decided = Succeeded(len(outputs) + streamed)
+        if not outputs:
+            return await self._succeed(run, streamed)
+        run.phase = Phase.WRITING
+        at_once, gathered = self._fanout.parted(outputs)
+        if failures := await self._fanout.write(at_once):
+            failures += [(output, SinkUnavailable("other outputs were not written")) for output in gathered]
+            return await self._endings.unwritten(run, failures, is_repeatable=streamed == 0)
+        if gathered:
+            return Gathered(gathered, len(at_once) + streamed, streamed == 0)
+        return await self._succeed(run, len(outputs) + streamed)
+
+    async def _succeed(self, run: Run, outputs: int) -> Outcome:
+        """Every sink has accepted: complete the claim."""
+        outcome = run.decided = Succeeded(outputs)
         run.phase = Phase.ENDING
         if self._claims is not None and run.held is not None:
             done = await self._claims.complete(run.held)

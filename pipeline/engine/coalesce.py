@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -72,14 +73,27 @@ class Activity:
 class Coalescer(Generic[A, R]):
     """Joins requests into one call of `send`, which answers for each position.
 
-    A call goes out when `limit` requests are gathered, when nobody is busy any more, or after
-    `LINGER`. An exception out of `send` is raised to everybody whose request it carried.
+    A call goes out when requests of the weight `limit` are gathered (by default each weighs 1), when
+    nobody is busy any more, or after `linger` seconds; with `in_turn` not before the call before it has
+    ended. An exception out of `send` is raised to everybody whose request it carried.
     """
 
-    def __init__(self, send: Callable[[list[A]], Awaitable[Sequence[R]]], activity: Activity, *, limit: int) -> None:
+    def __init__(
+        self,
+        send: Callable[[list[A]], Awaitable[Sequence[R]]],
+        activity: Activity,
+        *,
+        limit: int,
+        linger: float = LINGER,
+        weight: Callable[[Sequence[A]], int] = len,
+        in_turn: bool = False,
+    ) -> None:
         self._send = send
         self._activity = activity
         self._limit = limit
+        self._linger = linger
+        self._weight = weight
+        self._turn = asyncio.Lock() if in_turn else contextlib.nullcontext()
         self._waiting: list[tuple[Sequence[A], asyncio.Future[Sequence[R]]]] = []
         self._gathered = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -97,9 +111,9 @@ class Coalescer(Generic[A, R]):
         future: asyncio.Future[Sequence[R]] = loop.create_future()
         if not self._waiting:
             self._activity.gathers(self)
-            self._timer = loop.call_later(LINGER, self.flush)
+            self._timer = loop.call_later(self._linger, self.flush)
         self._waiting.append((items, future))
-        self._gathered += len(items)
+        self._gathered += self._weight(items)
         if self._gathered >= self._limit:
             self.flush()
         return future
@@ -126,7 +140,8 @@ class Coalescer(Generic[A, R]):
     async def _call(self, waiting: list[tuple[Sequence[A], asyncio.Future[Sequence[R]]]]) -> None:
         items = [item for some, _ in waiting for item in some]
         try:
-            answers = await self._send(items)
+            async with self._turn:
+                answers = await self._send(items)
             if len(answers) != len(items):
                 raise RuntimeError(f"{len(items)} requests were answered with {len(answers)} results")
         except BaseException as error:  # whatever it is, nobody may be left waiting

@@ -24,6 +24,10 @@ MAX_HELD_BYTES = 1_048_576
 
 #: Outputs that one shared call to a sink gathers at most.
 _SHARED = 1_000
+#: Bytes that one shared call to a sink that gathers does, and seconds that it waits for more at most: a
+#: record is not settled before, so that a crash repeats what is gathered.
+_GATHERED_BYTES = 16_777_216
+_GATHERED_SECONDS = 2.0
 
 Failures = list[tuple[Output, BaseException]]
 #: A handler's outputs that are still to be written, how many were written meanwhile, and what failed of those.
@@ -80,18 +84,19 @@ class FanOut:
         stage: Stage,
         environment: Environment,
         activity: Activity,
+        company: Activity,
         deadline: Deadline,
         observers: Sequence[Observer],
     ) -> None:
         self._stage = stage
         self._environment = environment
         self._activity = activity
+        self._company = company  #: those that may still bring something for a sink that gathers
         self._deadline = deadline
         self._observers = observers
         self._sinks = {sink.name: sink for sink in stage.sinks}
-        self._calls: dict[str, Coalescer[Output, BaseException | None]] = {
-            sink.name: Coalescer(self._sender(sink), activity, limit=_SHARED) for sink in stage.sinks
-        }
+        self._calls = {sink.name: self._shared(sink) for sink in stage.sinks}
+        self._gathering = frozenset(sink.name for sink in stage.sinks if _gathers(sink))
 
     def address(self, value: Any, origin: Origin) -> list[Output]:
         """One result as outputs, one for each sink that takes it.
@@ -138,8 +143,18 @@ class FanOut:
             return [output for value in result for output in self.address(value, origin)], 0, []
         return self.address(result, origin), 0, []
 
-    async def write(self, outputs: Sequence[Output]) -> Failures:
-        """Write outputs to their sinks, side by side; returns those that were not accepted."""
+    def parted(self, outputs: list[Output]) -> tuple[list[Output], list[Output]]:
+        """Outputs to be written at once, and those of sinks that gather many."""
+        if not self._gathering:
+            return outputs, []
+        at_once = [output for output in outputs if output.sink not in self._gathering]
+        return at_once, [output for output in outputs if output.sink in self._gathering]
+
+    async def write(self, outputs: Sequence[Output], *, hurry: bool = False) -> Failures:
+        """Write outputs to their sinks, side by side; returns those that were not accepted.
+
+        `hurry`: nothing is gathered any longer.
+        """
         by_sink: dict[str, list[Output]] = {}
         for output in outputs:
             by_sink.setdefault(output.sink, []).append(output)
@@ -151,11 +166,24 @@ class FanOut:
                 failures += [(output, self._gone(name)) for output in some]
             else:
                 asked.append((some, call.ask(some)))
+                if hurry:
+                    call.flush()
         if asked:
-            await self._activity.wait([answer for _, answer in asked])
+            await self._wait([answer for _, answer in asked], gathers=not self._gathering.isdisjoint(by_sink))
         for some, answer in asked:
             failures += [(output, error) for output, error in zip(some, answer.result(), strict=True) if error]
         return failures
+
+    async def _wait(self, answers: Sequence[asyncio.Future[Any]], *, gathers: bool) -> None:
+        if not gathers:
+            await self._activity.wait(answers)
+            return
+        # Whoever waits for a claim or another sink may still bring something; whoever waits here may not.
+        self._company.leave()
+        try:
+            await self._activity.wait(answers)
+        finally:
+            self._company.join()
 
     async def aclose(self) -> None:
         for call in self._calls.values():
@@ -169,7 +197,7 @@ class FanOut:
                 held.add(self.address(value, origin))
                 if held.is_full:
                     outputs = held.take()
-                    if failures := await self.write(outputs):
+                    if failures := await self.write(outputs, hurry=True):
                         return [], streamed, failures
                     streamed += len(outputs)
         finally:
@@ -190,6 +218,15 @@ class FanOut:
                 raise ConfigurationError(unknown_sink(unknown[0], self._sinks))
             chosen = [self._sinks[name] for name in emit.to]
         return [sink for sink in chosen if _takes(sink, emit.value)]
+
+    def _shared(self, sink: Sink) -> Coalescer[Output, BaseException | None]:
+        send = self._sender(sink)
+        if not _gathers(sink):
+            return Coalescer(send, self._activity, limit=_SHARED)
+        # In turn, because lanes have gone on: what is gathered next may stand behind this.
+        return Coalescer(
+            send, self._company, limit=_GATHERED_BYTES, linger=_GATHERED_SECONDS, weight=_bytes, in_turn=True
+        )
 
     def _sender(self, sink: Sink) -> Any:
         async def send(outputs: list[Output]) -> Sequence[BaseException | None]:
@@ -231,6 +268,14 @@ def unknown_sink(name: str, known: Iterable[str]) -> str:
     """The message for `Emit(to=)` a sink that the handler does not have."""
     names = ", ".join(f"'{sink}'" for sink in known) or "none"
     return f"Emit(to='{name}'): the handler has no such sink; its sinks are {names}"
+
+
+def _gathers(sink: Sink) -> bool:
+    return getattr(sink, "gathers", False)
+
+
+def _bytes(outputs: Sequence[Output]) -> int:
+    return sum(len(output.body) for output in outputs)
 
 
 def _takes(sink: Sink, value: Any) -> bool:

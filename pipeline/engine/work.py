@@ -11,7 +11,7 @@ from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, may_start
 from pipeline.decisions.ordering import Schedule
 from pipeline.decisions.retry import HAND_BACK
-from pipeline.engine.attempt import Attempt, LeftRunning, Pace
+from pipeline.engine.attempt import Attempt, Gathered, LeftRunning, Pace
 from pipeline.engine.claims import Claims
 from pipeline.engine.coalesce import Activity
 from pipeline.engine.context import Context
@@ -53,12 +53,13 @@ class Work:
         self._spent = spent if self._is_stream and stage.claim is None else None
         self._deadline = deadline
         self._activity = activity
+        self._company = Activity()  #: workers that may still bring something for a sink that gathers
         self._pace = pace
         self._observers = observers
         self._success_observers = [o for o in observers if not getattr(o, "failures_only", False)]
         self.slowest = 0.0  #: seconds that the slowest record took so far
         self._claims = _claims(stage, environment, activity, deadline)
-        self._fanout = FanOut(stage, environment, activity, deadline, observers)
+        self._fanout = FanOut(stage, environment, activity, self._company, deadline, observers)
         self._endings = Endings(stage, environment, self._claims, activity, deadline)
         self._attempt = Attempt(
             stage,
@@ -78,6 +79,7 @@ class Work:
         self._outcomes: list[Outcome | None] = [None] * len(records)
         self._lapsed: list[Run] = []
         self._postponed: list[tuple[float, int]] = []  #: a heap: when to wake, and the position
+        self._finishing: set[asyncio.Task[None]] = set()  #: of records whose last outputs are being gathered
         self._is_stopping = False
         self._has_begun = False  #: a record of this batch was let start
         self._is_concluded = False
@@ -131,20 +133,33 @@ class Work:
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._start(tasks, alone)
-            if not tasks:
-                return
-            left = self._deadline.left(self._clock.monotonic())
-            _, late = await asyncio.wait(tasks, timeout=None if left is None else max(left, 0.0))
-            if late and self._deadline.hard is not None:
-                self._cut_off()
-                await asyncio.wait(late, timeout=max(self._deadline.hard - self._clock.monotonic(), 0.0))
+            while running := [task for task in (*tasks, *self._finishing) if not task.done()]:
+                left = self._deadline.left(self._clock.monotonic())
+                _, late = await asyncio.wait(running, timeout=None if left is None else max(left, 0.0))
+                if late:
+                    self._cut_off()
+                    await self._until_hard(tasks)
+                    break
+                # What was gathered has ended, and repeats of it may begin.
+                self._begin(tasks, min(self._schedule.ready, self._stage.concurrency))
         finally:
+            tasks += self._finishing
+            self._finishing = set()
             self._attempt.is_dropped = not all(task.done() for task in tasks)
             for task in tasks:
                 task.cancel()
         for task in tasks:
             if task.done() and not task.cancelled():
                 task.result()  # a fault in the engine itself is raised, never swallowed
+
+    async def _until_hard(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Wait for what is still on its way, and for what that brings about, until the hard deadline."""
+        assert self._deadline.hard is not None, "a soft deadline has a hard one behind it"
+        while running := [task for task in (*tasks, *self._finishing) if not task.done()]:
+            left = self._deadline.hard - self._clock.monotonic()
+            if left <= 0:
+                return
+            await asyncio.wait(running, timeout=left)
 
     async def _start(self, tasks: list[asyncio.Task[None]], alone: Run | None) -> None:
         """Start a worker for each record that may run; one alone shows first whether records wait at all.
@@ -153,6 +168,7 @@ class Work:
         A claim is always waited for.
         """
         self._activity.join()  # while workers begin, no shared call may go out without them
+        self._company.join()
         try:
             if alone is not None or self._claims is None:
                 self._begin(tasks, 1, alone)
@@ -161,9 +177,11 @@ class Work:
                 self._begin(tasks, min(self._schedule.ready, self._stage.concurrency - len(tasks)))
         finally:
             self._activity.leave()
+            self._company.leave()
 
     def _begin(self, tasks: list[asyncio.Task[None]], workers: int, alone: Run | None = None) -> None:
         self._activity.join(workers)
+        self._company.join(workers)
         tasks += [asyncio.ensure_future(self._take_turns(alone)) for _ in range(workers)]
 
     def _cut_off(self) -> None:
@@ -192,6 +210,7 @@ class Work:
         finally:
             CURRENT.set(None)
             self._activity.leave()
+            self._company.leave()
 
     async def _turn(self, run: Run, task: asyncio.Task[Any] | None) -> None:
         now = run.started = self._clock.monotonic()
@@ -206,8 +225,33 @@ class Work:
         if outcome is None:
             self._has_begun = False  # it did not run, and its turn is still to come
             self._lapsed.append(run)
+        elif isinstance(outcome, Gathered):
+            self._gather(run, outcome)
         elif not self._is_stream or not self._postpone(run, outcome):
             self._finished(run, outcome)
+
+    def _gather(self, run: Run, gathered: Gathered) -> None:
+        """Let its outputs wait for company. Its lane and its place go on; else each would be a write of its own."""
+        run.task = None
+        for activity in (self._activity, self._company):
+            activity.join()  # before this worker leaves: nothing may go out without these outputs
+        finishing = asyncio.ensure_future(self._finish_gathered(run, gathered))
+        self._finishing.add(finishing)
+        self._hand_back(run, self._schedule.hand_on(run.position), Unprocessed(HandBack.BEHIND))
+
+    async def _finish_gathered(self, run: Run, gathered: Gathered) -> None:
+        def has_failed() -> None:
+            self._hand_back(run, self._schedule.hold_back(run.position), Unprocessed(HandBack.BEHIND))
+
+        try:
+            outcome = await self._attempt.finish(
+                run, gathered, lambda: self._schedule.is_behind_failure(run.position), has_failed
+            )
+            self._finished(run, outcome)
+        finally:
+            CURRENT.set(None)
+            self._activity.leave()
+            self._company.leave()
 
     def _postpone(self, run: Run, outcome: Outcome) -> bool:
         """Let a stream's record wait here for its next run; False when its outcome stands.
@@ -253,10 +297,12 @@ class Work:
         due, position = heapq.heappop(self._postponed)
         CURRENT.set(None)
         self._activity.leave()
+        self._company.leave()
         try:
             await self._clock.sleep(max(due - self._clock.monotonic(), 0.0))
         finally:
             self._activity.join()
+            self._company.join()
         return position
 
     def _may_start(self, now: float) -> bool:
@@ -268,7 +314,11 @@ class Work:
 
     def _finished(self, run: Run, outcome: Outcome) -> None:
         self._tell(run, outcome)
-        for position in self._schedule.done(run.position, settled=is_settled(outcome)):
+        self._hand_back(run, self._schedule.done(run.position, settled=is_settled(outcome)), outcome)
+
+    def _hand_back(self, run: Run, positions: Sequence[int], outcome: Outcome) -> None:
+        """Hand back what stands behind a record that is not settled."""
+        for position in positions:
             behind = self._runs[position]
             behind.started = self._clock.monotonic()
             self._tell(behind, self._endings.behind(behind, run, outcome))

@@ -65,6 +65,8 @@ class S3:
     name: str
     when: Callable[[Any], bool] | None
 
+    #: An object for each record would cost more than everything else about it.
+    gathers = True
     #: Ids and hops cannot travel with a line.
     carries = False
     #: There is no place for message attributes either.

@@ -71,6 +71,58 @@ def test_any_batch_in_any_interleaving(rows: list[tuple[str | None, int]], data:
         assert all(taken.index(q) < taken.index(position) for q in earlier)
 
 
+@given(lanes_and_keys, st.data())
+def test_any_batch_whose_lanes_go_on_before_the_end_is_heard(
+    rows: list[tuple[str | None, int]], data: st.DataObject
+) -> None:
+    lanes, keys = [row[0] for row in rows], [row[1] for row in rows]
+    schedule = Schedule(lanes, keys)
+    running, heard_later = list[int](), list[int]()
+    taken, held_back, failed = list[int](), set[int](), set[int]()
+
+    def hold_back(positions: list[int]) -> None:
+        assert not held_back & set(positions)
+        held_back.update(positions)
+        assert not held_back & set(taken)
+
+    while True:
+        steps = ["take"] * bool(schedule.ready) + ["end", "hand on"] * bool(running) + ["hear"] * bool(heard_later)
+        if not steps:
+            break
+        step = data.draw(st.sampled_from(steps), label="step")
+        if step == "take":
+            position = schedule.take()
+            assert position is not None
+            assert not any(share(lanes, keys, position, other) for other in running)
+            assert keys[position] not in {keys[other] for other in heard_later}  # a repeat waits for the end
+            # Nothing begins behind a failure that is known.
+            assert not any(share(lanes, keys, q, position) for q in failed | held_back if q < position)
+            taken.append(position)
+            running.append(position)
+        elif step == "hand on":
+            position = running.pop(data.draw(st.integers(0, len(running) - 1), label="hands on"))
+            heard_later.append(position)
+            hold_back(schedule.hand_on(position))
+        else:
+            among = running if step == "end" else heard_later
+            position = among.pop(data.draw(st.integers(0, len(among) - 1), label="ends"))
+            settled = data.draw(st.booleans(), label="settled")
+            if not settled:
+                failed.add(position)
+            hold_back(schedule.done(position, settled=settled))
+        for position in taken:
+            behind = any(share(lanes, keys, q, position) for q in failed if q < position)
+            assert schedule.is_behind_failure(position) or not behind
+
+    assert schedule.take() is None
+    assert sorted([*taken, *held_back]) == list(range(len(rows)))
+    for position in held_back:
+        assert any(share(lanes, keys, q, position) for q in failed | held_back if q < position)
+    for position in taken:
+        earlier = [q for q in taken if q < position and share(lanes, keys, q, position)]
+        assert all(taken.index(q) < taken.index(position) for q in earlier)
+
+
 @given(st.lists(st.integers(), unique=True, max_size=30))
 @example([])
 def test_without_lanes_and_repeats_all_start_in_order(keys: list[int]) -> None:
