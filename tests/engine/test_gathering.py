@@ -159,6 +159,30 @@ def test_a_later_failure_in_the_lane_does_not_touch_what_waits() -> None:
     assert archive.values == [0]
 
 
+def test_nothing_of_a_lane_succeeds_behind_what_the_sink_did_not_take() -> None:
+    archive = Archive(lambda output: SinkUnavailable("slow down") if output.value == 0 else None)
+
+    result, _ = run(keep, decoded(0, 1, 2, keys=["a", "a", "b"]), archive, source=sources.Kinesis("readings"))
+
+    assert kinds(result) == ["Failed", "Failed", "Succeeded"]
+
+
+def test_writes_follow_each_other_so_that_a_slow_one_is_not_overtaken() -> None:
+    class SlowFirst(Archive):
+        async def write(self, outputs: Sequence[Output], environment: Any, deadline: Any) -> Any:
+            self.seconds = 8.0 if outputs[0].value == 0 else 0.1
+            return await super().write(outputs, environment, deadline)
+
+    async def slow(item: int) -> int:
+        await asyncio.sleep(3)
+        return item
+
+    archive = SlowFirst()
+    run(slow, decoded(0, 1, 2, keys=["a"] * 3), archive, source=sources.Kinesis("readings"))
+
+    assert archive.values == [0, 1, 2]
+
+
 def test_a_repeat_of_what_waits_is_a_duplicate() -> None:
     archive = Archive()
     runs: list[int] = []
