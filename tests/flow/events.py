@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from pipeline import Handler
-from pipeline.emulator import queues
+from pipeline.emulator import resources
 from pipeline.emulator.event import event_record
 from pipeline.engine.environment import ProcessEnvironment
 
@@ -95,17 +95,17 @@ def metric_lines(text: str) -> list[dict[str, Any]]:
     return [line for line in json_lines(text) if "_aws" in line]
 
 
-def make(handler: Handler[..., Any]) -> queues.Queue:
-    """Make everything that a handler declares; its source's queue."""
+def make(handler: Handler[..., Any]) -> None:
+    """Make everything that a handler declares."""
 
-    async def create() -> queues.Queue:
+    async def create() -> None:
         environment = ProcessEnvironment()
         try:
-            return (await queues.create([handler.stage], environment))[0]
+            await resources.make([handler.stage], environment)
         finally:
             await environment.aclose()
 
-    return asyncio.run(create())
+    asyncio.run(create())
 
 
 class Queues:
