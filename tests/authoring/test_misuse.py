@@ -429,6 +429,10 @@ def test_two_pipelines_may_share_their_idempotency_entries() -> None:
         (lambda: sinks.SQS("orders.fifo", delay=5), "delay"),
         (lambda: sinks.SQS("orders", delay=901), "900"),
         (lambda: sinks.SQS(""), "name"),
+        (lambda: sources.Kinesis("s", batch_size=0), "batch_size=0.*1 to 10,000"),
+        (lambda: sources.Kinesis("s", max_record_age=0), "max_record_age=0.*60 to 604,800, or -1 for no limit"),
+        (lambda: sources.Kinesis("s", starting_position="latest"), "give one of TRIM_HORIZON, LATEST"),
+        (lambda: sources.Kinesis("s", existing="s"), "arn:aws:kinesis:eu-west-1:111122223333:stream/orders"),
     ],
 )
 def test_values_that_cannot_work_are_refused(make: Any, match: str) -> None:
@@ -562,6 +566,60 @@ def test_a_loop_that_carries_its_hops_is_allowed() -> None:
     assert [stage.name for stage in pipeline.stages()] == ["again"]
 
 
+def test_a_stream_may_have_several_readers_and_a_queue_one() -> None:
+    pipeline = shop()
+
+    async def price(order: Order) -> None: ...
+    async def ship(order: Order) -> None: ...
+
+    pipeline.handler(sources.Kinesis("orders"))(price)
+    pipeline.handler(sources.Kinesis("orders"))(ship)
+
+    assert [stage.name for stage in pipeline.stages()] == ["price", "ship"]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "match"),
+    [
+        (sources.Kinesis, {}, r"shop.handler\(Kinesis\): that is the class; call it"),
+        (sources.Kinesis("s"), {"lane": by.message_group}, "no such order; it has by.partition_key, by.shard"),
+        (sources.SQS("q.fifo"), {"lane": by.partition_key}, "no such order; it has by.message_group"),
+        (sources.Kinesis("s", parallelization_factor=2), {"lane": by.shard}, "it has by.partition_key$"),
+        (sources.Kinesis("s"), {"key": "id"}, "Order has no field 'id'"),
+        (sources.Kinesis("s"), {"rejects": sinks.Kinesis("out", hash_key="n")}, "rejects='out'.*without hash_key="),
+        (sources.Kinesis("s"), {"rejects": sinks.DynamoDB("t", partition_key="encoding")}, "its 'encoding'"),
+    ],
+)
+def test_streams_and_options_that_do_not_go_together_are_refused(source: Any, options: Any, match: str) -> None:
+    async def price(order: Order) -> None: ...
+
+    with refused(match):
+        shop().handler(source, **options)(price)
+
+
+@pytest.mark.parametrize("lane", [by.partition_key, by.message_group, "order_id", lambda order: order["order_id"]])
+def test_a_stream_without_idempotency_has_no_lane_but_the_shard(lane: Any) -> None:
+    async def price(order: Order) -> None: ...
+
+    bare = Pipeline("bare", idempotency=None)
+    with refused("price: lane=.* needs idempotency: a stream delivers everything behind a failure again"):
+        bare.handler(sources.Kinesis("s"), lane=lane)(price)
+    with refused("price: without idempotency a stream's shard is one lane.*leave parallelization_factor out"):
+        bare.handler(sources.Kinesis("s", parallelization_factor=2))(price)
+    bare.handler(sources.Kinesis("s"), lane=by.shard)(price)
+
+
+def test_a_loop_through_a_stream_that_carries_nothing_is_refused() -> None:
+    pipeline = shop()
+
+    @pipeline.handler(sources.Kinesis("a"), sinks=[sinks.Kinesis("a", carry=False)])
+    async def again(order: Order) -> Order:
+        return order
+
+    with refused("again feeds itself through the sink 'a', which carries no hop count"):
+        pipeline.stages()
+
+
 def test_a_name_on_the_front_door_that_is_not_there_says_so() -> None:
-    with pytest.raises(AttributeError, match="Kinesis"):
-        sources.Kinesis  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(AttributeError, match="SNS"):
+        sources.SNS  # type: ignore[attr-defined]  # noqa: B018

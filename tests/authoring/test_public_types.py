@@ -25,7 +25,7 @@ def api() -> ModuleType:
 
 
 def test_every_declaration_can_be_assembled(api: ModuleType) -> None:
-    assert [stage.name for stage in api.shop.stages()] == ["price", "batched"]
+    assert [stage.name for stage in api.shop.stages()] == ["price", "batched", "check"]
     assert [stage.name for stage in api.bare.stages()] == ["plain", "structs", "models", "custom"]
 
 

@@ -120,6 +120,41 @@ async def batched(items: Batch[Order]) -> list[Priced | Failure | None]:
     return [Failure(ValueError("no")) for _ in items]
 
 
+@shop.handler(
+    sources.Kinesis(
+        "readings",
+        shards=4,
+        batch_size=500,
+        batching_window=5,
+        starting_position="LATEST",
+        parallelization_factor=2,
+        retry_attempts=100,
+        max_record_age=3_600,
+        bisect=False,
+    ),
+    sinks=[
+        sinks.Kinesis("checked", partition_key="x", hash_key=None, carry=True, name="on", when=lambda value: True),
+        sinks.S3("archive", prefix="{date}/{hour}/{key}/", compress=True),
+    ],
+    lane=by.partition_key,
+    rejects=sinks.S3("rejected"),
+)
+async def check(reading: Point, record: Record[Point]) -> Point:
+    assert_type(record.lane, str | None)
+    assert_type(record.body, str | bytes)
+    return reading
+
+
+@bare.handler(
+    sources.Kinesis("theirs", existing="arn:aws:kinesis:eu-west-1:111122223333:stream/theirs"),
+    sinks=[sinks.S3("copies", existing="arn:aws:s3:::their-copies")],
+    lane=by.shard,
+    rejects=sinks.Kinesis("rejected"),
+)
+def copied(data: bytes) -> str:
+    return data.hex()
+
+
 out = sinks.Memory(name="out")
 
 
@@ -193,3 +228,6 @@ def refused() -> None:
     price.function("not an order")  # type: ignore[call-arg, arg-type, unused-coroutine]  # pyright: ignore[reportCallIssue, reportUnusedCoroutine]
     Pipeline(name=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     sources.SQS("q", 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    sources.Kinesis("s", 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    sources.Kinesis("s", shards="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sinks.S3("b", carry=False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
