@@ -65,3 +65,19 @@ def test_every_file_that_the_readme_links_is_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README.read_text()):
         if not target.startswith("http"):
             assert (README.parent / target).exists(), target
+
+
+def test_the_streams_example_runs(tmp_path: Path) -> None:
+    program = """
+from pipeline.testing import invoke
+result = invoke(clean, [{"celsius": 21.5}])
+print([type(outcome).__name__ for outcome in result.outcomes], sorted(result.outputs))
+"""
+    example = blocks("python")[3].replace(
+        'reading.attributes["partition_key"]', 'reading.attributes.get("partition_key")'
+    )
+    (tmp_path / "plant.py").write_text(example + program)
+
+    ran = subprocess.run([sys.executable, "plant.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert ran.stdout.splitlines()[-1] == "['Succeeded'] ['clean-readings', 'readings-archive']", ran.stderr[-2000:]

@@ -44,7 +44,7 @@ def invoke(handler: Handler[..., Any], payloads: Sequence[Any], **options: Any) 
     process anyway (`sinks.Memory()`, `sinks.File(...)`, `stores.Memory()`, your own) are used as
     they are.
 
-    Options: `groups` (a FIFO message group for each payload), `attributes` (for all records),
+    Options: `groups` (a FIFO message group, or a partition key, for each payload), `attributes` (for all records),
     `receive_count` (default 1), `remaining` (seconds until the deadline; default none), `store`
     (share one between calls to see duplicates), `ids` (record ids), `clock`, `observers`.
     """
@@ -84,7 +84,7 @@ async def ainvoke(
             body=payload if isinstance(payload, (str, bytes)) else encode(payload),
             lane=groups[position] if groups else None,
             receive_count=receive_count,
-            attributes=dict(attributes or {}),
+            attributes={**(_place(position, groups) if stage.source.is_stream else {}), **(attributes or {})},
         )
         for position, payload in enumerate(payloads)
     ]
@@ -139,6 +139,12 @@ class _Recording:
             errors = await self._sink.write(outputs, environment, deadline)
         self._recorder.outputs += [output for output, error in zip(outputs, errors, strict=True) if error is None]
         return errors
+
+
+def _place(position: int, groups: Sequence[str | None] | None) -> dict[str, str]:
+    """Where a payload would stand in a stream: one shard, and a partition key of its own unless one is given."""
+    key = (groups[position] if groups else None) or f"key-{position}"
+    return {"partition_key": key, "shard_id": "shardId-000000000000", "sequence_number": str(position + 1)}
 
 
 def _in_process(store: IdempotencyStore | None) -> IdempotencyStore | None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import Backoff, Emit, Handler, Pipeline, Reject, Retry, by, sources
+from pipeline import Backoff, Emit, Handler, Pipeline, Record, Reject, Retry, by, sources
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, deadline
 from pipeline.engine.environment import ProcessEnvironment
@@ -27,6 +27,7 @@ from pipeline.stores import Memory
 from pipeline.telemetry.events import Fact, RecordPostponed
 from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
+from pipeline.testing import invoke
 from tests.engine.harness import Letters, Sink, process
 from tests.support.virtual import VirtualClock, virtually
 
@@ -482,3 +483,13 @@ def test_for_any_batch_the_number_is_the_lowest_unsettled_and_a_replay_settles_a
     for key in {record.lane for record in records}:
         of_lane = [json.loads(record.body) for record in records if record.lane == key]
         assert [value for value in sink.values if value in of_lane] == [v for v in of_lane if v in sink.values]
+
+
+def test_invoke_gives_a_stream_handler_its_records_places() -> None:
+    async def read(record: Record[int]) -> str:
+        return record.attributes["partition_key"]
+
+    ordered = handler_of(read, sinks=[Sink()], lane=by.shard)
+
+    assert invoke(ordered, [1, 2]).outputs["sink"] == ["key-0", "key-1"]
+    assert invoke(ordered, [1, 2], groups=["a", "a"]).outputs["sink"] == ["a", "a"]
