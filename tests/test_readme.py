@@ -73,10 +73,7 @@ from pipeline.testing import invoke
 result = invoke(clean, [{"celsius": 21.5}])
 print([type(outcome).__name__ for outcome in result.outcomes], sorted(result.outputs))
 """
-    example = blocks("python")[3].replace(
-        'reading.attributes["partition_key"]', 'reading.attributes.get("partition_key")'
-    )
-    (tmp_path / "plant.py").write_text(example + program)
+    (tmp_path / "plant.py").write_text(blocks("python")[3] + program)
 
     ran = subprocess.run([sys.executable, "plant.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
 
