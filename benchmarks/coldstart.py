@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from statistics import median, quantiles
+from statistics import median
 
 from benchmarks.children import ROOT, environ, measure, say, silence
 from benchmarks.events import LambdaContext, event
 from benchmarks.report import Report, table
 from benchmarks.stub import running
+from benchmarks.turns import spread
 
 ROUNDS = 15
 SOURCE_ROUNDS = 5
@@ -68,12 +69,12 @@ def run() -> Report:
     rows.insert(3, _row("cold start without .pyc files, CPU ms", *uncompiled.values()))
     rows.append(_row("modules imported after the first invocation", *(one["modules"] for one in numbers.values())))
     rows.append(_row("max RSS, MB", *(one["rss"] for one in numbers.values())))
-    spread = max(_spread([one["start"] for one in rounds]) for rounds in compiled.values())
+    widest = max(spread([one["start"] for one in rounds]) for rounds in compiled.values())
     return Report(
         "coldstart",
         "Logger, metrics, batch, idempotency in DynamoDB and one message to SQS for each record, against a stub on "
         f"loopback (HTTP, so no TLS handshake) in another process. Medians of {ROUNDS} fresh processes each, in "
-        f"turns, {SOURCE_ROUNDS} without .pyc files; quartile distance of the cold start: {spread:.0%}",
+        f"turns, {SOURCE_ROUNDS} without .pyc files; quartile distance of the cold start: {widest:.0%}",
         [
             table(["", *SIDES, "ratio"], rows),
             WHERE,
@@ -106,11 +107,6 @@ def _row(text: str, ours: float, theirs: float) -> list[str]:
 
 def _cpu() -> float:
     return time.process_time() * 1000
-
-
-def _spread(values: list[float]) -> float:
-    low, middle, high = quantiles(values, n=4)
-    return (high - low) / middle
 
 
 def _heaviest(module: str, url: str) -> list[tuple[str, int, float]]:

@@ -16,8 +16,14 @@ from benchmarks.events import Order
 Invoke = Callable[[Any, Any], Any]
 
 
-def _ours(annotation: Any) -> Any:
-    from pipeline import Pipeline, sources
+def _queue() -> Any:
+    from pipeline import sources
+
+    return sources.SQS("orders", batch_size=10_000, batching_window=1)
+
+
+def ours(annotation: Any, source: Any) -> Any:
+    from pipeline import Pipeline
 
     shop = Pipeline("shop", idempotency=None)
 
@@ -25,18 +31,18 @@ def _ours(annotation: Any) -> Any:
         pass
 
     price.__annotations__["order"] = annotation
-    return shop.handler(sources.SQS("orders", batch_size=10_000, batching_window=1))(price)
+    return shop.handler(source)(price)
 
 
 def ours_dict() -> Invoke:
-    return _ours(dict)
+    return ours(dict, _queue())
 
 
 def ours_dataclass() -> Invoke:
-    return _ours(Order)
+    return ours(Order, _queue())
 
 
-def ours_silent() -> Invoke:
+def ours_silent(source: Any = None) -> Invoke:
     """The engine alone: decoding, `Processor`, response; no log line and no metrics, one thread."""
     from pipeline.engine.environment import ProcessEnvironment
     from pipeline.engine.processor import Processor
@@ -44,7 +50,7 @@ def ours_silent() -> Invoke:
     from pipeline.telemetry.log import logger_for
     from pipeline.telemetry.metrics import metrics_for
 
-    stage = _ours(dict).stage
+    stage = ours(dict, source or _queue()).stage
     processor = Processor(
         stage, ProcessEnvironment(), logger=logger_for("shop", "INFO"), metrics=metrics_for("shop", "price")
     )
@@ -57,7 +63,7 @@ def ours_silent() -> Invoke:
     return invoke
 
 
-def _powertools_logger_and_metrics() -> Callable[[int], None]:
+def powertools_logger_and_metrics() -> Callable[[int], None]:
     from aws_lambda_powertools import Logger, Metrics
 
     logger = Logger(service="shop")
@@ -76,7 +82,7 @@ def powertools_sync(*, tells: bool = False) -> Invoke:
     from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
     processor = BatchProcessor(event_type=EventType.SQS)
-    tell = _powertools_logger_and_metrics() if tells else None
+    tell = powertools_logger_and_metrics() if tells else None
 
     def price(record: Any) -> None:
         record.json_body  # noqa: B018 - decodes
@@ -94,7 +100,7 @@ def powertools_async(*, tells: bool = False) -> Invoke:
     from aws_lambda_powertools.utilities.batch import AsyncBatchProcessor, EventType, async_process_partial_response
 
     processor = AsyncBatchProcessor(event_type=EventType.SQS)
-    tell = _powertools_logger_and_metrics() if tells else None
+    tell = powertools_logger_and_metrics() if tells else None
 
     async def price(record: Any) -> None:
         record.json_body  # noqa: B018 - decodes

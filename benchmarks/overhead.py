@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import sys
-import time
-from statistics import median, quantiles
+from functools import partial
+from statistics import median
 from typing import Any
 
 from benchmarks.children import measure, say, silence
 from benchmarks.events import LambdaContext, event
 from benchmarks.invocations import INVOCATIONS, Invoke
 from benchmarks.report import Report, table
+from benchmarks.turns import in_turns, spread
 
 #: Records an event -> how many events are timed together, and how often that is repeated.
 SIZES = {10: (100, 15), 100: (10, 15), 1_000: (1, 15), 10_000: (1, 3)}
@@ -20,29 +20,26 @@ BARE = "bare loop, json"
 
 
 def child(name: str) -> dict[str, tuple[float, float]]:
-    """By event size: the bare loop's microseconds of CPU per record, and the case's as a multiple of that.
-
-    Shared cores change their speed from one moment to the next, so the two alternate in slices of
-    some milliseconds, and the multiple is the median over neighbours. All threads count.
-    """
+    """By event size: the bare loop's microseconds of CPU per record, and the case's as a multiple of that."""
     silence()
-    bare, invoke, context = INVOCATIONS[BARE](), INVOCATIONS[name](), LambdaContext()
-    found: dict[str, tuple[float, float]] = {}
-    for size, (events, repeats) in SIZES.items():
-        given = event(size)
-        assert bare(given, context) == invoke(given, context) == {"batchItemFailures": []}
+    bare, invoke = INVOCATIONS[BARE](), INVOCATIONS[name]()
+    return {str(size): compare(bare, invoke, event(size), size, *often) for size, often in SIZES.items()}
 
-        def timed(one: Invoke, given: Any = given, events: int = events) -> float:
-            gc.collect()
-            begun = time.process_time()
-            for _ in range(events):
-                one(given, context)
-            return time.process_time() - begun
 
-        pairs = [(timed(bare), timed(invoke)) for _ in range(repeats)]
-        scale = 1e6 / events / size
-        found[str(size)] = (median(one for one, _ in pairs) * scale, median(other / one for one, other in pairs))
-    return found
+def compare(bare: Invoke, invoke: Invoke, given: Any, size: int, events: int, repeats: int) -> tuple[float, float]:
+    """The bare loop's microseconds of CPU per record of an event, and the other's as a multiple of that.
+
+    `size`: the records of the event. `events`: how often it is handled in one slice of some milliseconds.
+    """
+    context = LambdaContext()
+    assert bare(given, context) == invoke(given, context) == {"batchItemFailures": []}
+
+    def several(one: Invoke) -> None:
+        for _ in range(events):
+            one(given, context)
+
+    seconds, multiple = in_turns(partial(several, bare), partial(several, invoke), repeats)
+    return seconds * 1e6 / events / size, multiple
 
 
 def run() -> Report:
@@ -56,14 +53,14 @@ def run() -> Report:
         name: {size: bare[size] * median(one[str(size)][1] for one in rounds) for size in SIZES}
         for name, rounds in found.items()
     }
-    spread = max(_spread([one[str(size)][1] for one in rounds]) for rounds in found.values() for size in SIZES)
+    widest = max(spread([one[str(size)][1] for one in rounds]) for rounds in found.values() for size in SIZES)
     head = ["", *(f"{size:,}" for size in SIZES)]
     return Report(
         "overhead",
         f"Microseconds of CPU per record at 10 to 10,000 records an event; no I/O, a handler that does nothing, "
         f"~1 KB JSON bodies. Each case in {ROUNDS} fresh processes, in turns, each in slices that alternate with "
         f"the bare loop; medians of the multiples of the bare loop, times its own median. Largest quartile "
-        f"distance of a cell: {spread:.0%}",
+        f"distance of a cell: {widest:.0%}",
         [
             table(head, [[name, *(f"{value:.1f}" for value in row.values())] for name, row in micros.items()]),
             "The same as ratios:",
@@ -81,11 +78,6 @@ RATIOS = [
     ("ours, dict", "bare loop, json"),
     ("ours, dict, no log or metrics", "bare loop, msgspec"),
 ]
-
-
-def _spread(values: list[float]) -> float:
-    low, middle, high = quantiles(values, n=4)
-    return (high - low) / middle
 
 
 def _ratio(medians: dict[str, dict[int, float]], one: str, other: str) -> list[str]:

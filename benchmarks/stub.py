@@ -1,4 +1,4 @@
-"""A stand-in for DynamoDB and SQS on loopback: it answers at once, and remembers nothing."""
+"""A stand-in for DynamoDB, SQS, Kinesis and S3 on loopback: it answers at once, and remembers nothing."""
 
 from __future__ import annotations
 
@@ -12,21 +12,43 @@ from typing import Any
 
 
 class Stub(BaseHTTPRequestHandler):
-    """One connection. Both services speak JSON, and name the operation in a header."""
+    """One connection. All but S3 speak JSON, and name the operation in a header."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1
     disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        sent = self.rfile.read(int(self.headers["Content-Length"]))
+        if "X-Amz-Target" not in self.headers:
+            self._reply(self._upload(), "application/xml")
+            return
         operation = self.headers["X-Amz-Target"].rpartition(".")[2]
-        reply = json.dumps(self._answer(operation, request)).encode()
+        self._reply(json.dumps(self._answer(operation, json.loads(sent))).encode(), "application/x-amz-json-1.0")
+
+    def do_PUT(self) -> None:
+        """S3: an object, or a part of one."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._reply(b"", "application/xml", ETag='"stub"')
+
+    def handle_expect_100(self) -> bool:
+        """S3's clients wait for this before they send a body; the library leaves it in the buffer."""
+        going_on = super().handle_expect_100()
+        self.wfile.flush()
+        return going_on
+
+    def _reply(self, reply: bytes, kind: str, **headers: str) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "application/x-amz-json-1.0")
-        self.send_header("Content-Length", str(len(reply)))
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(reply)), **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(reply)
+
+    def _upload(self) -> bytes:
+        """S3: an upload in parts begins, or is complete."""
+        if self.path.endswith("?uploads"):
+            return b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+        return b"<CompleteMultipartUploadResult><ETag>stub</ETag></CompleteMultipartUploadResult>"
 
     def _answer(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         if operation == "GetQueueUrl":
@@ -41,6 +63,11 @@ class Stub(BaseHTTPRequestHandler):
             }
         if operation == "SendMessage":
             return {"MessageId": "m", "MD5OfMessageBody": "-"}
+        if operation == "PutRecords":
+            return {
+                "FailedRecordCount": 0,
+                "Records": [{"SequenceNumber": "1", "ShardId": "s"}] * len(request["Records"]),
+            }
         if operation in ("PutItem", "UpdateItem", "DeleteItem"):
             return {}
         raise ValueError(f"the stub does not know {operation}")
