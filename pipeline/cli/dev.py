@@ -57,14 +57,16 @@ was exhausted (rejected records are settled), else 1; 2 for misuse. The handlers
 @click.option(
     "--feed", "feeds", multiple=True, metavar="NAME=FILE",
     help="Send each line of FILE, blank ones left out, to the source NAME. Can be given several times. On a FIFO queue "
-    "a line's message group is the handler's lane, else its key, else one group for all; a line that is fed twice is "
-    "delivered twice.",
+    "a line's message group is the handler's lane, else its key, else one group for all; a stream's partition key is "
+    "the same, else one for each line. A line that is fed twice is delivered twice. A queue takes no line that is not "
+    "UTF-8; a stream takes its bytes.",
 )  # fmt: skip
 @click.option("--until-drained", is_flag=True, help="End when everything is fed and every source is empty.")
 @click.option("--summary", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there, as JSON.")
 @click.option(
     "--endpoint", metavar="URL",
-    help="Use the AWS server that runs there instead of an embedded one. What is missing is made, nothing is reset.",
+    help="Use the AWS server that runs there instead of an embedded one. What is missing is made, nothing is reset; "
+    "streams are read from their starting_position again each time.",
 )  # fmt: skip
 @click.option("--faults", type=int, metavar="SEED", help="Lose responses and deliver batches twice, as the seed says.")
 @click.option(

@@ -23,7 +23,8 @@ async def local(
     It makes everything that the pipeline declares, and runs event source mappings that behave as
     AWS's do. Without `endpoint_url` an embedded moto server is started (needs the extra `local`),
     and idle waiting (back-offs, visibility timeouts, batching windows) is skipped while draining.
-    With one, resources are made there when missing, nothing is reset, and waiting is real.
+    With one, resources are made there when missing, nothing is reset, and waiting is real; streams
+    are read from their `starting_position` each time, because checkpoints end with the run.
     `faults`: a seed; responses get lost and batches are delivered twice. `runtime`: what runs a
     handler's invocations, instead of the one that is deployed.
     """
