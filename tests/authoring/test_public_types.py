@@ -26,7 +26,7 @@ def api() -> ModuleType:
 
 def test_every_declaration_can_be_assembled(api: ModuleType) -> None:
     assert [stage.name for stage in api.shop.stages()] == ["price", "batched", "check"]
-    assert [stage.name for stage in api.bare.stages()] == ["plain", "structs", "models", "custom"]
+    assert [stage.name for stage in api.bare.stages()] == ["copied", "plain", "structs", "models", "custom"]
 
 
 async def test_its_handlers_run(api: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
