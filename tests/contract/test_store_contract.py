@@ -41,9 +41,9 @@ class Bench:
     clock: Any
     put: Callable[[Entry], Awaitable[None]]
 
-    async def claim(self, owner: str, key: str = "k", *, is_alone: bool = True) -> Any:
+    async def claim(self, owner: str, key: str = "k", *, is_alone: bool = True, record: str = "") -> Any:
         until = self.clock.now() + LEASE
-        request = ClaimRequest(id=key, owner=owner, lease_until=until, ttl=TTL, is_alone=is_alone)
+        request = ClaimRequest(id=key, owner=owner, lease_until=until, ttl=TTL, is_alone=is_alone, record=record)
         (reply,) = await self.store.claim([request], self.environment)
         return reply
 
@@ -218,6 +218,17 @@ async def test_forgetting_lets_the_key_start_anew(bench: Bench) -> None:
     await bench.claim("b")
     assert await bench.forget("b") is True
     assert await bench.claim("c") == Claimed(1)
+
+
+async def test_a_rejected_record_is_skipped_and_another_of_its_key_starts_anew(bench: Bench) -> None:
+    await bench.claim("a", record="shard/7")
+    assert await bench.settle(Release(id="k", owner="a", ttl=TTL, attempts=0, rejected="shard/7")) is True
+
+    assert await bench.claim("b", record="shard/7") == AlreadyDone()
+    assert await bench.claim("c", record="shard/9") == Claimed(1)
+    # Nobody remembers it any longer: it came back behind what was put back on the stream, and runs.
+    assert await bench.release("c", attempts=1) is True
+    assert await bench.claim("d", record="shard/7") == Claimed(2)
 
 
 async def test_a_renewed_claim_outlives_its_first_lease(bench: Bench) -> None:

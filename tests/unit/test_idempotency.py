@@ -148,6 +148,16 @@ def test_a_created_entry_is_its_owners() -> None:
     assert state_of(new, "other", NOW + 60.002) is State.LAPSED
 
 
+def test_a_rejected_record_is_known_by_its_own_name_only() -> None:
+    found = entry(in_progress_expiration=RELEASED, rejected="shard/7")
+
+    assert state_of(found, "me", NOW, "shard/7") is State.REJECTED
+    assert state_of(found, "me", NOW, "shard/70") is State.RELEASED
+    assert state_of(found, "me", NOW) is State.RELEASED
+    assert state_of(entry(in_progress_expiration=RELEASED), "me", NOW, "") is State.RELEASED
+    assert CLAIM[State.REJECTED] is Step.SKIP
+
+
 def test_when_a_held_claim_lapses() -> None:
     found = entry(in_progress_expiration=MILLISECONDS + 250)
 
