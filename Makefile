@@ -19,7 +19,7 @@ unexport VIRTUAL_ENV
 .PHONY: help demo test lint types bench check format
 
 help:
-	@echo "make demo    run the webhook pipeline on this machine, from a recorded feed to its summary"
+	@echo "make demo    run the webhook and log pipelines on this machine, from made-up feeds to their summaries"
 	@echo "make test    run every test"
 	@echo "make lint    ruff: rules and formatting"
 	@echo "make types   mypy and pyright, both strict"
