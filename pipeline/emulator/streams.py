@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.aws import kinesis
-from pipeline.aws.client import client, code_of
+from pipeline.aws.client import client, code_of, sink_error
 from pipeline.aws.delivery import Entry, deliver
 from pipeline.decisions.deadline import Deadline
 from pipeline.emulator.dead_letters import DeadLetterQueue
@@ -141,11 +141,16 @@ class LocalStream:
 
 
 async def open_stream(stage: Stage, environment: Environment, server: EmbeddedServer | None) -> LocalStream:
-    """The stream of a handler that reads one. What is sent from now on is seen from "LATEST" too."""
-    source = stage.source
-    assert isinstance(source, Kinesis)
+    """The stream of a handler that reads one. What is sent from now on is seen from "LATEST" too.
+
+    Raises `SinkError` when it is not there.
+    """
+    source: Any = stage.source
     made = await client(environment, "kinesis")
-    found = await made.describe_stream_summary(**kinesis.stream_parameters(source.resource))
+    try:
+        found = await made.describe_stream_summary(**kinesis.stream_parameters(source.resource))
+    except Exception as error:
+        raise sink_error(error, f"stream '{source.name}'") from None
     arn: str = found["StreamDescriptionSummary"]["StreamARN"]
     reader = KinesisReader(made, stage, source, arn)
     iterators = {

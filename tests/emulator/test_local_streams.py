@@ -21,6 +21,7 @@ from pipeline.emulator.local import DrainTimeout
 from pipeline.emulator.report import Tally
 from pipeline.emulator.stream_mapping import Shard
 from pipeline.emulator.stream_poller import IteratorExpired, Page, Received, Stream, StreamMapping
+from pipeline.errors import SinkUnavailable
 from pipeline.testing import local
 from tests.support import aggregates
 
@@ -374,6 +375,17 @@ async def test_a_run_that_is_started_again_reads_from_its_starting_position_and_
         server.stop()
 
 
+async def test_a_stream_that_is_not_ours_and_not_there_is_said_to_be_missing() -> None:
+    shop = Pipeline("shop")
+
+    @shop.handler(sources.Kinesis("clicks", existing="arn:aws:kinesis:us-east-1:123456789012:stream/theirs"))
+    def score(click: dict[str, Any]) -> None: ...
+
+    with pytest.raises(SinkUnavailable, match="stream 'clicks': ResourceNotFoundException"):
+        async with local(shop):
+            raise AssertionError
+
+
 async def test_attributes_have_no_place_on_a_stream() -> None:
     async with local(one_stream()) as env:
         with pytest.raises(ConfigurationError, match="the stream 'clicks' has no message attributes"):
@@ -394,15 +406,17 @@ async def test_one_name_for_a_queue_and_a_stream_is_refused_when_it_is_used() ->
 
 
 async def test_a_drain_that_takes_too_long_counts_what_a_handler_holds() -> None:
-    release = threading.Event()
+    began, release = threading.Event(), threading.Event()
 
     def answer(event: dict[str, Any], _: Any) -> None:
+        began.set()
         release.wait(30)
 
     async with local(one_stream(deploy=Function(timeout=30)), runtime=lambda *_: Answering(answer)) as env:
         await env.send("clicks", ["a", "b"], key="k")
+        assert await asyncio.to_thread(began.wait, 20)
         with pytest.raises(DrainTimeout, match=r"'clicks' holds 2 records that are not settled.*1 invocations running"):
-            await env.drain(timeout=0.5)
+            await env.drain(timeout=0.1)
         release.set()
 
 
