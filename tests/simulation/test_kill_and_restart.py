@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ import pytest
 from handlers.github import EVENTS
 from pipeline.emulator import embedded
 from pipeline.testing import local
-from tests.simulation.victim import NOT_DRAINED, POINTS
+from tests.simulation.victim import NOT_DRAINED, POINTS, Idle, run
 
-_ROOT = Path(__file__).parent.parent.parent
 #: Real GitHub events, when they are there; the pipeline's own sample otherwise.
 _REAL = os.environ.get("PIPELINE_REAL_WEBHOOKS")
 #: Four runs that are killed five times each: 20 points.
@@ -41,16 +39,6 @@ def deliveries() -> list[dict[str, Any]]:
     ]
 
 
-async def run(server: embedded.EmbeddedServer, skipped: float, point: str, count: int) -> int | None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.simulation.victim", server.endpoint_url, str(skipped), point, str(count),
-        cwd=_ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    _, errors = await process.communicate()
-    assert process.returncode in (0, NOT_DRAINED, -signal.SIGKILL), errors.decode()[-3000:]
-    return process.returncode
-
-
 @pytest.mark.timeout(240)  # six processes, one after the other
 @pytest.mark.parametrize("seed", range(_ROUNDS))
 async def test_killed_and_started_again_nothing_is_lost_and_every_repeat_has_the_same_id(seed: int) -> None:
@@ -62,9 +50,10 @@ async def test_killed_and_started_again_nothing_is_lost_and_every_repeat_has_the
         points = [POINTS[(seed * _KILLS + number) % len(POINTS)] for number in range(_KILLS)]
         killed, skipped = 0, 0.0
         for point in points:
-            killed += await run(server, skipped, point, chance.randint(1, 12)) == -signal.SIGKILL
+            code, _ = await run("webhooks", server, skipped, point, chance.randint(1, 12))
+            killed += code == -signal.SIGKILL
             skipped = await asyncio.to_thread(server.advance, _LONG)
-        while (code := await run(server, skipped, "never", 1)) == NOT_DRAINED:
+        while (code := (await run("webhooks", server, skipped, "never", 1))[0]) == NOT_DRAINED:
             skipped = await asyncio.to_thread(server.advance, _LONG)
         assert code == 0
         rows, timeline, events = await effects(server)
@@ -98,15 +87,6 @@ async def feed_and_capture(server: embedded.EmbeddedServer, sent: list[dict[str,
         arn = "arn:aws:sqs:us-east-1:123456789012:captured"
         await events.put_targets(Rule="all", EventBusName="webhook-events", Targets=[{"Id": "q", "Arn": arn}])
         await env.send("github-webhooks", sent)
-
-
-class Idle:
-    """A runtime that fails every invocation: the feeding process handles nothing."""
-
-    def invoke(self, event: Any, context: Any) -> Any:
-        raise RuntimeError("not this process")
-
-    def close(self) -> None: ...
 
 
 async def effects(server: embedded.EmbeddedServer) -> tuple[dict[str, str], set[tuple[str, str]], list[Any]]:

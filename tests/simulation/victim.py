@@ -1,9 +1,10 @@
-"""The webhooks pipeline in a process that dies at a chosen point.
+"""A pipeline in a process that dies at a chosen point; `run` starts one.
 
-    python -m tests.simulation.victim ENDPOINT SKIPPED POINT COUNT
+    python -m tests.simulation.victim PIPELINE ENDPOINT SKIPPED POINT COUNT [BATCH_SIZE]
 
-It runs until every queue is empty, or until the COUNT-th time that POINT is reached: then the
-process kills itself with SIGKILL, as the kernel, a spot reclaim or a time-out would.
+PIPELINE is "webhooks" or "logs". It runs until every source is empty, and prints its report; or until the
+COUNT-th time that POINT is reached: then the process kills itself with SIGKILL, as the kernel, a spot
+reclaim or a time-out would.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from handlers.webhooks import webhooks
+from pipeline import sources
+from pipeline.decisions.idempotency import Claimed, Complete
+from pipeline.emulator.embedded import EmbeddedServer
 from pipeline.emulator.local import DrainTimeout, Local
 from pipeline.engine.stage import Call, Stage
 from pipeline.runtimes.awslambda import LambdaRuntime
@@ -34,6 +39,31 @@ POINTS = (
 
 #: The exit code when something stays in flight: a request of an earlier victim that reached the server late.
 NOT_DRAINED = 3
+
+_ROOT = Path(__file__).parent.parent.parent
+
+
+async def run(
+    pipeline: str, server: EmbeddedServer, skipped: float, point: str, count: int, *batch_size: int
+) -> tuple[int, str]:
+    """A victim over a server that outlives it: its exit code, and what it printed."""
+    arguments = (pipeline, server.endpoint_url, skipped, point, count, *batch_size)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.simulation.victim", *map(str, arguments),
+        cwd=_ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, errors = await process.communicate()
+    assert process.returncode in (0, NOT_DRAINED, -signal.SIGKILL), errors.decode()[-3000:]
+    return process.returncode, output.decode()
+
+
+class Idle:
+    """A runtime that fails every invocation: the feeding process handles nothing."""
+
+    def invoke(self, event: Any, context: Any) -> Any:
+        raise RuntimeError("not this process")
+
+    def close(self) -> None: ...
 
 
 class Killer:
@@ -63,13 +93,17 @@ class Store:
 
     async def claim(self, requests: Sequence[Any], environment: Any) -> Any:
         replies = await self._store.claim(requests, environment)
-        self._killer.reached("after the claim")
+        if any(isinstance(reply, Claimed) for reply in replies):  # nothing dies with duplicates
+            self._killer.reached("after the claim")
         return replies
 
     async def settle(self, settlements: Sequence[Any], environment: Any) -> Any:
-        self._killer.reached("between sink and completion")
+        completes = any(isinstance(settlement, Complete) for settlement in settlements)
+        if completes:
+            self._killer.reached("between sink and completion")
         answers = await self._store.settle(settlements, environment)
-        self._killer.reached("after the completion")
+        if completes:
+            self._killer.reached("after the completion")
         return answers
 
     async def renew(self, renewals: Sequence[Any], environment: Any) -> Any:
@@ -77,16 +111,20 @@ class Store:
 
 
 class Sink:
-    """A sink after which the process may die, while the others are still to be written."""
+    """A sink after which the process may die, while the others are still to be written.
+
+    A sink that gathers is written after the others, so that its work is then done.
+    """
 
     def __init__(self, sink: Any, killer: Killer) -> None:
         self.name, self.when, self.create = sink.name, sink.when, sink.create
+        self.gathers = getattr(sink, "gathers", False)
         self._sink = sink
         self._killer = killer
 
     async def write(self, outputs: Sequence[Any], environment: Any, deadline: Any) -> Any:
         errors = await self._sink.write(outputs, environment, deadline)
-        self._killer.reached("between two sinks")
+        self._killer.reached("between sink and completion" if self.gathers else "between two sinks")
         return errors
 
 
@@ -102,23 +140,31 @@ class Runtime(LambdaRuntime):
 
 
 class Victim:
-    """The pipeline, with the points in it."""
+    """The pipeline, with the points in it. `batch_size`: of a stream, which is then read without a window."""
 
-    name = webhooks.name
-
-    def __init__(self, killer: Killer) -> None:
+    def __init__(self, name: str, killer: Killer, batch_size: int | None) -> None:
+        self.name = name
         self._killer = killer
+        self._batch_size = batch_size
 
     def stages(self) -> tuple[Stage, ...]:
+        pipeline = getattr(import_module(f"handlers.{self.name}"), self.name)
         return tuple(
             replace(
                 stage,
+                source=self._without_window(stage.source),
                 store=Store(stage.store, self._killer),
                 sinks=tuple(Sink(sink, self._killer) for sink in stage.sinks),
                 middleware=(self._after_the_handler,),
             )
-            for stage in webhooks.stages()
+            for stage in pipeline.stages()
         )
+
+    def _without_window(self, source: Any) -> Any:
+        """Everything is in the stream already, and here a window would be waited for in real time."""
+        if self._batch_size is None:
+            return source
+        return sources.Kinesis(source.stream, shards=source.shards, batch_size=self._batch_size)
 
     def _after_the_handler(self, call: Call) -> Call:
         async def wrapped(record: Any, context: Any) -> Any:
@@ -129,7 +175,9 @@ class Victim:
         return wrapped
 
 
-async def main(endpoint: str, skipped: float, point: str, count: int) -> None:
+async def main(
+    pipeline: str, endpoint: str, skipped: float, point: str, count: int, batch_size: int | None = None
+) -> None:
     killer = Killer(point, count)
 
     def runtime(stage: Stage, clock: Any, observer: Any) -> Runtime:
@@ -137,14 +185,16 @@ async def main(endpoint: str, skipped: float, point: str, count: int) -> None:
         made.killer = killer
         return made
 
-    local = Local(Victim(killer), endpoint_url=endpoint, runtime=runtime)
+    local = Local(Victim(pipeline, killer, batch_size), endpoint_url=endpoint, runtime=runtime)
     local.clock.skip(skipped)
     async with local:
         try:
-            await local.drain(timeout=30)
+            report = await local.drain(timeout=30 if batch_size is None else 240)
         except DrainTimeout:
             sys.exit(NOT_DRAINED)
+    print(report.to_json())
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2]), sys.argv[3], int(sys.argv[4])))
+    name, url, ahead, where, *numbers = sys.argv[1:]
+    asyncio.run(main(name, url, float(ahead), where, *map(int, numbers)))
