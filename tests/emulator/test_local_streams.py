@@ -441,6 +441,7 @@ class Resharded:
         self._closed = closed
         self.began: list[str] = []
         self.expire = 0  #: so many of the next reads find their iterator expired
+        self.gaps = 0  #: so many of the next reads give an empty page, although there is more
 
     async def shards(self) -> list[Shard]:
         return list(self._shards)
@@ -458,6 +459,9 @@ class Resharded:
             raise IteratorExpired
         numbers = self._numbers(shard)
         start = int(iterator)
+        if self.gaps:
+            self.gaps -= 1
+            return Page([], iterator, 1_000)
         found = numbers[start : start + limit]
         end = start + len(found)
         has_ended = shard in self._closed and end == len(numbers)
@@ -543,3 +547,15 @@ async def test_an_iterator_that_expired_is_had_anew_behind_the_last_record_that_
     await Mapped(reader, answer, batch_size=1).until_quiet()
     assert seen == ["1", "2", "3"]
     assert len(reader.began) >= 3
+
+
+async def test_an_empty_page_on_the_way_to_a_shards_end_is_not_its_end() -> None:
+    reader = Resharded({PARENT: ["1"]}, closed=set())
+    reader.gaps = 3
+    seen: list[str] = []
+
+    def answer(event: dict[str, Any], _: Any) -> None:
+        seen.extend(record["kinesis"]["sequenceNumber"] for record in event["Records"])
+
+    await Mapped(reader, answer).until_quiet()
+    assert seen == ["1"]
