@@ -151,6 +151,7 @@ class Pipeline:
         given = checks.several(name, "sinks", sinks)
         wrappers = checks.several(name, "middleware", middleware)
         checks.check_options(name, given, retry, concurrency, record_timeout, rejects, rejected, wrappers, deploy)
+        checks.refuse_own_source(name, source, rejects)
         signature.check_emits(function, [sink.name for sink in given])
         self._check_free(name, source)
         bound = tuple(_bound(sink, self.name) for sink in given)

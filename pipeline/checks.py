@@ -135,6 +135,16 @@ def _named(lane: KeySpec | SourceOrder | None) -> str:
     return f"by.{lane.name}" if isinstance(lane, SourceOrder) else repr(lane)
 
 
+def refuse_own_source(name: str, source: Source, rejects: Sink | None) -> None:
+    """A record that is rejected to where it came from comes back for ever."""
+    place = None if rejects is None else _place(rejects)
+    if place is not None and place == _place(source):
+        raise ConfigurationError(
+            f"{name}: rejects= is '{source.name}', where the records come from: they would come back for ever. "
+            "Leave it out (the dead-letter queue), or name another place"
+        )
+
+
 def is_same_source(one: Source, other: Source) -> bool:
     """True when two sources have one logical name of one kind, or are one resource under two names."""
     if type(one) is type(other) and one.name == other.name:

@@ -586,6 +586,8 @@ def test_a_stream_may_have_several_readers_and_a_queue_one() -> None:
         (sources.SQS("q.fifo"), {"lane": by.partition_key}, "no such order; it has by.message_group"),
         (sources.Kinesis("s", parallelization_factor=2), {"lane": by.shard}, "it has by.partition_key$"),
         (sources.Kinesis("s"), {"key": "id"}, "Order has no field 'id'"),
+        (sources.Kinesis("s"), {"rejects": sinks.Kinesis("s")}, "rejects= is .s., where the records come from"),
+        (sources.SQS("q"), {"rejects": sinks.SQS("q")}, "rejects= is .q., where the records come from"),
         (sources.Kinesis("s"), {"rejects": sinks.Kinesis("out", hash_key="n")}, "rejects='out'.*without hash_key="),
         (sources.Kinesis("s"), {"rejects": sinks.DynamoDB("t", partition_key="encoding")}, "its 'encoding'"),
     ],
