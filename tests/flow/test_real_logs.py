@@ -21,7 +21,7 @@ from tests.support.log_lines import FILES, REAL, Line, Version
 pytestmark = pytest.mark.timeout(600 if REAL else 60)
 _SECONDS = 280 if REAL else 30
 #: Lines of a file when there are no real ones.
-_SAMPLE = 40
+_SAMPLE = 30
 SOURCE = sources.Kinesis("log-lines", shards=4, batch_size=500, batching_window=5)
 #: How error and worse stand in a line, told apart from the handler's own reading.
 ALERT = {

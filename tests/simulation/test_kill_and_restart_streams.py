@@ -27,11 +27,12 @@ from tests.support import log_lines
 from tests.support.log_lines import DAMAGED, FILES, REAL, Line, Version
 
 #: Real lines: four runs that are killed five times each, 20 points. Otherwise one, killed once at each point.
-_ROUNDS, _KILLS = (4, 5) if REAL else (1, len(POINTS))
+#: It begins with the point that leaves most to be repeated.
+_ROUNDS, _KILLS, _BEGIN = (4, 5, 0) if REAL else (1, len(POINTS), POINTS.index("between sink and completion"))
 #: The handler's own batches need thousands of lines.
-_BATCH_SIZE, _SAMPLE = (500, 0) if REAL else (10, 40)
+_BATCH_SIZE, _SAMPLE = (500, 0) if REAL else (8, 24)
 #: The count at which a point kills, at most: each is reached so often while there is work.
-_MOST = dict(zip(POINTS, (8, 200, 20, 6, 12, 6) if REAL else (3, 12, 3, 2, 3, 4), strict=True))
+_MOST = dict(zip(POINTS, (8, 200, 20, 6, 12, 6) if REAL else (2, 6, 2, 2, 3, 3), strict=True))
 #: Longer than any lease: what the dead process held has lapsed.
 _LONG = 600.0
 
@@ -48,7 +49,7 @@ async def test_a_stream_killed_and_started_again_loses_nothing_and_repeats_only_
         in_work: Counter[str] = Counter()  #: the ids of lines, and at how many kills each was in work
         skipped, done = 0.0, 0
         for kill in range(_KILLS):
-            point = POINTS[(seed * _KILLS + kill) % len(POINTS)]
+            point = POINTS[(_BEGIN + seed * _KILLS + kill) % len(POINTS)]
             code, _ = await run("logs", server, skipped, point, chance.randint(1, _MOST[point]), _BATCH_SIZE)
             assert code == -signal.SIGKILL, f"{point} was never reached"
             skipped = await asyncio.to_thread(server.advance, _LONG)
@@ -105,7 +106,6 @@ def claims(endpoint_url: str) -> tuple[set[str], int]:
         before = found
     held = {entry.id for entry in found if entry.status != COMPLETED and entry.in_progress_expiration}
     done = [entry for entry in found if entry.status == COMPLETED or entry.rejected]
-    assert len(held) + len(done) == len(found), "no line was handed back"
     return held, len(done)
 
 
