@@ -1,11 +1,11 @@
-"""The world around the engine, in virtual time: a queue, a store, sinks and processes that fail.
+"""The world around the engine, in virtual time: a store, sinks and processes that fail. `queues` and `streams` feed it.
 
 The engine is the real one. Everything else is a model that keeps book of what happened, so that
 every promise is checked from outside: the engine's own word is taken for nothing. All chance comes
 from one `random.Random(seed)`, and the loop is deterministic, so a seed is a run.
 
 Faults that cost a record an attempt are budgeted, so that a healthy record that is dead-lettered
-is always a bug. Faults stop after a while; then the queue must drain.
+is always a bug. Faults stop after a while; then everything must come to its end.
 """
 
 from __future__ import annotations
@@ -14,38 +14,35 @@ import asyncio
 import json
 import math
 import random
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
-from functools import cache
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
-from pipeline import Backoff, Claim, Context, Pipeline, Record, Reject, sources
+from pipeline import Context, Record, Reject, Retry
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, deadline
-from pipeline.decisions.idempotency import Claimed, Complete, Entry, Release, State, state_of
+from pipeline.decisions.idempotency import Claimed, Complete, Entry, Forget, Release, State, state_of
 from pipeline.decisions.keys import entry_id, key_text
-from pipeline.emulator.mapping import judge
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processor
 from pipeline.engine.stage import Stage
 from pipeline.errors import SinkError, SinkRefused, SinkUnavailable, StoreUnavailable
-from pipeline.outcome import Duplicate, Failed, Outcome, Rejected, Succeeded, Unprocessed, name_of
+from pipeline.outcome import SETTLED, Duplicate, Outcome, Rejected, Succeeded, name_of
 from pipeline.output import Output
 from pipeline.ports import DeadLetter
 from pipeline.record import RawRecord
-from pipeline.runtimes.response import partial_response
 from pipeline.stores import Memory
 from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
 from tests.support.virtual import EPOCH, VirtualClock, virtually
 
-MAX_RECEIVES = 20
 ATTEMPTS = 5
-#: Virtual seconds after which a queue that is not drained never will be.
-_TOO_LONG = 20_000.0
+#: Virtual seconds after which what is not settled never will be.
+TOO_LONG = 20_000.0
 
 
 class Kind(StrEnum):
@@ -72,87 +69,24 @@ class Fault(Enum):
 
 @dataclass(eq=False)
 class Message:
-    """A message, and where it stands in its queue."""
+    """A record as its producer sent it, and where it stands in its queue, if it is in one."""
 
     id: str
     key: str
     kind: Kind
-    group: str | None
+    lane: str | None  #: what the engine keeps in order
     outputs: int
     sequence: int
     sent_at: float = 0.0
     visible_at: float = 0.0
     receives: int = 0
     receipt: int = 0
-    end: str = ""  #: "acknowledged" or "net"; empty while it is in the queue
+    end: str = ""  #: "acknowledged" or "net"; empty while it is in the queue or stream
+    order: str = ""  #: what the source itself keeps in order: a partition key
 
     @property
     def body(self) -> str:
         return "{no json" if self.kind is Kind.GARBAGE else json.dumps({"key": self.key})
-
-
-class Queue:
-    """SQS: at least once, any order; FIFO: a group waits while one of its messages is in flight."""
-
-    def __init__(self, world: World, *, is_fifo: bool, visibility: float) -> None:
-        self.world = world
-        self.is_fifo = is_fifo
-        self.visibility = visibility
-        self.messages: list[Message] = []
-
-    @property
-    def waiting(self) -> list[Message]:
-        return [message for message in self.messages if not message.end]
-
-    def send(self, message: Message) -> None:
-        message.sent_at = message.visible_at = self.world.now
-        self.messages.append(message)
-
-    def receive(self, limit: int) -> list[tuple[Message, int]]:
-        """Messages with their receipts. Those that were received too often are dead-lettered."""
-        world, chance = self.world, self.world.chance
-        visible = self._visible()
-        if not self.is_fifo:
-            chance.shuffle(visible)
-        received: list[tuple[Message, int]] = []
-        lapses_early = world.is_faulty and chance.random() < 0.05
-        for message in visible[:limit]:
-            message.receives += 1
-            if message.receives > MAX_RECEIVES:
-                message.end = "net"
-                world.note(message.key, f"{message.id} is dead-lettered by the queue")
-                continue
-            message.receipt += 1
-            message.visible_at = world.now + self.visibility
-            received.append((message, message.receipt))
-            if world.is_faulty and message.kind is not Kind.KILLER:
-                if lapses_early or (not self.is_fifo and chance.random() < 0.04):
-                    message.visible_at = world.now + chance.uniform(0, 5)
-                if not self.is_fifo and chance.random() < 0.02:
-                    received.append((message, message.receipt))
-        return received
-
-    def _visible(self) -> list[Message]:
-        now = self.world.now
-        if not self.is_fifo:
-            return [message for message in self.waiting if message.visible_at <= now]
-        blocked = {message.group for message in self.waiting if message.visible_at > now}
-        return [message for message in self.waiting if message.group not in blocked]
-
-    def expose(self, key: str) -> None:
-        """The visibility timeout of a message ends before its time."""
-        for message in self.waiting:
-            if message.key == key:
-                message.visible_at = min(message.visible_at, self.world.now + 1)
-
-    def delay(self, message: Message, receipt: int, seconds: float) -> None:
-        if not message.end and message.receipt == receipt:
-            message.visible_at = self.world.now + seconds
-
-    def delete(self, message: Message, receipt: int) -> None:
-        is_current = message.receipt == receipt
-        if not message.end and (is_current or (not self.is_fifo and self.world.chance.random() < 0.5)):
-            message.end = "acknowledged"
 
 
 class Host(ProcessEnvironment):
@@ -168,6 +102,8 @@ class Host(ProcessEnvironment):
         self.deadline = Deadline()
         self.may_be_killed = True
         self.leases: dict[str, Lease] = {}  #: open ones, by key
+        self.runs: Counter[str] = Counter()  #: of each record, since it was last settled
+        self.met: dict[str, float] = {}  #: by key: when it first had its turn in the present batch
         self._tokens = 0
         self.processor = Processor(world.stage, self, logger=_LOGGER, metrics=_METRICS)
 
@@ -185,6 +121,7 @@ class Host(ProcessEnvironment):
             run.end("killed")
         for key in self.leases:
             self.world.note(key, f"{self.name} is killed, holding the claim")
+            self.world.repeatable.add(key)
         self.world.kills += 1
 
     async def sleep(self, seconds: float) -> None:
@@ -221,6 +158,8 @@ class Lease:
     has_failed: bool = False  #: its run failed, or a sink refused: an attempt
     has_finished: bool = False  #: its handler ended well, with outputs
     excuse: str = ""  #: why it may lapse although its host lives
+    record: str = ""  #: the id of the record that it is for
+    is_lettered: bool = False  #: the record was put into the dead-letter queue
 
 
 @dataclass(eq=False)
@@ -263,6 +202,8 @@ class Store:
                 self._claimed(request, before, answer, host)
             return answers
 
+        for request in requests:
+            host.met.setdefault(self.world.keys[request.id], self.world.now)
         return await self._call("claim", requests, host, do, (0.05, 0.03, 0.02, 0.004))
 
     async def settle(self, settlements: Sequence[Any], host: Host) -> Sequence[Any]:
@@ -294,10 +235,13 @@ class Store:
 
     async def _over_the_network(self, what: str, items: Sequence[Any], host: Host, do: Any, odds: Any) -> Sequence[Any]:
         world = self.world
-        if world.now < host.cut_off_until:
-            await host.sleep(0.05)
-            raise StoreUnavailable("out of reach")
         keys = [world.keys[item.id] for item in items]
+        is_out = world.is_out("store") and (what == "claim" or world.charge(keys))  # what is not settled lapses
+        if is_out or world.now < host.cut_off_until:
+            await host.sleep(0.05)
+            if is_out:
+                self._unanswered(items, host, f"{what}: an outage", is_excused=what != "claim")
+            raise StoreUnavailable("out of reach")
         fault = world.fault(host, keys, odds, _COSTS.get(what))
         if fault is Fault.SLOW:  # slower than the lease, perhaps
             self._unanswered(items, host, f"{what}: slow", is_excused=True)
@@ -337,6 +281,7 @@ class Store:
             if last is not None and not last.host.is_dead and not last.excuse:
                 world.fail(key, f"the claim of {last.owner} lapsed although nothing went wrong: an attempt too many")
         lease = Lease(request.owner, key, host, answer.attempt, found is State.LAPSED, answer.outputs)
+        lease.record = request.record
         self.by_owner[request.owner] = host.leases[key] = lease
         world.note(key, f"{lease.owner} claims, attempt {answer.attempt}{', lapsed' if lease.was_lapsed else ''}")
 
@@ -349,7 +294,7 @@ class Store:
         if settlement.attempts >= lease.attempt and not lease.has_failed:
             world.fail(lease.key, f"{lease.owner} counts an attempt although no run failed")
         is_owing = lease.has_finished or lease.outputs is not None
-        if is_owing and settlement.outputs is None:
+        if is_owing and settlement.outputs is None and settlement.rejected is None:
             world.fail(lease.key, f"{lease.owner} gives back the claim without the outputs of its finished run")
 
     def _settled(self, settlement: Any, before: Entry | None, answer: Any, host: Host) -> None:
@@ -366,6 +311,8 @@ class Store:
             world.fail(key, f"{settlement.owner} ended the claim of {before.owner}: {name}")
         if isinstance(settlement, Complete):
             world.completed.add(key)
+        if world.is_stream and lease.is_lettered and isinstance(settlement, (Forget, Release)):
+            world.put_aside.add(lease.record)
         if isinstance(settlement, Release) and settlement.outputs is not None:
             world.kept.add(key)
         else:
@@ -388,7 +335,7 @@ class Sink:
     async def write(self, outputs: Sequence[Output], host: Host, until: Deadline) -> Sequence[SinkError | None]:
         world = self.world
         keys = [output.value["key"] for output in outputs]
-        fault = world.fault(host, keys, (0.08, 0.05, 0.02, 0.006))
+        fault = Fault.BEFORE if world.is_out(self.name) else world.fault(host, keys, (0.08, 0.05, 0.02, 0.006))
         await host.sleep(world.chance.uniform(2, 6) if fault is Fault.SLOW else 0.01)
         if fault is Fault.KILL_BEFORE:
             await host.die()
@@ -396,11 +343,12 @@ class Sink:
             for key in keys:
                 world.note(key, f"{self.name} is throttled")
             raise SinkUnavailable("throttled")
-        errors = [self._take(output, host) for output in outputs]
+        errors = self._take_all(outputs, host)
         if fault is Fault.KILL_AFTER:
             await host.die()
         await host.sleep(0.01)
         if fault is Fault.AFTER:
+            world.repeatable.update(keys)
             for key in keys:
                 world.note(key, f"{self.name}: reply lost")
             raise SinkUnavailable("the reply was lost")
@@ -408,6 +356,9 @@ class Sink:
             if error is None:
                 self.accepted.add((output.value["key"], output.value["n"]))
         return errors
+
+    def _take_all(self, outputs: Sequence[Output], host: Host) -> list[SinkError | None]:
+        return [self._take(output, host) for output in outputs]
 
     def _take(self, output: Output, host: Host) -> SinkError | None:
         world = self.world
@@ -423,6 +374,8 @@ class Sink:
         world.note(key, f"{self.name} takes output {index}")
         if self.effects.setdefault((key, index), output.id) != output.id:
             world.fail(key, f"output {index} to {self.name} has another id in a repeat")
+        if world.is_idempotent and (key, index) in self.accepted and key not in world.repeatable:
+            world.fail(key, f"{self.name} gets output {index} again, and nothing went wrong since it accepted")
         return None
 
 
@@ -433,11 +386,15 @@ class Letters:
         self.world = world
         self.ids: set[str] = set()
         self.accepted: set[str] = set()
+        self.counts: Counter[str] = Counter()  #: of each record
+        self.failures: Counter[str] = Counter()  #: of each record: the engine was told that it could not be put
 
     async def put(self, letters: Sequence[DeadLetter], host: Host, until: Deadline) -> Sequence[SinkError | None]:
         world = self.world
         keys = [world.by_id[letter.record.id].key for letter in letters]
-        fault = world.fault(host, keys, (0.1, 0.1, 0.0, 0.02))
+        fault = Fault.BEFORE if world.is_out("letters") else world.fault(host, keys, (0.1, 0.1, 0.0, 0.02))
+        if fault in (Fault.BEFORE, Fault.AFTER):
+            self.failures.update(letter.record.id for letter in letters)
         await host.sleep(0.01)
         if fault is Fault.KILL_BEFORE:
             await host.die()
@@ -448,18 +405,23 @@ class Letters:
         for letter, key in zip(letters, keys, strict=True):
             world.note(key, f"dead letter of {letter.record.id}: {letter.cause}, {letter.attempts} attempts")
             self.ids.add(letter.record.id)
+            self.counts[letter.record.id] += 1
+            if letter.record.id in world.put_aside and world.is_alone_with_its_key(letter.record.id):
+                world.fail(key, f"a second dead letter of {letter.record.id}, although it was put aside")
         if fault is Fault.KILL_AFTER:
             await host.die()
         await host.sleep(0.01)
         if fault is Fault.AFTER:
             raise SinkUnavailable("the reply was lost")
         self.accepted |= {letter.record.id for letter in letters}
+        for lease in [host.leases[key] for key in keys if key in host.leases]:
+            lease.is_lettered = True
         return [None] * len(letters)
 
 
 @dataclass
-class World:
-    """One run of the simulation."""
+class World(ABC):
+    """One run of the simulation. What feeds the engine, and is told how records ended, is a subclass's."""
 
     seed: int
     store_type: Callable[[], Memory] = Memory
@@ -474,70 +436,73 @@ class World:
     finished: set[str] = field(default_factory=set)
     completed: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)
+    put_aside: set[str] = field(default_factory=set)  #: ids of rejected records whose stream may deliver them again
+    repeatable: set[str] = field(default_factory=set)  #: keys of which a completion or release may be lost
+    outages: list[tuple[str, float, float]] = field(default_factory=list)  #: what is out of reach, from when to when
     spent: Counter[str] = field(default_factory=Counter)
     runs: int = 0
     kills: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
 
+    is_stream: ClassVar[bool] = False
+    stage: Stage = field(init=False)
+    timeout: float = field(init=False)
+    messages: list[Message] = field(init=False)
+
     def __post_init__(self) -> None:
-        chance = self.chance = random.Random(self.seed)
-        self.is_fifo = chance.random() < 0.5
-        self.timeout = chance.choice([5.0, 12.0, 30.0])
-        self.batch_size = chance.choice([1, 4, 10]) if self.is_fifo else chance.choice([1, 5, 10, 25])
-        self.hosts = chance.randint(2, 4)
-        self.queue = Queue(self, is_fifo=self.is_fifo, visibility=2 * self.timeout)
+        self.chance = random.Random(self.seed)
         self.store = Store(self, self.store_type())
         self.sinks = [Sink(self, "ledger"), Sink(self, "events")]
         self.letters = Letters(self)
-        declared = _declared(self.is_fifo, chance.choice([5.0, 5.0, 20.0, 60.0]))
-        self.stage: Stage = replace(
-            declared,
-            sinks=tuple(self.sinks),
-            dead_letters=self.letters,
-            store=self.store,
-            concurrency=chance.choice([1, 3, 100]),
-        )
         self.faults_end = math.inf
         self.all_sent = False
-        self.messages = self._messages()
-        killers = sum(message.kind is Kind.KILLER for message in self.messages)
-        self.budget = ATTEMPTS - 1 - killers
+        self.budget = ATTEMPTS - 1
+        self.set_up()
 
-    # -- what was sent
+    @abstractmethod
+    def set_up(self) -> None:
+        """Choose what this run is like: the stage, the messages, the budget of faults."""
 
-    def _messages(self) -> list[Message]:
-        chance = self.chance
-        groups = [f"g{number}" for number in range(chance.randint(2, 6))] if self.is_fifo else [None]
-        bad = {
-            Kind.POISON: 2,
-            Kind.REJECTED: 1,
-            Kind.GARBAGE: 1,
-            Kind.REFUSED: 1,
-            Kind.KILLER: chance.choice([0, 1, 1]),
-        }
-        kinds = [Kind.HEALTHY] * chance.randint(10, 30)
-        kinds += [kind for kind, most in bad.items() for _ in range(chance.randint(min(most, 1), most))]
-        chance.shuffle(kinds)
-        spoilt: set[str | None] = set()  # followers of a failing head are received with it: one such head a group
-        messages: list[Message] = []
-        for sequence, kind in enumerate(kinds):
-            group = chance.choice(groups)
-            if self.is_fifo and kind in (Kind.POISON, Kind.KILLER, Kind.REFUSED):
-                if group in spoilt:
-                    kind = Kind.HEALTHY  # noqa: PLW2901
-                spoilt.add(group)
-            message = Message(f"m{sequence}", f"k{sequence}", kind, group, chance.randint(1, 3), sequence)
-            if kind is Kind.HEALTHY and chance.random() < 0.1:
-                same = [one for one in messages if one.kind is Kind.HEALTHY and one.group == group]
-                if same:
-                    message.key, message.outputs = same[-1].key, same[-1].outputs
-            messages.append(message)
+    @abstractmethod
+    async def play(self) -> None:
+        """Send everything, consume until all is settled, then look at what is left."""
+
+    @abstractmethod
+    def respond(self, host: Host, received: Sequence[Any], result: BatchResult) -> None:
+        """What the source makes of a batch's result."""
+
+    @abstractmethod
+    def check_place(self, host: Host, message: Message) -> None:
+        """A run starts: may it, in its lane?"""
+
+    @property
+    @abstractmethod
+    def setting(self) -> str:
+        """What this run is like, for the story."""
+
+    def expose(self, key: str) -> None:  # noqa: B027 - not every source can
+        """Another process gets the record before its time, where the source can do that."""
+
+    @property
+    def is_idempotent(self) -> bool:
+        return self.stage.claim is not None
+
+    def is_out(self, what: str) -> bool:
+        return any(name == what and begin <= self.now < end for name, begin, end in self.outages)
+
+    def is_alone_with_its_key(self, record_id: str) -> bool:
+        key = self.by_id[record_id].key
+        return sum(message.key == key for message in self.messages) == 1
+
+    def remember(self, messages: Sequence[Message]) -> None:
+        """Keep what is to be sent, by all its names."""
+        self.messages = list(messages)
         for message in messages:
             self.by_id[message.id] = message
             self.first.setdefault(message.key, message)
             self.kinds[message.key] = message.kind
             self.keys[self.entry_id(message.key)] = message.key
-        return messages
+            self.keys[self.entry_id(message.id)] = message.key  # where the key cannot be read
 
     def entry_id(self, key: str) -> str:
         return entry_id(self.stage.prefix, key_text(key))
@@ -570,6 +535,7 @@ class World:
     def excuse(self, lease: Lease | None, why: str) -> None:
         if lease is not None:
             lease.excuse = lease.excuse or why
+            self.repeatable.add(lease.key)
 
     def fault(self, host: Host, keys: Sequence[str], odds: Sequence[float], costs: Fault | None = None) -> Fault:
         """What this call meets; `odds` are those of before, after, slow and a kill."""
@@ -621,7 +587,7 @@ class World:
         if message.kind is Kind.HEALTHY and self.is_faulty:
             drawn = chance.random()
             if drawn < 0.06 and self.charge([key]):
-                raise ValueError("this time it fails")
+                raise Retry(after=chance.choice([0.5, 6, 100])) if drawn < 0.02 else ValueError("this time it fails")
             if drawn < 0.09 and self.charge([key]):
                 seconds = 10_000.0
             elif drawn < 0.25:
@@ -633,14 +599,15 @@ class World:
                     for lease in host.leases.values():
                         self.excuse(lease, "it could not be renewed")
                     self.note(key, f"{host.name} cannot reach the store until {host.cut_off_until:.3f}")
-                    self.queue.expose(key)
+                    self.expose(key)
                     fails_late = chance.random() < 0.5  # the same attempt: the claim lapses, or is given back
         if seconds > left and seconds < 100 and not self.charge([key]):
             seconds = left / 2
         try:
             await host.sleep(seconds)
         except asyncio.CancelledError:
-            if host.is_dead or seconds < 100 or chance.random() < 0.5:
+            # What is gathered waits for a handler that does not stop, and for the hard deadline then.
+            if host.is_dead or seconds < 100 or chance.random() < 0.5 or not self.charge(sorted(host.leases)):
                 raise
             self.note(key, f"{host.name} run was cut off, and goes on for a while")
             await host.sleep(chance.uniform(0, 2))
@@ -656,7 +623,9 @@ class World:
         run = Run(key, host, self, lease)
         self.runs += 1
         self.note(key, f"{host.name} run starts ({message.id}, receive {message.receives})")
-        if lease is None:
+        host.runs[message.id] += 1
+        host.met.setdefault(key, self.now)
+        if lease is None and self.is_idempotent:
             self.fail(key, f"a run on {host.name} starts without a claim")
         for other in self.running:
             if other.key == key and self._is_honoured(other.lease):
@@ -668,10 +637,7 @@ class World:
             self.fail(key, "a run starts after a completion")
         if key in self.kept:
             self.fail(key, "a run starts although the outputs of a finished one were kept")
-        if self.is_fifo:
-            for earlier in self.messages[: message.sequence]:
-                if earlier.group == message.group and not self.is_settled(earlier):
-                    self.fail(key, f"a run starts before {earlier.id} of its group is settled")
+        self.check_place(host, message)
         self.running.append(run)
         return run
 
@@ -687,59 +653,19 @@ class World:
 
     def is_settled(self, message: Message) -> bool:
         """True when nothing of this message is left to be done, as the services saw it."""
-        return message.end == "net" or message.id in self.letters.accepted or self._has_all_accepted(message)
+        return message.end == "net" or message.id in self.letters.accepted or self.has_all_accepted(message)
 
-    def _has_all_accepted(self, message: Message) -> bool:
+    def has_all_accepted(self, message: Message) -> bool:
         if message.key not in self.finished:
             return False
         return all((message.key, number) in sink.accepted for sink in self.sinks for number in range(message.outputs))
 
-    # -- the processes
-
-    async def play(self) -> None:
-        """Send everything, consume until the queue is drained, then look at what is left."""
-        consumers = [asyncio.create_task(self._consume(f"h{number}")) for number in range(self.hosts)]
-        for message in self.messages:
-            self.queue.send(message)
-            if self.chance.random() < 0.4:
-                await asyncio.sleep(self.chance.uniform(0, 3))
-        self.faults_end = self.now + 60
-        self.all_sent = True
-        await asyncio.wait(consumers)
-        for consumer in consumers:
-            consumer.result()
-        if self.violation is None:
-            self._check_end()
-
-    async def _consume(self, name: str) -> None:
-        lives = 0
-        host = Host(self, f"{name}.{lives}")
-        while self.violation is None and (self.queue.waiting or not self.all_sent):
-            received = self.queue.receive(self.batch_size)
-            if not received:
-                nearest = min((message.visible_at for message in self.queue.waiting), default=self.now)
-                await asyncio.sleep(min(max(nearest - self.now, 0.1), 5.0))
-                if self.now > _TOO_LONG:
-                    stuck = self.queue.waiting[0]
-                    self.fail(stuck.key, "the queue never drains")
-                continue
-            HERE.set(host)
-            if not await self._invoke(host, received):
-                lives += 1
-                host = Host(self, f"{name}.{lives}")
-        host.processor.close()
-
-    async def _invoke(self, host: Host, received: list[tuple[Message, int]]) -> bool:
-        """One invocation. False: the process is gone, or given up."""
-        records = [
-            RawRecord(
-                id=message.id, source="orders", body=message.body, lane=message.group, receive_count=message.receives
-            )
-            for message, _ in received
-        ]
+    async def invoke(self, host: Host, received: Sequence[Any], records: list[RawRecord]) -> bool:
+        """One invocation; `received` is for `respond`. False: the process is gone, or given up."""
+        messages = [self.by_id[record.id] for record in records]
         remaining = self.timeout * self.chance.uniform(0.85, 1.0)
         host.deadline = deadline(self.now, remaining)
-        host.may_be_killed = not any(message.kind is Kind.KILLER for message, _ in received)
+        host.may_be_killed = not any(message.kind is Kind.KILLER for message in messages)
         processing = host.processor.begin(records, host.deadline)
         work = asyncio.create_task(processing.finish())
         death = asyncio.create_task(host.died.wait())
@@ -751,55 +677,57 @@ class World:
             return False
         work.result()
         if self.now > host.deadline.hard + 0.05:
-            self.fail(received[0][0].key, f"{host.name} answers {self.now - host.deadline.hard:.2f} s too late")
+            self.fail(messages[0].key, f"{host.name} answers {self.now - host.deadline.hard:.2f} s too late")
         if processing.is_abandoned or self.now >= host.deadline.hard - 0.05:
             for lease in host.leases.values():
                 self.excuse(lease, "the answer went out at the hard deadline")
-        self._respond(host, received, processing.conclude())
+        result = processing.conclude()
+        self._read(host, messages, result)
+        self.respond(host, received, result)
         return not processing.is_abandoned
 
-    def _respond(self, host: Host, received: list[tuple[Message, int]], result: BatchResult) -> None:
+    def _read(self, host: Host, messages: Sequence[Message], result: BatchResult) -> None:
+        """What the engine says; it must be of all records."""
         outcomes = list(result.outcomes)
-        is_total = len(outcomes) == len(received) and all(isinstance(outcome, Outcome) for outcome in outcomes)
-        if not is_total or [record.id for record in result.records] != [message.id for message, _ in received]:
-            self.fail(received[0][0].key, "the result is not total")
-        for (message, _), outcome in zip(received, outcomes, strict=True):
+        is_total = len(outcomes) == len(messages) and all(isinstance(outcome, Outcome) for outcome in outcomes)
+        if not is_total or [record.id for record in result.records] != [message.id for message in messages]:
+            self.fail(messages[0].key, "the result is not total")
+        for message, outcome in zip(messages, outcomes, strict=True):
             self.outcomes[name_of(outcome)] += 1
             delay = getattr(outcome, "delay", None)
             why = getattr(outcome, "reason", None) or getattr(outcome, "error", "")
             self.note(message.key, f"{host.name} {message.id}: {name_of(outcome)} {why} delay {delay}")
-        is_lost = host.may_be_killed and self.is_faulty and self.chance.random() < 0.05
-        if is_lost:
-            keys = [message.key for message, _ in received]
-            for key in keys:
-                self.note(key, f"the response of {host.name} is lost")
-            return
-        for (message, receipt), outcome in zip(received, outcomes, strict=True):
-            if isinstance(outcome, (Failed, Unprocessed)) and outcome.delay is not None:
-                self.queue.delay(message, receipt, math.ceil(outcome.delay))
-        unsettled = self.stage.source.unsettled_ids(result)
-        verdict = judge(partial_response(unsettled), [message.id for message, _ in received])
-        for (message, receipt), outcome in zip(received, outcomes, strict=True):
-            if message.id in verdict.succeeded:
-                self._acknowledge(message, receipt, outcome)
+            if isinstance(outcome, SETTLED):
+                host.runs.pop(message.id, None)
 
-    def _acknowledge(self, message: Message, receipt: int, outcome: Outcome) -> None:
-        if isinstance(outcome, (Succeeded, Duplicate)):
-            if not self._has_all_accepted(message):
+    def loses(self, host: Host, messages: Sequence[Message]) -> bool:
+        """True when the response is lost on its way."""
+        if not (host.may_be_killed and self.is_faulty and self.chance.random() < 0.05):
+            return False
+        for key in [message.key for message in messages]:
+            self.note(key, f"the response of {host.name} is lost")
+        return True
+
+    def check_acknowledged(self, message: Message, outcome: Outcome | None = None) -> None:
+        """The source is about to forget this message. `outcome`: what the engine says of it, if it is asked."""
+        if outcome is None:
+            if not self.is_settled(message):
+                self.fail(message.key, f"{message.id} is acknowledged, and nowhere")
+        elif isinstance(outcome, (Succeeded, Duplicate)):
+            if not self.has_all_accepted(message):
                 self.fail(message.key, f"{message.id} is acknowledged before every sink has accepted")
         elif not (isinstance(outcome, Rejected) and message.id in self.letters.accepted):
             self.fail(message.key, f"{message.id} is acknowledged, and nowhere")
-        self.queue.delete(message, receipt)
 
     # -- the end
 
-    def _check_end(self) -> None:
+    def check_end(self) -> None:
         for message in self.messages:
             self._check_message(message)
         for identifier, entry in self.store.inner.entries.items():
             self._check_entry(self.keys[identifier], entry)
         for sink in self.sinks:
-            self._check_order(sink)
+            self.check_order(sink)
 
     def _check_message(self, message: Message) -> None:
         key = message.key
@@ -824,45 +752,42 @@ class World:
         if not lease.host.is_dead and not lease.excuse:
             self.fail(key, f"the claim of {lease.owner} is left in progress")
 
-    def _check_order(self, sink: Sink) -> None:
+    def check_order(self, sink: Sink) -> None:
+        """First effects come in the order of their lanes."""
         last: dict[str | None, int] = defaultdict(lambda: -1)
         for key, _ in sink.effects:
             message = self.first[key]
-            if not self.is_fifo or message.kind is not Kind.HEALTHY:
+            if message.lane is None or message.kind is not Kind.HEALTHY or not self.is_of_one_lane(key):
                 continue
-            if message.sequence < last[message.group]:
-                self.fail(key, f"its first effect in {sink.name} comes after that of a later message of its group")
-            last[message.group] = message.sequence
+            if message.sequence < last[message.lane]:
+                self.fail(key, f"its first effect in {sink.name} comes after that of a later message of its lane")
+            last[message.lane] = message.sequence
+
+    def is_of_one_lane(self, key: str) -> bool:
+        """True unless the producer sent this key to several lanes: then either may be first."""
+        return len({message.lane for message in self.messages if message.key == key}) == 1
 
     def story(self) -> str:
         """What was found, with what happened to the record."""
         assert self.violation is not None
         key, text = self.violation
-        kind = f"{self.kinds[key]}, {'FIFO' if self.is_fifo else 'standard'}, timeout {self.timeout:g} s"
-        setting = f"{kind}, concurrency {self.stage.concurrency}, lease {self.stage.claim.lease:g} s"
+        lease = f"lease {self.stage.claim.lease:g} s" if self.stage.claim else "no idempotency"
+        kind = f"{self.kinds[key]}, {self.setting}, timeout {self.timeout:g} s"
+        setting = f"{kind}, concurrency {self.stage.concurrency}, {lease}"
         lines = [f"  {time:9.3f}  {what}" for time, whose, what in self.events if whose == key]
         return "\n".join([f"seed {self.seed}: {key} ({setting}): {text}", *lines[-60:]])
 
 
-def simulate(seed: int, store_type: Callable[[], Memory] = Memory) -> World:
-    """One seed, to its end or to the first violation."""
-    world = World(seed, store_type)
+def simulate(world: World) -> World:
+    """One run, to its end or to the first violation."""
     virtually(world.play())
     return world
 
 
-async def _handle(record: Record[dict[str, Any]], context: Context) -> Any:
+async def handle(record: Record[dict[str, Any]], context: Context) -> Any:
+    """The handler: whatever the world of its process makes of the record."""
     host = HERE.get()
     return await host.world.handle(host, record, context)
-
-
-@cache
-def _declared(is_fifo: bool, lease: float) -> Stage:
-    shop = Pipeline("shop", idempotency=Claim(lease=lease))
-    source = sources.SQS("orders.fifo" if is_fifo else "orders")
-    handler = shop.handler(source, key="key", retry=Backoff(attempts=ATTEMPTS, base=2, cap=20))(_handle)
-    stage: Stage = handler.stage
-    return stage
 
 
 _LOGGER = logger_for("shop", "CRITICAL")
