@@ -32,7 +32,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     owner: str | None = None  #: the run that holds, or last held, the claim; None: not ours
     attempts: int = 0  #: runs that count, the current one included
     outputs: str | None = None  #: outputs of a finished run that some sinks still lack
-    rejected: str | None = None  #: a released entry's record that is in the dead-letter queue
+    rejected: tuple[str, ...] = ()  #: records of a stream that are in the dead-letter queue, and may come again
 
     def is_owned_by(self, owner: str) -> bool:
         """True while `owner` holds the claim."""
@@ -91,6 +91,7 @@ class Claimed(Struct, frozen=True):
 
     attempt: int  #: the number of this run, from 1
     outputs: str | None = None  #: kept outputs: do not run, only deliver these
+    rejected: tuple[str, ...] = ()  #: other records of the key that are in the dead-letter queue
 
 
 class Lapsed(Struct, frozen=True):
@@ -132,9 +133,9 @@ class Release(Settlement, frozen=True, kw_only=True):
 
     attempts: int  #: runs that count so far
     outputs: str | None = None  #: kept for the sinks that still lack them
-    #: The record is in the dead-letter queue, but its stream may deliver it again. Only then it is skipped: a
-    #: redrive is another record, and starts anew.
-    rejected: str | None = None
+    #: Records in the dead-letter queue that their stream may deliver again. Those are skipped: a redrive is
+    #: another record, and starts anew.
+    rejected: tuple[str, ...] = ()
 
 
 class Forget(Settlement, frozen=True, kw_only=True):
@@ -148,6 +149,9 @@ class Renewal(Struct, frozen=True, kw_only=True):
     owner: str
     lease_until: float  #: epoch seconds
 
+
+#: Rejected records that an entry remembers, the last ones: their ids are a hundred bytes each.
+MAX_REJECTED = 100
 
 #: Kept outputs larger than this are dropped, and the handler runs again: DynamoDB items hold 400 KB.
 MAX_KEPT = 300_000
@@ -164,8 +168,10 @@ def state_of(entry: Entry | None, owner: str, now: float, record: str | None = N
         return State.EXPIRED
     if entry.status == COMPLETED:
         return State.COMPLETED
+    if record in entry.rejected:  # whoever works on another record of the key meanwhile
+        return State.REJECTED
     if entry.in_progress_expiration == RELEASED:
-        return State.REJECTED if record and entry.rejected == record else State.RELEASED
+        return State.RELEASED
     if entry.owner == owner:
         return State.MINE
     # Powertools writes no in-progress expiration without a Lambda context: held until it expires.
@@ -208,7 +214,7 @@ def refusal(step: Step, entry: Entry) -> ClaimReply:
 
 def claimed(entry: Entry) -> Claimed:
     """The reply to an owner whose claim was written; `entry` is as it stands now."""
-    return Claimed(entry.attempts, entry.outputs)
+    return Claimed(entry.attempts, entry.outputs, entry.rejected)
 
 
 def lease_until(now: float, lease: float, remaining: float | None) -> float:

@@ -158,6 +158,7 @@ class Attempt:
     def _hold(self, claims: Claims, run: Run, held: Held, reply: Claimed) -> None:
         held.attempt = run.attempt = reply.attempt
         held.outputs = reply.outputs
+        held.rejected = reply.rejected
         run.held = held
         claims.keep(held)
 

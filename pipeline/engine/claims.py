@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.idempotency import (
+    MAX_REJECTED,
     ClaimReply,
     ClaimRequest,
     Complete,
@@ -30,7 +31,7 @@ _RENEW_AFTER = 1 / 3
 class Held:
     """One claim that this batch holds."""
 
-    __slots__ = ("attempt", "id", "is_lost", "lease_until", "outputs", "owner", "record")
+    __slots__ = ("attempt", "id", "is_lost", "lease_until", "outputs", "owner", "record", "rejected")
 
     def __init__(self, id: str, record: str, owner: str, until: float) -> None:  # noqa: A002 - the entry's id
         self.id = id
@@ -39,6 +40,7 @@ class Held:
         self.lease_until = until
         self.attempt = 1
         self.outputs: str | None = None  #: kept outputs: deliver these, do not run
+        self.rejected: tuple[str, ...] = ()  #: other records of the key, in the dead-letter queue
         self.is_lost = False  #: another owner took it over
 
 
@@ -88,9 +90,10 @@ class Claims:
         return await self._end(held, Complete(id=held.id, owner=held.owner, ttl=self._mode.ttl))
 
     async def release(
-        self, held: Held, *, attempts: int, outputs: str | None = None, rejected: str | None = None
+        self, held: Held, *, attempts: int, outputs: str | None = None, is_rejected: bool = False
     ) -> bool | StoreUnavailable:
-        """Give it back for a later run; `attempts` is what counts so far. `rejected`: the record to be skipped."""
+        """Give it back for a later run; `attempts` is what counts so far. `is_rejected`: this record is skipped then."""
+        rejected = (*held.rejected, held.record)[-MAX_REJECTED:] if is_rejected else held.rejected
         return await self._end(
             held,
             Release(

@@ -90,7 +90,7 @@ class Endings:
         outcome = self._decide(run, Rejected(error, is_exhausted))
         if self._claims is not None and run.held is not None and not run.is_running_on:
             if self._stage.source.is_stream:  # it comes back with what stands before it
-                await self._claims.release(run.held, attempts=0, rejected=run.raw.id)
+                await self._claims.release(run.held, attempts=0, is_rejected=True)
             else:
                 await self._claims.forget(run.held)
         return outcome

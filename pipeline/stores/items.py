@@ -7,6 +7,7 @@ and every later write of ours is refused.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,7 +63,7 @@ def entry_of(item: Item | None) -> Entry | None:
             owner=_text(item, OWNER),
             attempts=_integer(item, ATTEMPTS, 0),
             outputs=_text(item, OUTPUTS),
-            rejected=_text(item, REJECTED),
+            rejected=tuple(json.loads(_text(item, REJECTED) or "[]")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreUnavailable(f"not an idempotency entry: {type(error).__name__} {error}") from None
@@ -103,8 +104,6 @@ def take_over(found: Entry, mine: Entry) -> Parameters:
         if value is not None:
             values[f":found_{name}"] = value
     update = "SET #owner = :mine, #lease = :lease, #expiration = :expiration, #attempts = :attempts"
-    if found.rejected is not None:
-        update += " REMOVE #rejected"
     return _keyed(found.id, _expressions(" AND ".join(condition), update, values))
 
 
@@ -122,7 +121,10 @@ def release(settlement: Release, now: float) -> Parameters:
         ":expiration": _n(int(now) + settlement.ttl),
         ":attempts": _n(settlement.attempts),
     }
-    for name, text in (("outputs", settlement.outputs), ("rejected", settlement.rejected)):
+    for name, text in (
+        ("outputs", settlement.outputs),
+        ("rejected", json.dumps(settlement.rejected) if settlement.rejected else None),
+    ):
         if text is not None:
             update += f", #{name} = :{name}"
             values[f":{name}"] = _s(text)

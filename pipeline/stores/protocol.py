@@ -48,7 +48,6 @@ def taken_over(entry: Entry, request: ClaimRequest, now: float) -> Entry:
         in_progress_expiration=int(request.lease_until * 1000),
         owner=request.owner,
         attempts=entry.attempts + 1,
-        rejected=None,
     )
 
 

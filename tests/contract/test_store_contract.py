@@ -221,14 +221,21 @@ async def test_forgetting_lets_the_key_start_anew(bench: Bench) -> None:
 
 
 async def test_a_rejected_record_is_skipped_and_another_of_its_key_starts_anew(bench: Bench) -> None:
-    await bench.claim("a", record="shard/7")
-    assert await bench.settle(Release(id="k", owner="a", ttl=TTL, attempts=0, rejected="shard/7")) is True
+    async def reject(owner: str, *records: str) -> Any:
+        return await bench.settle(Release(id="k", owner=owner, ttl=TTL, attempts=0, rejected=records))
 
+    await bench.claim("a", record="shard/7")
+    assert await reject("a", "shard/7") is True
     assert await bench.claim("b", record="shard/7") == AlreadyDone()
-    assert await bench.claim("c", record="shard/9") == Claimed(1)
-    # Nobody remembers it any longer: it came back behind what was put back on the stream, and runs.
-    assert await bench.release("c", attempts=1) is True
-    assert await bench.claim("d", record="shard/7") == Claimed(2)
+    assert await bench.claim("c", record="shard/9") == Claimed(1, None, ("shard/7",))
+    assert await reject("c", "shard/7", "shard/9") is True
+    assert await bench.claim("d", record="shard/7") == AlreadyDone()
+    assert await bench.claim("e", record="shard/9") == AlreadyDone()
+    assert await bench.claim("f", record="shard/11") == Claimed(1, None, ("shard/7", "shard/9"))
+    bench.clock.advance(LEASE + 1)  # also through a takeover from a run that died
+    assert await bench.claim("g", record="shard/12") == Claimed(2, None, ("shard/7", "shard/9"))
+    assert await bench.complete("g") is True
+    assert await bench.claim("h", record="shard/13") == AlreadyDone()
 
 
 async def test_a_renewed_claim_outlives_its_first_lease(bench: Bench) -> None:

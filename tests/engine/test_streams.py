@@ -375,6 +375,19 @@ def test_what_is_rejected_beyond_an_unsettled_record_is_put_aside_once() -> None
     assert len(letters.letters) == 3
 
 
+def test_two_records_of_one_key_that_never_succeed_are_put_aside_once_each() -> None:
+    store, letters = Memory(), Letters()
+
+    async def read(item: int) -> None:
+        raise Retry(after=500) if item == 0 else ValueError("no")
+
+    handler = handler_of(read, key=lambda item: "first" if item == 0 else "same", retry=Backoff(attempts=2, base=1))
+    results = [run(handler, decoded(0, 1, 2, 3), store=store, letters=letters)[0] for _ in range(4)]
+
+    assert kinds(results[-1])[1:] == ["Duplicate", "Duplicate", "Duplicate"]
+    assert len([letter for letter in letters.letters if letter.record.body != b"0"]) == 3
+
+
 def test_a_redrive_of_what_was_rejected_is_another_record_and_runs() -> None:
     store, letters = Memory(), Letters()
     is_mended: list[bool] = []

@@ -149,7 +149,7 @@ def test_a_created_entry_is_its_owners() -> None:
 
 
 def test_a_rejected_record_is_known_by_its_own_name_only() -> None:
-    found = entry(in_progress_expiration=RELEASED, rejected="shard/7")
+    found = entry(in_progress_expiration=RELEASED, rejected=("shard/5", "shard/7"))
 
     assert state_of(found, "me", NOW, "shard/7") is State.REJECTED
     assert state_of(found, "me", NOW, "shard/70") is State.RELEASED
