@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 
@@ -22,6 +23,7 @@ class Schedule:
         self._next_in_chain, self._ready = _chain(lanes, keys)
         self._blocked: dict[tuple[str, Hashable], int] = {}  #: by lane and by key: the first that failed
         self._open: dict[Hashable, int] = {}  #: by key: positions that have handed on and are not done
+        self._open_lanes: Counter[Hashable | None] = Counter()
         self._awaiting: dict[Hashable, int] = {}  #: by key: repeats of those
 
     @property
@@ -46,7 +48,10 @@ class Schedule:
 
     def hand_on(self, position: int) -> list[int]:
         """Let the next of its lane begin, though not a repeat of its key; `done` follows. Returns what is held back."""
+        if self._open.get(self._keys[position]) == position:
+            return []  # it is tried again
         self._open[self._keys[position]] = position
+        self._open_lanes[self._lanes[position]] += 1
         following = self._next_in_chain.get(position)
         return [] if following is None else self._admit(following)
 
@@ -62,9 +67,15 @@ class Schedule:
         """True when an earlier position of its lane, or of its key, has failed."""
         return self._is_blocked(position)
 
+    def is_behind_open(self, position: int) -> bool:
+        """True when the end of an earlier position of its lane is still to be heard."""
+        lane = self._lanes[position]
+        return lane is not None and self._open_lanes[lane] > 0
+
     def _done_after_handing_on(self, position: int, *, settled: bool) -> list[int]:
         key = self._keys[position]
         del self._open[key]
+        self._open_lanes[self._lanes[position]] -= 1
         held_back = [] if settled else self.hold_back(position)
         repeat = self._awaiting.pop(key, None)
         return held_back if repeat is None else held_back + self._admit(repeat)

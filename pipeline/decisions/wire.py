@@ -140,12 +140,16 @@ def _beyond(mark: str, text: str, at: int) -> int:
 
 def pack(outputs: Sequence[Output]) -> str:
     """Outputs as they are kept in an idempotency entry."""
-    return orjson.dumps([_kept_form(output) for output in outputs]).decode()
+    forms = [_kept_form(output) for output in outputs]
+    try:
+        return orjson.dumps(forms).decode()
+    except TypeError:  # half a surrogate pair in a key or an attribute: the sink may refuse it, this must not
+        return json.dumps(forms, separators=(",", ":"))
 
 
 def unpack(text: str) -> list[Output]:
     """Kept outputs, as `pack` wrote them."""
-    return [Output(**item, value=_value(item)) for item in orjson.loads(text)]
+    return [Output(**item, value=_value(item)) for item in loads(text)]
 
 
 _KEPT = ("id", "sink", "body", "is_text", "key", "default_key", "attributes", "delay", "hops", "traceparent")

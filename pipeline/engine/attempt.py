@@ -14,7 +14,7 @@ from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, Lapsed
 from pipeline.engine.claims import Claims, Held
 from pipeline.engine.context import Context
 from pipeline.engine.endings import Endings, is_cancelled, is_running, uncancel
-from pipeline.engine.fanout import Collected, FanOut, Origin
+from pipeline.engine.fanout import Collected, Failures, FanOut, Origin, Standing
 from pipeline.engine.run import Phase, Run
 from pipeline.engine.stage import Call, Stage
 from pipeline.errors import Crashed, PipelineError, RecordTimeout, SinkUnavailable, StoreUnavailable
@@ -62,7 +62,11 @@ class Attempt:
         pace: Pace,
         observers: Sequence[Observer],
         left_running: LeftRunning,
+        standing: Callable[[Run], Standing],
+        must_wait: Callable[[Run], bool],
     ) -> None:
+        self._standing = standing
+        self._must_wait = must_wait  #: an earlier record of its lane has not ended, and it may not end before
         self._left_running = left_running
         self._stage = stage
         self._clock = environment.clock
@@ -82,14 +86,9 @@ class Attempt:
         """
         return await self._guarded(run, self._begin(run))
 
-    async def finish(
-        self, run: Run, gathered: Gathered, is_behind: Callable[[], bool], has_failed: Callable[[], None]
-    ) -> Outcome:
-        """Write what was gathered. Its lane has gone on meanwhile, so a failure holds the rest of it back.
-
-        `is_behind`: whether an earlier record of its lane has failed. `has_failed`: told at once that this one has.
-        """
-        outcome = await self._guarded(run, self._write_gathered(run, gathered, is_behind, has_failed))
+    async def finish(self, run: Run, gathered: Gathered) -> Outcome:
+        """Write what was gathered. Its lane has gone on meanwhile, so a failure holds the rest of it back."""
+        outcome = await self._guarded(run, self._write_gathered(run, gathered))
         assert isinstance(outcome, Outcome), "what is gathered ends"
         return outcome
 
@@ -114,18 +113,17 @@ class Attempt:
         # A stream delivers what is rejected again, with what stands before it: only a claim can tell.
         return await self._claim_and_go(self._claims, run)
 
-    async def _write_gathered(
-        self, run: Run, gathered: Gathered, is_behind: Callable[[], bool], has_failed: Callable[[], None]
-    ) -> Outcome:
+    async def _write_gathered(self, run: Run, gathered: Gathered) -> Outcome:
+        standing = self._standing(run)
         if run.held is not None and run.held.is_lost:
-            has_failed()
+            standing.has_failed()
             return self._endings.handed_back(run, HandBack.CLAIMED)
-        failures = [] if is_behind() else await self._fanout.write(gathered.outputs)
-        if is_behind():
-            error = SinkUnavailable("an earlier record of the same lane was not written")
-            failures = [(output, error) for output in gathered.outputs]
-        if failures:
-            has_failed()
+        failures: Failures = await self._fanout.write_gathered(gathered.outputs, standing)
+        if standing.is_behind() or failures:
+            standing.has_failed()
+            if standing.is_behind():  # also what was accepted: it stands behind what comes again
+                error = SinkUnavailable("an earlier record of the same lane was not written")
+                failures = [(output, error) for output in gathered.outputs]
             return await self._endings.unwritten(run, failures, is_repeatable=gathered.is_repeatable)
         return await self._succeed(run, gathered.others + len(gathered.outputs))
 
@@ -191,7 +189,9 @@ class Attempt:
         result = await self._call(record, self._context)
         if result is None:
             return [], 0, []
-        return await self._fanout.collect(result, Origin(run.identity, run.order_key, run.raw.carried, run.raw.sent_at))
+        return await self._fanout.collect(
+            result, Origin(run.identity, run.order_key, run.raw.carried, run.raw.sent_at), self._standing(run)
+        )
 
     def _handler_error(self, run: Run, error: BaseException, has_timed_out: bool) -> BaseException:
         """What the handler's end means: its own error, or that it was cut off."""
@@ -215,14 +215,14 @@ class Attempt:
         """Hand outputs to the sinks; only when all are accepted is the record done."""
         if run.held is not None and run.held.is_lost:  # a refused renewal never means "go"
             return self._endings.handed_back(run, HandBack.CLAIMED)
-        if not outputs:
+        if not outputs and not self._must_wait(run):
             return await self._succeed(run, streamed)
         run.phase = Phase.WRITING
         at_once, gathered = self._fanout.parted(outputs)
-        if failures := await self._fanout.write(at_once):
+        if at_once and (failures := await self._fanout.write(at_once)):
             failures += [(output, SinkUnavailable("other outputs were not written")) for output in gathered]
             return await self._endings.unwritten(run, failures, is_repeatable=streamed == 0)
-        if gathered:
+        if gathered or self._must_wait(run):
             return Gathered(gathered, len(at_once) + streamed, streamed == 0)
         return await self._succeed(run, len(outputs) + streamed)
 

@@ -96,6 +96,7 @@ class Coalescer(Generic[A, R]):
         self._turn = asyncio.Lock() if in_turn else contextlib.nullcontext()
         self._waiting: list[tuple[Sequence[A], asyncio.Future[Sequence[R]]]] = []
         self._gathered = 0
+        self._asked: dict[asyncio.Future[Sequence[R]], int] = {}  #: how many answers each waits for
         self._timer: asyncio.TimerHandle | None = None
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -113,6 +114,7 @@ class Coalescer(Generic[A, R]):
             self._activity.gathers(self)
             self._timer = loop.call_later(self._linger, self.flush)
         self._waiting.append((items, future))
+        self._asked[future] = len(items)
         self._gathered += self._weight(items)
         if self._gathered >= self._limit:
             self.flush()
@@ -141,7 +143,7 @@ class Coalescer(Generic[A, R]):
         items = [item for some, _ in waiting for item in some]
         try:
             async with self._turn:
-                answers = await self._send(items)
+                answers = await self._send(items) if items else []
             if len(answers) != len(items):
                 raise RuntimeError(f"{len(items)} requests were answered with {len(answers)} results")
         except BaseException as error:  # whatever it is, nobody may be left waiting
@@ -151,11 +153,20 @@ class Coalescer(Generic[A, R]):
             if isinstance(error, asyncio.CancelledError):
                 raise
             return
+        finally:
+            for _, future in waiting:
+                self._asked.pop(future, None)
         start = 0
         for some, future in waiting:
             if not future.done():
                 future.set_result(answers[start : start + len(some)])
             start += len(some)
+
+    def give_up(self, answer: R) -> None:
+        """Answer everybody who waits with this. What is on its way is cancelled when this is closed."""
+        for future, count in self._asked.items():
+            if not future.done():
+                future.set_result([answer] * count)
 
     async def aclose(self) -> None:
         """Cancel the calls that are still running."""

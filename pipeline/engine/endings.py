@@ -19,6 +19,8 @@ from pipeline.errors import RecordTimeout, Reject, ResourceUnavailable, Retry, S
 from pipeline.outcome import Failed, HandBack, Outcome, Rejected, Unprocessed, text_of
 from pipeline.ports import DeadLetter, Environment
 
+#: A lease ends within a millisecond; who asks again in the same one is told the same.
+_LEAST = 0.01
 #: Dead letters that one shared call gathers at most.
 _SHARED = 100
 
@@ -49,6 +51,7 @@ class Endings:
         if stage.retry is not None and stage.retry.is_exhausted(run.attempt):
             return await self.rejected(run, error, is_exhausted=True)
         if run.is_running_on:
+            run.spent = run.attempt
             return Failed(error, self._cut_delay(run))  # the claim lapses by itself
         outcome = self._decide(run, Failed(error, self._retry_delay(run, error)))
         await self.release(run, attempts=run.attempt)
@@ -56,7 +59,8 @@ class Endings:
 
     async def unwritten(self, run: Run, failures: Failures, *, is_repeatable: bool) -> Outcome:
         """Some outputs were not accepted. They are kept, so that only they are tried again."""
-        errors = [error for _, error in failures]
+        # Without any it has to come again only because of the record before it.
+        errors = [error for _, error in failures] or [SinkUnavailable("an earlier record of the lane was not written")]
         is_outage = all(isinstance(error, SinkUnavailable) for error in errors)
         error = next((error for error in errors if not isinstance(error, SinkUnavailable)), errors[0])
         owed = kept(wire.pack([output for output, _ in failures])) if is_repeatable else None
@@ -103,7 +107,8 @@ class Endings:
             await self._claims.release(held, attempts=attempts, outputs=outputs)
 
     def broken(self, run: Run, error: BaseException) -> Outcome:
-        """Something went wrong that is not the record's: it comes back."""
+        """Something went wrong that is not the record's: it comes back. It counts, lest it be for ever."""
+        run.spent = run.attempt
         return run.decided or Failed(error, self._jitter(run))
 
     def handed_back(self, run: Run, reason: HandBack, error: BaseException | None = None) -> Unprocessed:
@@ -112,7 +117,7 @@ class Endings:
 
     def claimed_elsewhere(self, until: float) -> Unprocessed:
         """Another live run holds the key; it comes back when that lease ends."""
-        return Unprocessed(HandBack.CLAIMED, self._delay(max(until - self._environment.clock.now(), 0.0)))
+        return Unprocessed(HandBack.CLAIMED, self._delay(max(until - self._environment.clock.now(), _LEAST)))
 
     def behind(self, run: Run, head: Run, outcome: Outcome) -> Unprocessed:
         """Not run, because a record before it in its lane is not settled."""

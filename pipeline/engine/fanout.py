@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from types import GeneratorType
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.decisions import wire
 from pipeline.decisions.codec import encode
 from pipeline.decisions.deadline import Deadline
 from pipeline.engine.coalesce import Activity, Coalescer
 from pipeline.engine.stage import Stage
-from pipeline.errors import ConfigurationError, SinkError
+from pipeline.errors import ConfigurationError, SinkError, SinkUnavailable
 from pipeline.output import Emit, Output
 from pipeline.ports import Environment, Sink
 from pipeline.record import Carried
@@ -24,10 +24,26 @@ MAX_HELD_BYTES = 1_048_576
 
 #: Outputs that one shared call to a sink gathers at most.
 _SHARED = 1_000
-#: Bytes that one shared call to a sink that gathers does, and seconds that it waits for more at most: a
+#: Characters that one shared call to a sink that gathers does, and seconds that it waits for more at most: a
 #: record is not settled before, so that a crash repeats what is gathered.
-_GATHERED_BYTES = 16_777_216
+_GATHERED = 16_777_216
 _GATHERED_SECONDS = 2.0
+
+
+class Standing(Protocol):
+    """Where a record stands in its lane, while the lane goes on without it."""
+
+    def is_behind(self) -> bool:
+        """An earlier record of its lane has failed."""
+        ...
+
+    def has_failed(self) -> None:
+        """It has failed itself: hold back what stands behind it."""
+        ...
+
+
+#: One output for a sink that gathers, and where its record stands.
+_Request = tuple[Output, Standing]
 
 Failures = list[tuple[Output, BaseException]]
 #: A handler's outputs that are still to be written, how many were written meanwhile, and what failed of those.
@@ -95,8 +111,13 @@ class FanOut:
         self._deadline = deadline
         self._observers = observers
         self._sinks = {sink.name: sink for sink in stage.sinks}
-        self._calls = {sink.name: self._shared(sink) for sink in stage.sinks}
-        self._gathering = frozenset(sink.name for sink in stage.sinks if _gathers(sink))
+        self._calls: dict[str, Coalescer[Output, BaseException | None]] = {
+            sink.name: Coalescer(self._sender(sink), activity, limit=_SHARED)
+            for sink in stage.sinks
+            if not _gathers(sink)
+        }
+        self._gathering = {sink.name: self._gatherer(sink) for sink in stage.sinks if _gathers(sink)}
+        self._held = 0  #: characters that are gathered, or on their way
 
     def address(self, value: Any, origin: Origin) -> list[Output]:
         """One result as outputs, one for each sink that takes it.
@@ -130,15 +151,15 @@ class FanOut:
             for sink in sinks
         ]
 
-    async def collect(self, result: Any, origin: Origin) -> Collected:
+    async def collect(self, result: Any, origin: Origin, standing: Standing) -> Collected:
         """A handler's result as outputs; beyond the limits they are written meanwhile.
 
         Stops at the first failed write: what was streamed before it stays written.
         """
         if hasattr(result, "__aiter__"):
-            return await self._drain(result, origin)
+            return await self._drain(result, origin, standing)
         if isinstance(result, GeneratorType):
-            return await self._drain(_each(result), origin)
+            return await self._drain(_each(result), origin, standing)
         if isinstance(result, (list, tuple)) and not hasattr(result, "_fields"):  # a named tuple is one output
             return [output for value in result for output in self.address(value, origin)], 0, []
         return self.address(result, origin), 0, []
@@ -150,11 +171,51 @@ class FanOut:
         at_once = [output for output in outputs if output.sink not in self._gathering]
         return at_once, [output for output in outputs if output.sink in self._gathering]
 
-    async def write(self, outputs: Sequence[Output], *, hurry: bool = False) -> Failures:
-        """Write outputs to their sinks, side by side; returns those that were not accepted.
+    @property
+    def gathers(self) -> bool:
+        """True when one of the sinks does."""
+        return bool(self._gathering)
 
-        `hurry`: nothing is gathered any longer.
+    @property
+    def is_full(self) -> bool:
+        """So much is gathered, or on its way, that no more records should run beside it."""
+        return self._held >= 2 * _GATHERED
+
+    async def write_gathered(self, outputs: Sequence[Output], standing: Standing, *, hurry: bool = False) -> Failures:
+        """Write outputs to sinks that gather, when there are many; returns those that were not accepted.
+
+        It ends no sooner than what was asked of any of these sinks before it, so that the records of a lane
+        end in order. `hurry`: what is gathered goes out now.
         """
+        asked: list[tuple[list[Output], asyncio.Future[Sequence[BaseException | None]]]] = []
+        for name, call in self._gathering.items():
+            some = [output for output in outputs if output.sink == name]
+            asked.append((some, call.ask([(output, standing) for output in some])))
+            if hurry:
+                call.flush()
+        size = sum(len(output.body) for output in outputs)
+        self._held += size
+        # Whoever waits for a claim or another sink may still bring something; whoever waits here may not.
+        self._company.leave()
+        try:
+            await self._activity.wait([answer for _, answer in asked])
+        finally:
+            self._held -= size
+            self._company.join()
+        return [
+            (output, error)
+            for some, answer in asked
+            for output, error in zip(some, answer.result(), strict=True)
+            if error is not None
+        ]
+
+    def give_up(self) -> None:
+        """Answer what waits for sinks that gather: they take too long, and the outputs are to be kept yet."""
+        for call in self._gathering.values():
+            call.give_up(SinkUnavailable("the sink did not answer before the time was up"))
+
+    async def write(self, outputs: Sequence[Output]) -> Failures:
+        """Write outputs to their sinks, side by side; returns those that were not accepted."""
         by_sink: dict[str, list[Output]] = {}
         for output in outputs:
             by_sink.setdefault(output.sink, []).append(output)
@@ -166,30 +227,27 @@ class FanOut:
                 failures += [(output, self._gone(name)) for output in some]
             else:
                 asked.append((some, call.ask(some)))
-                if hurry:
-                    call.flush()
         if asked:
-            await self._wait([answer for _, answer in asked], gathers=not self._gathering.isdisjoint(by_sink))
+            await self._activity.wait([answer for _, answer in asked])
         for some, answer in asked:
             failures += [(output, error) for output, error in zip(some, answer.result(), strict=True) if error]
         return failures
 
-    async def _wait(self, answers: Sequence[asyncio.Future[Any]], *, gathers: bool) -> None:
-        if not gathers:
-            await self._activity.wait(answers)
-            return
-        # Whoever waits for a claim or another sink may still bring something; whoever waits here may not.
-        self._company.leave()
-        try:
-            await self._activity.wait(answers)
-        finally:
-            self._company.join()
-
     async def aclose(self) -> None:
         for call in self._calls.values():
             await call.aclose()
+        for gatherer in self._gathering.values():
+            await gatherer.aclose()
 
-    async def _drain(self, values: AsyncIterator[Any], origin: Origin) -> Collected:
+    async def _write_all(self, outputs: list[Output], standing: Standing) -> Failures:
+        """Write at once what a function has streamed so far."""
+        at_once, gathered = self.parted(outputs)
+        failures = await self.write(at_once)
+        if gathered:
+            failures += await self.write_gathered(gathered, standing, hurry=True)
+        return failures
+
+    async def _drain(self, values: AsyncIterator[Any], origin: Origin, standing: Standing) -> Collected:
         held = Held()
         streamed = 0
         try:
@@ -197,7 +255,7 @@ class FanOut:
                 held.add(self.address(value, origin))
                 if held.is_full:
                     outputs = held.take()
-                    if failures := await self.write(outputs, hurry=True):
+                    if failures := await self._write_all(outputs, standing):
                         return [], streamed, failures
                     streamed += len(outputs)
         finally:
@@ -219,13 +277,28 @@ class FanOut:
             chosen = [self._sinks[name] for name in emit.to]
         return [sink for sink in chosen if _takes(sink, emit.value)]
 
-    def _shared(self, sink: Sink) -> Coalescer[Output, BaseException | None]:
-        send = self._sender(sink)
-        if not _gathers(sink):
-            return Coalescer(send, self._activity, limit=_SHARED)
-        # In turn, because lanes have gone on: what is gathered next may stand behind this.
+    def _gatherer(self, sink: Sink) -> Coalescer[_Request, BaseException | None]:
+        """Calls to a sink that gathers. In turn, because lanes have gone on: what comes next may stand behind this."""
+        write = self._sender(sink)
+
+        async def send(requests: list[_Request]) -> Sequence[BaseException | None]:
+            admitted = [request for request in requests if not request[1].is_behind()]
+            answers = iter(await write([output for output, _ in admitted]) if admitted else ())
+            errors: list[BaseException | None] = []
+            waiting = iter(admitted)
+            following = next(waiting, None)
+            for request in requests:
+                if request is following:
+                    errors.append(next(answers))
+                    following = next(waiting, None)
+                else:
+                    errors.append(SinkUnavailable("an earlier record of the same lane was not written"))
+                if errors[-1] is not None:
+                    request[1].has_failed()  # before the next call may go out
+            return errors
+
         return Coalescer(
-            send, self._company, limit=_GATHERED_BYTES, linger=_GATHERED_SECONDS, weight=_bytes, in_turn=True
+            send, self._company, limit=_GATHERED, linger=_GATHERED_SECONDS, weight=_characters, in_turn=True
         )
 
     def _sender(self, sink: Sink) -> Any:
@@ -274,8 +347,8 @@ def _gathers(sink: Sink) -> bool:
     return getattr(sink, "gathers", False)
 
 
-def _bytes(outputs: Sequence[Output]) -> int:
-    return sum(len(output.body) for output in outputs)
+def _characters(requests: Sequence[_Request]) -> int:
+    return sum(len(output.body) for output, _ in requests)
 
 
 def _takes(sink: Sink, value: Any) -> bool:

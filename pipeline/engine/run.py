@@ -85,9 +85,7 @@ class Run(Struct, eq=False):
         if stage.claim is not None:
             self.identity = key_text(data)
             self.key_hash = entry_id("", self.identity)[1:]
-        if stage.source_lane is not None:
-            self.lane = stage.source_lane(self.raw)
-        elif stage.lane is not None:
+        if stage.source_lane is None and stage.lane is not None:
             self.lane = _plain(stage.lane(self.document, lambda: self.payload(stage)))
         self.order_key = self.lane or _plain(data)
 

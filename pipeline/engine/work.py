@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from pipeline.batch import BatchResult
@@ -72,6 +72,8 @@ class Work:
             pace=pace,
             observers=observers,
             left_running=left_running,
+            standing=lambda run: _Standing(self, run),
+            must_wait=self._must_wait,
         )
         self._runs = [
             Run.of(position, raw, stage.name, self._spent_before(raw)) for position, raw in enumerate(records)
@@ -79,6 +81,8 @@ class Work:
         self._outcomes: list[Outcome | None] = [None] * len(records)
         self._lapsed: list[Run] = []
         self._postponed: list[tuple[float, int]] = []  #: a heap: when to wake, and the position
+        self._tasks: list[asyncio.Task[None]] = []
+        self._workers = 0  #: that have not ended
         self._finishing: set[asyncio.Task[None]] = set()  #: of records whose last outputs are being gathered
         self._is_stopping = False
         self._has_begun = False  #: a record of this batch was let start
@@ -130,9 +134,10 @@ class Work:
 
     async def _drive(self, alone: Run | None = None) -> None:
         """Run workers until they end, or until the deadline ends them."""
-        tasks: list[asyncio.Task[None]] = []
+        tasks: list[asyncio.Task[None]]
+        tasks = self._tasks = []
         try:
-            await self._start(tasks, alone)
+            await self._start(alone)
             while running := [task for task in (*tasks, *self._finishing) if not task.done()]:
                 left = self._deadline.left(self._clock.monotonic())
                 _, late = await asyncio.wait(running, timeout=None if left is None else max(left, 0.0))
@@ -140,8 +145,6 @@ class Work:
                     self._cut_off()
                     await self._until_hard(tasks)
                     break
-                # What was gathered has ended, and repeats of it may begin.
-                self._begin(tasks, min(self._schedule.ready, self._stage.concurrency))
         finally:
             tasks += self._finishing
             self._finishing = set()
@@ -155,13 +158,20 @@ class Work:
     async def _until_hard(self, tasks: list[asyncio.Task[None]]) -> None:
         """Wait for what is still on its way, and for what that brings about, until the hard deadline."""
         assert self._deadline.hard is not None, "a soft deadline has a hard one behind it"
+        now = self._clock.monotonic()
+        # Half of the rest is for keeping what a slow sink was to get: else every record of it would run again.
+        await asyncio.wait(
+            [task for task in (*tasks, *self._finishing) if not task.done()],
+            timeout=max(self._deadline.hard - now, 0.0) / 2,
+        )
+        self._fanout.give_up()
         while running := [task for task in (*tasks, *self._finishing) if not task.done()]:
             left = self._deadline.hard - self._clock.monotonic()
             if left <= 0:
                 return
             await asyncio.wait(running, timeout=left)
 
-    async def _start(self, tasks: list[asyncio.Task[None]], alone: Run | None) -> None:
+    async def _start(self, alone: Run | None) -> None:
         """Start a worker for each record that may run; one alone shows first whether records wait at all.
 
         A task costs as much as everything else about a record, and a handler that never waits needs one.
@@ -171,18 +181,19 @@ class Work:
         self._company.join()
         try:
             if alone is not None or self._claims is None:
-                self._begin(tasks, 1, alone)
+                self._begin(1, alone)
                 await asyncio.sleep(0)
             if alone is None:
-                self._begin(tasks, min(self._schedule.ready, self._stage.concurrency - len(tasks)))
+                self._begin(min(self._schedule.ready, self._stage.concurrency - len(self._tasks)))
         finally:
             self._activity.leave()
             self._company.leave()
 
-    def _begin(self, tasks: list[asyncio.Task[None]], workers: int, alone: Run | None = None) -> None:
+    def _begin(self, workers: int, alone: Run | None = None) -> None:
+        self._workers += workers
         self._activity.join(workers)
         self._company.join(workers)
-        tasks += [asyncio.ensure_future(self._take_turns(alone)) for _ in range(workers)]
+        self._tasks += [asyncio.ensure_future(self._take_turns(alone)) for _ in range(workers)]
 
     def _cut_off(self) -> None:
         """The soft deadline: stop what can be stopped; let the rest tell what it came to."""
@@ -209,13 +220,14 @@ class Work:
                 await self._turn(self._runs[position], task)
         finally:
             CURRENT.set(None)
+            self._workers -= 1
             self._activity.leave()
             self._company.leave()
 
     async def _turn(self, run: Run, task: asyncio.Task[Any] | None) -> None:
         now = run.started = self._clock.monotonic()
         run.task = task
-        if self._is_stopping or not self._may_start(now):
+        if self._is_stopping or not self._may_start(now) or (run.last and self.is_behind_failure(run)):
             self._finished(run, run.last or self._endings.handed_back(run, HandBack.DEADLINE))
             return
         if run.last is not None:
@@ -226,11 +238,13 @@ class Work:
             self._has_begun = False  # it did not run, and its turn is still to come
             self._lapsed.append(run)
         elif isinstance(outcome, Gathered):
-            self._gather(run, outcome)
+            finishing = self._gather(run, outcome)
+            if self._fanout.is_full:
+                await self._idle(asyncio.wait([finishing]))
         elif not self._is_stream or not self._postpone(run, outcome):
             self._finished(run, outcome)
 
-    def _gather(self, run: Run, gathered: Gathered) -> None:
+    def _gather(self, run: Run, gathered: Gathered) -> asyncio.Task[None]:
         """Let its outputs wait for company. Its lane and its place go on; else each would be a write of its own."""
         run.task = None
         for activity in (self._activity, self._company):
@@ -238,20 +252,31 @@ class Work:
         finishing = asyncio.ensure_future(self._finish_gathered(run, gathered))
         self._finishing.add(finishing)
         self._hand_back(run, self._schedule.hand_on(run.position), Unprocessed(HandBack.BEHIND))
+        return finishing
 
     async def _finish_gathered(self, run: Run, gathered: Gathered) -> None:
-        def has_failed() -> None:
-            self._hand_back(run, self._schedule.hold_back(run.position), Unprocessed(HandBack.BEHIND))
-
         try:
-            outcome = await self._attempt.finish(
-                run, gathered, lambda: self._schedule.is_behind_failure(run.position), has_failed
-            )
-            self._finished(run, outcome)
+            outcome = await self._attempt.finish(run, gathered)
+            if not self._is_stream or not self._postpone(run, outcome):
+                self._finished(run, outcome)
+            # Repeats of its key, or its own next run, may have nobody left who would take them.
+            if (self._schedule.ready or self._postponed) and self._workers < self._stage.concurrency:
+                self._begin(1)
         finally:
             CURRENT.set(None)
             self._activity.leave()
             self._company.leave()
+
+    def is_behind_failure(self, run: Run) -> bool:
+        """An earlier record of its lane has failed."""
+        return self._schedule.is_behind_failure(run.position)
+
+    def has_failed(self, run: Run) -> None:
+        """It has failed after its lane went on: hand back what has not begun behind it."""
+        self._hand_back(run, self._schedule.hold_back(run.position), Unprocessed(HandBack.BEHIND))
+
+    def _must_wait(self, run: Run) -> bool:
+        return self._fanout.gathers and self._schedule.is_behind_open(run.position)
 
     def _postpone(self, run: Run, outcome: Outcome) -> bool:
         """Let a stream's record wait here for its next run; False when its outcome stands.
@@ -296,14 +321,18 @@ class Work:
         """The postponed record that is due next, when it is. Whoever else is postponed is waited for by others."""
         due, position = heapq.heappop(self._postponed)
         CURRENT.set(None)
+        await self._idle(self._clock.sleep(max(due - self._clock.monotonic(), 0.0)))
+        return position
+
+    async def _idle(self, waiting: Coroutine[Any, Any, Any]) -> None:
+        """Wait, as a worker who brings nothing for any shared call meanwhile."""
         self._activity.leave()
         self._company.leave()
         try:
-            await self._clock.sleep(max(due - self._clock.monotonic(), 0.0))
+            await waiting
         finally:
             self._activity.join()
             self._company.join()
-        return position
 
     def _may_start(self, now: float) -> bool:
         left = self._deadline.left(now)
@@ -356,6 +385,8 @@ class Work:
 
     def _read_keys(self, run: Run) -> None:
         """Settle identity and lane; what goes wrong here goes wrong for this record only."""
+        if self._stage.source_lane is not None:  # a damaged record has its place too
+            run.lane = self._stage.source_lane(run.raw)
         if run.error is not None:
             return
         try:
@@ -367,6 +398,22 @@ class Work:
         except BaseException as error:
             run.error = KeyMissing(f"the key or lane function raised {type(error).__name__}")
             run.error.__cause__ = error
+
+
+class _Standing:
+    """Where a record stands in its lane."""
+
+    __slots__ = ("_run", "_work")
+
+    def __init__(self, work: Work, run: Run) -> None:
+        self._work = work
+        self._run = run
+
+    def is_behind(self) -> bool:
+        return self._work.is_behind_failure(self._run)
+
+    def has_failed(self) -> None:
+        self._work.has_failed(self._run)
 
 
 def _claims(stage: Stage, environment: Environment, activity: Activity, deadline: Deadline) -> Claims | None:

@@ -183,6 +183,141 @@ def test_writes_follow_each_other_so_that_a_slow_one_is_not_overtaken() -> None:
     assert archive.values == [0, 1, 2]
 
 
+def test_a_write_that_waits_its_turn_is_not_sent_behind_a_failed_one() -> None:
+    class SlowFirst(Archive):
+        async def write(self, outputs: Sequence[Output], environment: Any, deadline: Any) -> Any:
+            self.seconds = 6.0 if not self.calls else 0.1
+            return await super().write(outputs, environment, deadline)
+
+    archive = SlowFirst(lambda output: SinkUnavailable("slow down") if len(archive.calls) == 1 else None)
+
+    async def second_later(item: int) -> int | None:
+        await asyncio.sleep(3 * item)
+        return item if item < 2 else None
+
+    source, store = sources.Kinesis("readings"), Memory()
+    records = decoded(0, 1, 2, keys=["a", "a", "b"])
+    first, _ = run(second_later, records, archive, source=source, store=store)
+    run(second_later, records, archive, source=source, store=store)
+
+    assert not isinstance(first.outcomes[1], Succeeded) or isinstance(first.outcomes[0], Succeeded)
+    assert archive.values == [0, 1]
+
+
+def test_a_record_ends_behind_those_of_its_lane_that_still_wait_also_without_outputs() -> None:
+    archive, other = Archive(lambda output: SinkUnavailable("down")), Sink("other")
+
+    async def apart(item: int) -> Emit[int] | None:
+        return {0: Emit(item, to="archive"), 1: Emit(item, to="other")}.get(item)
+
+    records = decoded(0, 1, 2, keys=["a"] * 3)
+    result, _ = run(apart, records, archive, other, source=sources.Kinesis("readings"))
+
+    assert not any(is_settled(outcome) for outcome in result.outcomes)
+
+
+def test_an_outage_of_a_sink_that_gathers_waits_in_process() -> None:
+    down = [True] * 2
+    archive = Archive(lambda output: SinkUnavailable("slow down") if down and down.pop() else None)
+    runs: list[int] = []
+
+    async def note(item: int) -> int:
+        runs.append(item)
+        return item
+
+    result, seconds = run(note, decoded(7), archive, source=sources.Kinesis("readings"))
+
+    assert kinds(result) == ["Succeeded"]
+    assert (runs, archive.values) == ([7], [7])
+    assert seconds > 2
+
+
+def test_what_is_gathered_and_under_way_is_bounded() -> None:
+    runs: list[int] = []
+    most = 0
+
+    async def large(item: int) -> str:
+        nonlocal most
+        runs.append(item)
+        most = max(most, len(runs) - len(archive.outputs))
+        return "x" * 1_000_000
+
+    archive = Archive(seconds=5.0)
+    run(large, queue_records(120), archive, concurrency=1, remaining=None)
+
+    assert len(archive.outputs) == 120
+    assert most <= 2 * 17 + 17
+
+
+def test_repeats_begin_when_the_first_is_written_while_others_still_wait() -> None:
+    archive = Archive()
+
+    async def first_waits(item: int) -> int:
+        if item == 0:
+            raise Retry(after=500)
+        return item
+
+    records = decoded(0, 1, 2, 3, keys=["b", "a", "a", "a"])
+    result, _ = run(
+        first_waits, records, archive, source=sources.Kinesis("readings"), key=lambda item: max(item, 2) if item else 0
+    )
+
+    assert kinds(result) == ["Failed", "Succeeded", "Duplicate", "Succeeded"]
+
+
+def test_a_postponed_record_does_not_run_behind_what_has_failed_meanwhile() -> None:
+    archive, alerts = Archive(lambda output: SinkUnavailable("down")), Sink("alerts")
+    runs: list[int] = []
+
+    async def second_retries(item: int) -> Emit[int]:
+        runs.append(item)
+        if item == 0:
+            return Emit(item, to="archive")
+        if runs.count(1) == 1:
+            raise Retry(after=5)
+        return Emit(item, to="alerts")
+
+    records = decoded(0, 1, keys=["a", "a"])
+    result, _ = run(second_retries, records, archive, alerts, source=sources.Kinesis("readings"))
+
+    assert not any(is_settled(outcome) for outcome in result.outcomes)
+    assert alerts.values == []
+
+
+def test_streamed_outputs_do_not_pass_what_has_failed_in_the_lane() -> None:
+    archive = Archive(lambda output: SinkUnavailable("down") if output.value == "first" else None)
+
+    async def stream(item: int) -> Any:
+        if item == 0:
+            yield "first"
+            return
+        await asyncio.sleep(3)
+        for number in range(1_500):
+            yield number
+
+    result, _ = run(stream, decoded(0, 1, keys=["a", "a"]), archive, source=sources.Kinesis("readings"), retry=None)
+
+    assert not any(is_settled(outcome) for outcome in result.outcomes)
+    assert archive.values == []
+
+
+def test_outputs_of_a_write_that_hangs_are_kept_and_go_out_together_later() -> None:
+    archive, store = Archive(seconds=1_000), Memory()
+    runs: list[int] = []
+
+    async def note(item: int) -> int:
+        runs.append(item)
+        return item
+
+    first, seconds = run(note, queue_records(300), archive, store=store, remaining=10)
+    archive.seconds = 0.1
+    second, _ = run(note, queue_records(300), archive, store=store)
+
+    assert kinds(first) + kinds(second) == ["Failed"] * 300 + ["Succeeded"] * 300
+    assert seconds < 10
+    assert (len(runs), archive.calls) == (300, [300])
+
+
 def test_a_repeat_of_what_waits_is_a_duplicate() -> None:
     archive = Archive()
     runs: list[int] = []

@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from pipeline import Backoff, Emit, Handler, Pipeline, Record, Reject, Retry, by, sources
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, deadline
+from pipeline.decisions.idempotency import ClaimRequest
+from pipeline.decisions.keys import entry_id, key_text
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processor
-from pipeline.errors import ConfigurationError, PayloadError, SinkUnavailable
+from pipeline.errors import ConfigurationError, PayloadError, SinkRefused, SinkUnavailable
 from pipeline.outcome import Duplicate, Failed, HandBack, Outcome, Rejected, Succeeded, Unprocessed, is_settled
 from pipeline.record import RawRecord
 from pipeline.stores import Memory
@@ -386,6 +388,67 @@ def test_two_records_of_one_key_that_never_succeed_are_put_aside_once_each() -> 
 
     assert kinds(results[-1])[1:] == ["Duplicate", "Duplicate", "Duplicate"]
     assert len([letter for letter in letters.letters if letter.record.body != b"0"]) == 3
+
+
+def test_a_damaged_record_keeps_its_place_in_the_shard() -> None:
+    letters = Letters()
+
+    async def read(item: dict[str, int]) -> None:
+        raise Retry(after=500)
+
+    records = sources.Kinesis("readings").decode(event({"n": 0}, {"n": 1}, {"n": 2}))
+    error = PayloadError("the data is not base64")
+    damaged = [records[0], msgspec.structs.replace(records[1], error=error), records[2]]
+    result, _, _ = run(handler_of(read, idempotent=False), damaged, letters=letters)
+
+    assert kinds(result) == ["Failed", "Unprocessed", "Unprocessed"]
+    assert letters.letters == []
+
+
+def test_a_failure_of_the_engine_itself_counts_without_idempotency() -> None:
+    class Odd(Sink):
+        async def write(self, outputs: Any, environment: Any, deadline: Any) -> Any:
+            return [SinkRefused("no") for _ in outputs]
+
+    async def read(item: int) -> Emit[str]:
+        return Emit("x", attributes={"a": "\ud800"})  # what is to be kept cannot be written
+
+    handler = handler_of(read, idempotent=False, sinks=[Odd()], retry=Backoff(attempts=3, base=1))
+    result, letters, _ = run(handler, decoded(0))
+
+    assert kinds(result) == ["Rejected"]
+    assert len(letters.letters) == 1
+
+
+def test_a_lease_that_ends_this_very_moment_is_not_asked_for_without_end() -> None:
+    class Counting(Memory):
+        calls = 0
+
+        async def claim(self, *args: Any) -> Any:
+            self.calls += 1
+            return await super().claim(*args)
+
+    store = Counting()
+
+    async def read(item: int) -> None: ...
+
+    handler = handler_of(read, key=lambda item: "same")
+
+    async def scenario() -> Any:
+        environment = ProcessEnvironment(clock=VirtualClock())
+        entry = f"plant.read#{entry_id('', key_text('same'))[1:]}"
+        until = environment.clock.now() + 3.0
+        await store.claim([ClaimRequest(id=entry, owner="other", lease_until=until, ttl=1000)], environment)
+        now = asyncio.get_running_loop().time()
+        return await process(
+            handler.stage, decoded(0), store=store, deadline=deadline(now, 30), clock=VirtualClock(),
+            chance=lambda: 0.999,
+        )  # fmt: skip
+
+    result, _ = virtually(scenario())
+
+    assert kinds(result) == ["Succeeded"]
+    assert store.calls < 12
 
 
 def test_a_redrive_of_what_was_rejected_is_another_record_and_runs() -> None:

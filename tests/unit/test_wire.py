@@ -68,6 +68,12 @@ def test_golden_forms() -> None:
     )
 
 
+def test_half_a_surrogate_pair_is_kept_as_it_is() -> None:
+    (back,) = unpack(pack([output(key="\ud800", attributes={"a": "\udfff"})]))
+
+    assert (back.key, back.attributes) == ("\ud800", {"a": "\udfff"})
+
+
 def test_outputs_kept_before_they_had_a_time_are_still_read() -> None:
     (back,) = unpack(pack([output(sent_at=12.5)]))
     assert back.sent_at == 12.5
