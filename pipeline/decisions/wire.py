@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from pipeline.decisions.codec import loads
 from pipeline.output import Output
 from pipeline.record import Carried
 
