@@ -311,6 +311,8 @@ class Store:
             world.fail(key, f"{settlement.owner} ended the claim of {before.owner}: {name}")
         if isinstance(settlement, Complete):
             world.completed.add(key)
+        if isinstance(settlement, Forget):  # a redrive, or a lost response, starts anew
+            world.repeatable.add(key)
         if world.is_stream and lease.is_lettered and isinstance(settlement, (Forget, Release)):
             world.put_aside.add(lease.record)
         if isinstance(settlement, Release) and settlement.outputs is not None:
