@@ -69,6 +69,7 @@ class Endings:
             return await self.rejected(run, error, is_exhausted=True, owed=owed)
         delay = self._jitter(run) if is_outage else self._retry_delay(run, error)
         outcome = self._decide(run, Failed(error, delay))
+        run.is_kept = owed is not None and run.held is not None
         await self.release(run, attempts=run.attempt - is_outage, outputs=owed)
         return outcome
 

@@ -54,6 +54,7 @@ class Run(Struct, eq=False):
     spent: int = 0  #: runs that count so far
     waits: int = 0  #: how often it has waited in process to be tried again
     last: Outcome | None = None  #: what it came to before it waited
+    is_kept: bool = False  #: its outputs are kept: its next run only delivers them
     _payload: Any = UNSET
 
     @classmethod
@@ -121,6 +122,7 @@ class Run(Struct, eq=False):
     def begin_again(self) -> None:
         """It has waited: its next run starts from nothing."""
         self.phase, self.held, self.decided, self.last = Phase.WAITING, None, None, None
+        self.is_kept = False
         self.attempt = self.spent + 1
 
     def forget_payload(self) -> None:

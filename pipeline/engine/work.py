@@ -257,7 +257,8 @@ class Work:
     async def _finish_gathered(self, run: Run, gathered: Gathered) -> None:
         try:
             outcome = await self._attempt.finish(run, gathered)
-            if not self._is_stream or not self._postpone(run, outcome):
+            # Its lane has gone on: the handler may not run again beside the next of it, only kept outputs go out.
+            if not self._is_stream or not self._postpone(run, outcome, is_last=not run.is_kept):
                 self._finished(run, outcome)
             # Repeats of its key, or its own next run, may have nobody left who would take them.
             if (self._schedule.ready or self._postponed) and self._workers < self._stage.concurrency:
@@ -278,8 +279,10 @@ class Work:
     def _must_wait(self, run: Run) -> bool:
         return self._fanout.gathers and self._schedule.is_behind_open(run.position)
 
-    def _postpone(self, run: Run, outcome: Outcome) -> bool:
+    def _postpone(self, run: Run, outcome: Outcome, *, is_last: bool = False) -> bool:
         """Let a stream's record wait here for its next run; False when its outcome stands.
+
+        `is_last`: there is no next run in this batch, only the waiting.
 
         A stream would deliver it again at once. So it waits to the end of the time even when that is
         not enough: an outage must not use up its attempts, nor the mapping's, in a few seconds.
@@ -290,7 +293,8 @@ class Work:
             return False
         run.postpone(outcome)
         # At the soft deadline nothing may start any more, so it ends then in what it came to now.
-        heapq.heappush(self._postponed, (min(self._clock.monotonic() + delay, soft), run.position))
+        due = soft if is_last else min(self._clock.monotonic() + delay, soft)
+        heapq.heappush(self._postponed, (due, run.position))
         fact = RecordPostponed(
             pipeline=self._stage.pipeline,
             handler=self._stage.name,

@@ -232,6 +232,26 @@ def test_an_outage_of_a_sink_that_gathers_waits_in_process() -> None:
     assert seconds > 2
 
 
+def test_without_idempotency_a_handler_does_not_run_again_beside_its_own_lane() -> None:
+    archive = Archive(lambda output: SinkUnavailable("slow down"))
+    running: set[int] = set()
+    runs: list[int] = []
+
+    async def slow(item: int) -> int:
+        assert not running
+        running.add(item)
+        runs.append(item)
+        await asyncio.sleep(0 if item == 0 else 8)
+        running.discard(item)
+        return item
+
+    result, seconds = run(slow, decoded(0, 1, 2), archive, source=sources.Kinesis("readings"), idempotent=False)
+
+    assert not any(is_settled(outcome) for outcome in result.outcomes)
+    assert runs.count(0) == 1
+    assert seconds == pytest.approx(27)  # no hot loop: it waits to the end
+
+
 def test_what_is_gathered_and_under_way_is_bounded() -> None:
     runs: list[int] = []
     most = 0
