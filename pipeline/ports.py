@@ -132,7 +132,8 @@ class Sink(Protocol):
     Three optional attributes are honoured: `when`, a function of the value that says whether the
     sink takes it; `carries`, False when ids and hops cannot travel with an output; and `gathers`, True
     when it writes few large things rather than many small ones: then the outputs of many records are
-    gathered for it (to 16 MiB, or 2 seconds), and the lane of a record goes on while they wait.
+    gathered for it (to 16 MiB, or 2 seconds), and the lane of a record goes on while they wait. Then
+    one call follows the other, also where an output's ordering key is not the record's lane.
     """
 
     @property
