@@ -294,7 +294,7 @@ class Store:
         if settlement.attempts >= lease.attempt and not lease.has_failed:
             world.fail(lease.key, f"{lease.owner} counts an attempt although no run failed")
         is_owing = lease.has_finished or lease.outputs is not None
-        if is_owing and settlement.outputs is None and settlement.rejected is None:
+        if is_owing and settlement.outputs is None and lease.record not in settlement.rejected:
             world.fail(lease.key, f"{lease.owner} gives back the claim without the outputs of its finished run")
 
     def _settled(self, settlement: Any, before: Entry | None, answer: Any, host: Host) -> None:
@@ -408,7 +408,7 @@ class Letters:
             world.note(key, f"dead letter of {letter.record.id}: {letter.cause}, {letter.attempts} attempts")
             self.ids.add(letter.record.id)
             self.counts[letter.record.id] += 1
-            if letter.record.id in world.put_aside and world.is_alone_with_its_key(letter.record.id):
+            if letter.record.id in world.put_aside:
                 world.fail(key, f"a second dead letter of {letter.record.id}, although it was put aside")
         if fault is Fault.KILL_AFTER:
             await host.die()
@@ -491,10 +491,6 @@ class World(ABC):
 
     def is_out(self, what: str) -> bool:
         return any(name == what and begin <= self.now < end for name, begin, end in self.outages)
-
-    def is_alone_with_its_key(self, record_id: str) -> bool:
-        key = self.by_id[record_id].key
-        return sum(message.key == key for message in self.messages) == 1
 
     def remember(self, messages: Sequence[Message]) -> None:
         """Keep what is to be sent, by all its names."""

@@ -30,9 +30,6 @@ from tests.simulation.model import ATTEMPTS, HERE, TOO_LONG, Host, Kind, Message
 from tests.support.aggregates import aggregate
 
 _ARN = "arn:aws:kinesis:eu-west-1:111122223333:stream/readings"
-#: Faults of the engine that are known: what is found of them can be passed over, to find others.
-OVERTAKING = "what was gathered behind a write that fails is written"
-DAMAGED_LANE = "a record whose keys cannot be read is not in the lane of its shard"
 #: Seconds between a failed invocation and the next delivery: none that matter.
 _AT_ONCE = 0.02
 
@@ -163,15 +160,14 @@ class Archive(Sink):
             seen.add(message.id)
             for failed in self.failed[host, message.lane or ""]:
                 if failed not in seen and self.of.by_id[failed].sequence < message.sequence:
-                    self.of.overtaken(message, self.of.by_id[failed], self.name)
+                    text = f"{self.name} is asked for {message.id}, behind {failed} of its lane, which failed"
+                    self.of.fail(message.key, text)
 
 
 @dataclass
 class StreamWorld(World):
-    """A run over a stream. `tolerated`: known faults of the engine that are passed over."""
+    """A run over a stream."""
 
-    tolerated: frozenset[str] = frozenset()
-    has_overtaken: int = 0
     batches: dict[Host, list[Message]] = field(default_factory=dict)  #: those under way
     letter_faults: Counter[str] = field(default_factory=Counter)
     checkpoints: int = 0
@@ -277,23 +273,12 @@ class StreamWorld(World):
         same = [message for message in self.batches.get(host, []) if message.key == key]
         return same[0] if len(same) == 1 else None
 
-    def overtaken(self, message: Message, failed: Message, sink: str) -> None:
-        """A gathered write stands before the one that failed."""
-        self.has_overtaken += 1
-        if OVERTAKING not in self.tolerated:
-            self.fail(message.key, f"{sink} is asked for {message.id}, behind {failed.id} of its lane, which failed")
-        # It is written now, and once more behind the other: what was seen here is not to be found again.
-        self.repeatable.update(one.key for one in self.messages if one.lane == message.lane)
-
-    def is_of_one_lane(self, key: str) -> bool:
-        return super().is_of_one_lane(key) and not (self.has_overtaken and key in self.repeatable)
-
     def check_place(self, host: Host, message: Message) -> None:
         for earlier in self.messages[: message.sequence]:
             is_open = earlier.lane == message.lane and not self.is_settled(earlier)
-            if is_open and not self._is_gathered(host, earlier, message) and not self._is_known(earlier):
+            if is_open and not self._is_gathered(host, earlier, message):
                 self.fail(message.key, f"a run starts before {earlier.id} of its lane is settled")
-        if message.id in self.put_aside and self.is_alone_with_its_key(message.id):
+        if message.id in self.put_aside:
             self.fail(message.key, f"{message.id} runs again, although it was put aside")
         if message.kind is Kind.POISON and host.runs[message.id] > ATTEMPTS + self.letters.failures[message.id]:
             self.fail(message.key, f"{message.id} runs {host.runs[message.id]} times on {host.name}")
@@ -301,9 +286,6 @@ class StreamWorld(World):
             self.spent[message.id] += 1
             if self.spent[message.id] > ATTEMPTS + self.letters.failures[message.id]:
                 self.fail(message.key, f"{message.id} runs {self.spent[message.id]} times")
-
-    def _is_known(self, message: Message) -> bool:
-        return DAMAGED_LANE in self.tolerated and message.kind is Kind.GARBAGE and self.by_shard
 
     def _is_gathered(self, host: Host, message: Message, following: Message) -> bool:
         """It has run in this batch, and waits for the sink that gathers, or did when the following one had its turn."""
@@ -403,7 +385,7 @@ class StreamWorld(World):
             message = self.by_id[record.id]
             if message.lane in unsettled and isinstance(outcome, Succeeded):
                 self.fail(message.key, f"{message.id} succeeded behind {unsettled[message.lane]} of its lane")
-            if not is_settled(outcome) and not self._is_known(message):
+            if not is_settled(outcome):
                 unsettled.setdefault(message.lane, message.id)
 
     # -- the end
