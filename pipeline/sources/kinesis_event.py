@@ -10,6 +10,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
@@ -81,7 +82,9 @@ def _received(record: Mapping[str, Any], body: Mapping[str, Any], source: str, w
         wrong = "has no sequenceNumber" if number is None else "has a sequenceNumber that is no decimal number"
         raise EventError(f"{where} {wrong}; it has {members(body)}")
     shard = _shard(record)
-    name = f"{_stream(record) or source}/{shard}:{number}"
+    arn = record.get("eventSourceARN")
+    stream = _stream_of(arn) if isinstance(arn, str) else ""
+    name = f"{stream or source}/{shard}:{number}"
     return _Received(source, name, shard, number, _seconds(body.get("approximateArrivalTimestamp")))
 
 
@@ -127,6 +130,8 @@ def _damaged(received: _Received, key: str | None, data: bytes | str, error: Pay
 
 
 def _attributes(received: _Received, key: str | None) -> dict[str, str]:
+    if key and received.shard:
+        return {KEY: key, SHARD: received.shard, NUMBER: received.number}
     named = {KEY: key, SHARD: received.shard, NUMBER: received.number}
     return {name: text for name, text in named.items() if text}  # an empty one could not be a dead letter's
 
@@ -152,10 +157,10 @@ def _shard(record: Mapping[str, Any]) -> str:
     return event_id.partition(":")[0] if isinstance(event_id, str) else ""
 
 
-def _stream(record: Mapping[str, Any]) -> str:
+@lru_cache(maxsize=16)
+def _stream_of(arn: str) -> str:
     """The stream's own name: a sequence number says nothing across streams."""
-    arn = record.get("eventSourceARN")
-    return arn.partition(":stream/")[2].partition("/")[0] if isinstance(arn, str) else ""
+    return arn.partition(":stream/")[2].partition("/")[0]
 
 
 def _seconds(value: Any) -> float | None:
