@@ -120,8 +120,8 @@ def _chain(lanes: Sequence[Hashable | None], keys: Sequence[Hashable]) -> tuple[
     Returns each position's successor in its chain, and the first position of every chain. Chains
     that a later position joins (its lane from one, its key from another) become one.
     """
-    if lanes.count(None) == len(lanes) and len(set(keys)) == len(keys):
-        return {}, list(range(len(keys)))  # the common case: nothing shares anything
+    if len(set(keys)) == len(keys):  # the common case: no repeats, so that each lane is a chain
+        return _chain_lanes(lanes)
     root = _Roots(len(lanes))
     seen: dict[tuple[str, Hashable], int] = {}
     for position, (lane, key) in enumerate(zip(lanes, keys, strict=True)):
@@ -138,6 +138,25 @@ def _chain(lanes: Sequence[Hashable | None], keys: Sequence[Hashable]) -> tuple[
         else:
             heads.append(position)
         last[chain] = position
+    return successor, heads
+
+
+def _chain_lanes(lanes: Sequence[Hashable | None]) -> tuple[dict[int, int], list[int]]:
+    if lanes.count(None) == len(lanes):
+        return {}, list(range(len(lanes)))
+    successor: dict[int, int] = {}
+    heads: list[int] = []
+    last: dict[Hashable, int] = {}
+    for position, lane in enumerate(lanes):
+        if lane is None:
+            heads.append(position)
+            continue
+        before = last.get(lane)
+        if before is None:
+            heads.append(position)
+        else:
+            successor[before] = position
+        last[lane] = position
     return successor, heads
 
 
