@@ -1,6 +1,6 @@
-"""What we change in moto's SQS and Kinesis, in the embedded server's process only.
+"""What we change in moto's SQS, Kinesis and DynamoDB, in the embedded server's process only.
 
-SQS' time can be moved forward, both are locked, and their own event source mappings are off.
+SQS' time can be moved forward, all three are locked, and moto's own event source mappings are off.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from moto import backends
+from moto.dynamodb import models as dynamodb
 from moto.kinesis import models as kinesis
 from moto.sqs import models
 
@@ -46,6 +47,22 @@ _LOCKED_KINESIS = (
     "split_shard",
     "update_shard_count",
 )
+#: Its DynamoDB checks a condition and writes afterwards: two conditional writes of one item at the same
+#: moment are both done.
+_LOCKED_DYNAMODB = (
+    "batch_execute_statement",
+    "create_table",
+    "delete_item",
+    "delete_table",
+    "execute_statement",
+    "execute_transaction",
+    "get_item",
+    "put_item",
+    "query",
+    "scan",
+    "transact_write_items",
+    "update_item",
+)
 #: How often a waiting receive looks again when nothing was sent: a visibility timeout can end meanwhile.
 _LONG_POLL_STEP = 0.25
 
@@ -74,6 +91,8 @@ def apply(clock: ServerClock) -> None:
         _replace(models.SQSBackend, name, _locked(getattr(models.SQSBackend, name)))
     _replace(models.SQSBackend, "receive_message", _receive(models.SQSBackend.receive_message))
     _change_kinesis()
+    for name in _LOCKED_DYNAMODB:
+        _replace(dynamodb.DynamoDBBackend, name, _locked(getattr(dynamodb.DynamoDBBackend, name)))
 
 
 def _change_time(clock: ServerClock) -> None:
