@@ -25,6 +25,7 @@ LAYERS: list[list[str]] = [
     ["pipeline.aws", "pipeline.sources", "pipeline.sinks", "pipeline.stores"],
     ["pipeline.runtimes", "pipeline.emulator"],
     ["pipeline.app", "pipeline.handler", "pipeline.checks", "pipeline.signature", "pipeline.by", "pipeline"],
+    ["pipeline.deploy"],
     ["pipeline.testing", "pipeline.cli", "pipeline.__main__"],
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -49,7 +50,7 @@ IMPURE = AWS_LIBRARIES | {
     *("select", "selectors", "signal", "socket", "ssl", "subprocess", "tempfile", "threading", "time", "urllib"),
 }
 #: What only the local run, the command line and the tests need.
-NOT_IN_LAMBDA = ["moto", "click", "rich", "pydantic", "pytest", "flask", "boto3", "hypothesis", "_pytest", "werkzeug"]
+NOT_IN_LAMBDA = ["moto", "click", "rich", "ruamel", "pydantic", "pytest", "flask", "boto3", "hypothesis", "_pytest", "werkzeug"]
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -1,0 +1,1 @@
+"""Deploying a pipeline: its template, its graph, its package, and the checking of templates."""
