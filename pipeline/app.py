@@ -179,6 +179,9 @@ class Pipeline:
             max_hops=self.max_hops,
             log_level=self.log_level,
             deploy=deploy,
+            declared_key=key,
+            declared_lane=lane,
+            payload_type=read.payload_type,
         )
 
     def _check_free(self, name: str, source: Source) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from pipeline.decisions.codec import Parse
-from pipeline.decisions.keys import ReadKey
+from pipeline.decisions.keys import KeySpec, ReadKey
 from pipeline.decisions.retry import Backoff, is_count, is_number
 from pipeline.deployment import Function
 from pipeline.engine.calling import Signature
@@ -89,6 +89,11 @@ class Stage:
     deploy: Function = field(default_factory=Function)
 
     store: IdempotencyStore | None = None  #: of `claim`, bound to this pipeline
+
+    # As declared, for pictures and documents; the engine reads none of them.
+    declared_key: KeySpec | None = None
+    declared_lane: Any = None  #: a `KeySpec`, or one of `pipeline.by`
+    payload_type: Any = Any
 
     @property
     def prefix(self) -> str:

@@ -52,6 +52,11 @@ class SinkDeadLetters:
                 "declare the sink without hash_key="
             )
 
+    @property
+    def sink(self) -> Sink:
+        """Where the letters go."""
+        return self._sink
+
     async def put(
         self, letters: Sequence[DeadLetter], environment: Environment, deadline: Deadline
     ) -> Sequence[SinkError | None]:
