@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from pipeline.aws import kinesis
 from pipeline.aws.names import Resource, resource
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline
+from pipeline.decisions.patterns import Filter, Patterns, read_filter
 from pipeline.errors import ConfigurationError
 from pipeline.ports import Environment
 from pipeline.record import RawRecord
@@ -58,8 +59,19 @@ class Kinesis:
     mapping's on-failure destination before the stream forgets it). `bisect`: the mapping halves a batch
     whose invocation failed. `existing`: the ARN of a stream that is not ours.
 
+    `filter`: a pattern in EventBridge's syntax, or a list of at most 5, of which any may match; for
+    operators and rules see `pipeline.decisions.patterns`. A pattern is always over the JSON payload, as
+    `{"kind": ["click"]}`: no `data` stands around it (the mapping gets that), and a partition key cannot be
+    asked, because Lambda filters a stream by its data only. Lambda **passes over** a record that matches
+    none, and one whose data is not JSON: no outcome, no dead letter, and nothing in the log; it stays in the
+    stream for other readers. `pipeline dev` and `local` do the same and count it as `filtered`.
+
+    Do not filter a stream whose producers aggregate. Lambda takes aggregates apart before it filters only
+    for enhanced fan-out consumers, which a source here never is: an aggregate's bytes are not JSON, so all
+    of its records are passed over, also those that would match.
+
     Limits: 6 MB an invocation with the data as base64, whatever the batch size says; 10 MiB a record
-    where the stream allows it.
+    where the stream allows it; 4,096 characters a pattern.
     """
 
     stream: str
@@ -71,6 +83,7 @@ class Kinesis:
     retry_attempts: int
     max_record_age: int
     bisect: bool
+    filter: Filter | None
     existing: str | None
 
     #: It has a checkpoint for each shard, and nothing for a single record.
@@ -88,13 +101,11 @@ class Kinesis:
         retry_attempts: int = -1,
         max_record_age: int = 72_000,
         bisect: bool = True,
-        filter: None = None,  # noqa: A002 - the public name
+        filter: Patterns | None = None,  # noqa: A002 - the public name
         existing: str | None = None,
     ) -> None:
         target = resource("kinesis", stream, existing, declared="sources.Kinesis")
         _check_existing(existing)
-        if filter is not None:
-            raise ConfigurationError("sources.Kinesis(filter=...): filters are not available yet; leave it out")
         if starting_position not in _STARTING_POSITIONS:
             raise ConfigurationError(
                 f"sources.Kinesis(starting_position={starting_position!r}): give one of {', '.join(_STARTING_POSITIONS)}"
@@ -103,7 +114,8 @@ class Kinesis:
             raise ConfigurationError(f"sources.Kinesis(bisect={bisect!r}): give True or False")
         options = _Options(shards, batch_size, batching_window, parallelization_factor, retry_attempts, max_record_age)
         _check(options, existing)
-        fields = {"stream": target.name, "existing": target.existing, **vars(options)}
+        found = read_filter(filter, member="data", declared="sources.Kinesis")
+        fields = {"stream": target.name, "existing": target.existing, "filter": found, **vars(options)}
         for name, value in {**fields, "starting_position": starting_position, "bisect": bisect}.items():
             object.__setattr__(self, name, value)
 
@@ -129,6 +141,11 @@ class Kinesis:
         if self.parallelization_factor > 1:  # batches of one shard run side by side: there is no other order
             return by_key
         return {**by_key, "shard": _shard}
+
+    @property
+    def filter_patterns(self) -> Sequence[Mapping[str, Any]]:
+        """The patterns of `filter`, each over a record of Lambda's event, as `FilterCriteria` wants them."""
+        return () if self.filter is None else self.filter.patterns
 
     def decode(self, event: Any) -> list[RawRecord]:
         """The records of a Lambda event; see the `Source` port."""

@@ -236,7 +236,8 @@ def test_one_that_is_not_ours_keeps_its_logical_name_beside_its_own(row: Row) ->
     [
         ({"existing": "orders"}, "ARN"),
         ({"existing": "arn:aws:s3:::orders"}, "ARN"),
-        ({"filter": {"body": {}}}, "not available yet"),
+        ({"filter": {"body": {}}}, "names no field"),
+        ({"filter": {"kind": "order"}}, "needs a list"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"batch_size": True}, "whole number"),
         ({"batch_size": "10"}, "whole number"),

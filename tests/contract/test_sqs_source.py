@@ -154,7 +154,8 @@ def test_the_unsettled_are_named_once_each_and_in_order() -> None:
         ({"existing": f"{ARN}q.fifo", "batching_window": 1}, "FIFO"),
         ({"queue": ""}, "logical name"),
         ({"existing": "q"}, "ARN"),
-        ({"filter": {"body": {}}}, "not available yet"),
+        ({"filter": {"body": {}}}, "names no field"),
+        ({"filter": {"kind": "order"}}, "needs a list"),
     ],
 )
 def test_a_wrong_option_is_refused_when_declared_and_says_what_to_write(options: Any, says: str) -> None:
