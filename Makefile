@@ -51,18 +51,17 @@ format: .venv/.has-all
 	@$(RUN)/ruff check --fix --quiet || true
 	@$(RUN)/ruff format
 
-# --- Deployment: `sam build --build-in-source` calls these, one for each function of template.yaml. -
-# What a function imports, at the locked versions with their hashes checked, and the two packages.
+# --- Deployment: `sam build --build-in-source` calls these, one for each function and layer of ------
+# template.yaml. For another machine than the template's, such as this one, the environment says
+# PIPELINE_PACKAGE_PYTHON=3.11 and PIPELINE_PACKAGE_PLATFORM=x86_64.
 
-LAMBDA_PYTHON := 3.13
-LAMBDA_PLATFORM := aarch64-manylinux_2_28
+package = PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN)/pipeline package "$(ARTIFACTS_DIR)"
 
-build-%Function: $(TOOLS)
-	@$(UV) export --frozen --quiet --no-dev --no-emit-project --output-file "$(ARTIFACTS_DIR)/requirements.txt" >/dev/null
-	@$(UV) pip install --quiet --target "$(ARTIFACTS_DIR)" --require-hashes --only-binary :all: \
-	  --python-platform $(LAMBDA_PLATFORM) --python-version $(LAMBDA_PYTHON) -r "$(ARTIFACTS_DIR)/requirements.txt"
-	@cp -R pipeline handlers "$(ARTIFACTS_DIR)"
-	@find "$(ARTIFACTS_DIR)" -name __pycache__ -type d -prune -exec rm -rf {} +
+build-%Function: .venv/.has-demo
+	@$(package)
+
+build-%Layer: .venv/.has-demo
+	@$(package) --part dependencies
 
 # --- The environment. Each step leaves a stamp, so that nothing is done twice. -------------------
 

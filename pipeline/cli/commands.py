@@ -9,6 +9,7 @@ import click
 #: Where each command lives; the first line of its docstring is its help.
 _COMMANDS = {
     "dev": "pipeline.cli.dev",
+    "package": "pipeline.cli.package",
     "lint": "pipeline.cli.lint",
 }
 

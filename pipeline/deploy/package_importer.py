@@ -1,0 +1,54 @@
+"""Imports modules in a process of its own, and writes down what that loaded.
+
+Run as a script, by path and with nothing but the standard library: what it imports itself would
+count as loaded. Arguments: the project's directory, the file to write, and `module[:attribute]`s.
+"""
+
+import importlib
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+def main(project: str, report: str, *targets: str) -> None:
+    """Write `{"modules": {name: [directories and file]}}`, or `{"error": ...}` with the place of it."""
+    sys.path.insert(0, project)
+    before = set(sys.modules)
+    target = ""
+    try:
+        for target in targets:
+            name, _, attributes = target.partition(":")
+            found: Any = importlib.import_module(name)
+            for attribute in filter(None, attributes.split(".")):
+                found = getattr(found, attribute)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: a script that runs on import
+        written: Any = {"error": f"{type(error).__name__}: {error}", "target": target, "where": _where(error, project)}
+    else:
+        written = {"modules": {name: _places(sys.modules[name]) for name in set(sys.modules) - before}}
+    Path(report).write_text(json.dumps(written), encoding="utf-8")
+
+
+def _places(module: Any) -> list[str]:
+    """The directories that a package is (a namespace has several, and no file), then the module's file."""
+    try:
+        paths = [str(path) for path in getattr(module, "__path__", [])]
+        file = getattr(module, "__file__", None)
+    except Exception:  # modules that make their attributes up
+        return []
+    return paths + ([file] if isinstance(file, str) else [])
+
+
+def _where(error: BaseException, project: str) -> str | None:
+    """The last line in the project's own code."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(project)]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
