@@ -21,8 +21,12 @@ FindCode: TypeAlias = Callable[[Model], Mapping[str, Code]]
 RULES: tuple[Rule, ...] = (*(rule for rule, _ in CHECKS), *suppression.RULES)
 
 
-def lint(root: Members, *, code: FindCode | None = None, today: datetime.date = datetime.date.max) -> list[Finding]:
-    """All findings, by line. `code`: looks at the functions' code; without it, nothing is known of that."""
+def lint(root: Members, *, code: FindCode | None = None, today: datetime.date = datetime.date.min) -> list[Finding]:
+    """All findings, by line.
+
+    `code`: looks at the functions' code; without it, nothing is known of that. `today`: what deprecations are held
+    against; without it, nothing is deprecated.
+    """
     ways = worlds.of(root)
     seen: dict[tuple[str, str, int], tuple[Finding, list[World]]] = {}
     for world in ways:

@@ -49,6 +49,7 @@ class Resource:
     type: str
     line: int
     properties: Properties
+    metadata: Properties
 
     def name(self, property_name: str) -> str | None:
         """Its physical name, as far as it is known: "${AWS::StackName}-orders"."""
@@ -181,7 +182,7 @@ class Model:
 
     world: World
     code: Mapping[str, Code] = field(default_factory=dict)
-    today: datetime.date = datetime.date.max
+    today: datetime.date = datetime.date.min
 
     @cached_property
     def resources(self) -> dict[str, Resource]:
@@ -228,6 +229,16 @@ class Model:
             source = consumer.properties.reference("StreamARN")
         return self.streams.get(self.named(source, "AWS::Kinesis::Stream", "Name") or "")
 
+    def is_fifo(self, mapping: EventSource) -> bool | None:
+        """Whether a mapping reads a FIFO queue; None if that is not known."""
+        queue = self.queue_of(mapping)
+        if queue is not None:
+            return queue.fifo.value
+        text = mapping.source.text if mapping.source is not None else None
+        if mapping.kind != "sqs" or text is None or text.endswith("}"):
+            return None if mapping.kind == "sqs" else False
+        return text.endswith(".fifo")
+
     def dead_letters_of(self, queue: Queue) -> Queue | None:
         """The dead-letter queue, if this template makes it."""
         target = queue.redrive.target if queue.redrive is not None else None
@@ -258,9 +269,9 @@ class Model:
             kind = _EVENT_KINDS.get(event.text("Type").value or "")
             if kind is None:
                 continue
-            properties = event.section("Properties")
-            source = properties.reference("Queue" if kind in {"sqs", "mq"} else "Stream")
             line = events.line_of(name)
+            properties = Properties(event.get("Properties"), self.world, line)
+            source = properties.reference("Queue" if kind in {"sqs", "mq"} else "Stream")
             yield _mapping(
                 f"{function.id}.{name}",
                 function.id,
@@ -311,7 +322,8 @@ def _resources(world: World) -> Iterator[Resource]:
         node: Node | None = body.get("Properties")
         if kind == "AWS::Serverless::Function":
             node = _with_globals(node, world, item.line)
-        yield Resource(name, kind, item.line, Properties(node, world, item.line))
+        metadata = Properties(body.get("Metadata"), world, item.line)
+        yield Resource(name, kind, item.line, Properties(node, world, item.line), metadata)
 
 
 def _with_globals(own: Node | None, world: World, line: int) -> Node | None:

@@ -197,9 +197,10 @@ def _substituted(node: Call, world: World, depth: int) -> Node:
     """A `Sub` with what is known put in."""
     argument, given = node.argument, Members({}, node.line)
     if isinstance(argument, Sequence):
-        if len(argument.items) != 2 or not isinstance(argument.items[1], Members):
-            return node
-        argument, given = argument.items[0], argument.items[1]
+        template, *others = argument.items or (argument,)
+        if len(others) == 1 and isinstance(others[0], Members):
+            given = others[0]
+        argument = template
     text = text_of(argument)
     if text is None:
         return node

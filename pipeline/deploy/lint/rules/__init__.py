@@ -4,6 +4,6 @@ A new one stands in its topic's `CHECKS`, in docs/lint.md, and has a template be
 """
 
 from pipeline.deploy.lint.findings import Check, Rule
-from pipeline.deploy.lint.rules import queues
+from pipeline.deploy.lint.rules import mappings, queues, runtimes, streams
 
-CHECKS: tuple[tuple[Rule, Check], ...] = (*queues.CHECKS,)
+CHECKS: tuple[tuple[Rule, Check], ...] = (*queues.CHECKS, *mappings.CHECKS, *streams.CHECKS, *runtimes.CHECKS)
