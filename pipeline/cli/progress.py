@@ -46,16 +46,20 @@ def finish(report: Report) -> None:
 def line(name: str, counts: Counts) -> str:
     """One handler in one line."""
     outputs = "".join(f", {count} to {sink}" for sink, count in counts.outputs.items())
+    filtered = f", {counts.filtered} filtered" if counts.filtered else ""
     return (
         f"{name}: {counts.records} records ({counts.succeeded} succeeded, {counts.duplicates} duplicates, "
         f"{counts.rejected} rejected, {counts.exhausted} exhausted), {counts.deliveries} deliveries, "
-        f"{counts.dead_lettered} dead-lettered{outputs}"
+        f"{counts.dead_lettered} dead-lettered{filtered}{outputs}"
     )
 
 
 def table(report: Report, depths: Mapping[str, Depth]) -> Table:
     """The handlers as a table, with what waits for each."""
     made = Table(*_COLUMNS, box=SIMPLE, padding=(0, 1, 0, 0))
+    has_filtered = report.totals.filtered > 0
+    if has_filtered:
+        made.add_column("filtered")
     if depths:
         made.add_column("waiting")
     for column in made.columns[1:]:
@@ -70,6 +74,8 @@ def table(report: Report, depths: Mapping[str, Depth]) -> Table:
             counts.deliveries,
         )
         cells = [name, *map(str, numbers), "\n".join(f"{sink} {count}" for sink, count in counts.outputs.items())]
+        if has_filtered:
+            cells.append(str(counts.filtered))
         if depths:
             cells.append(depths[name].waiting)
         made.add_row(*cells)
@@ -89,6 +95,6 @@ async def _plain(env: Local) -> None:
         await asyncio.sleep(_PLAIN_SECONDS)
         for name, counts in (await env.report()).handlers.items():
             text = line(name, counts)
-            if said.get(name) != text and counts.deliveries:
+            if said.get(name) != text and (counts.deliveries or counts.filtered):
                 click.echo(text)
             said[name] = text

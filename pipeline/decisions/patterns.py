@@ -14,7 +14,8 @@ What matches:
   source matcher also takes the same value written otherwise). `numeric` compares values, from -5e9 to 5e9.
 - `exists` looks at leaves. A field that holds an object does not exist, nor does an empty array; null exists.
 - `anything-but` needs the field: one that is missing does not match. In an array one other element is enough.
-- A body that is not JSON, and data that is not, never matches a pattern.
+- A body that is not JSON, and data that is not, never matches a pattern. One that is an array is searched as any
+  array is; the guide does not say so.
 """
 
 from __future__ import annotations
@@ -294,13 +295,9 @@ def _at(path: _Path) -> str:
 
 
 def _equals(values: Sequence[Any]) -> _Rule:
-    wanted = {_token(_loads(json.dumps(value))) for value in values}
-    return lambda leaf: _token(leaf) in wanted
-
-
-def _token(leaf: Any) -> tuple[type, Any]:
-    """A leaf with its kind, because 1 is no `true` and no "1"."""
-    return (type(leaf), leaf)
+    # As they come out of a document: numbers by their text, so that 1 is no `True`.
+    wanted = {_loads(json.dumps(value)) for value in values}
+    return lambda leaf: leaf in wanted
 
 
 def _exists(_: Any) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Mapped
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pipeline.decisions.patterns import Filter
 from pipeline.emulator.event import event_record, size_of, to_event
 from pipeline.emulator.execution import ExecutionEnvironment
 from pipeline.emulator.faults import Fault
@@ -37,6 +38,7 @@ class Queue:
     region: str
     batch_size: int = 10
     batching_window: float = 0
+    filter: Filter | None = None  #: what it does not accept is deleted
 
 
 class QueueMapping:
@@ -77,7 +79,7 @@ class QueueMapping:
         while not collecting.is_due(self._clock.now()):
             asked_at = self._activity.count
             found = await self._receive(collecting.wanted())
-            for record in found:
+            for record in await self._let_through(found):
                 collecting.add(record, size_of(record), self._clock.now())
             if found:
                 self._activity.happened()
@@ -85,6 +87,17 @@ class QueueMapping:
             await self._wait_for_more(collecting, asked_at, pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
         self.quiet_at, self.wakes_at = -1, None
+
+    async def _let_through(self, records: Sequence[EventRecord]) -> Sequence[EventRecord]:
+        """What the filter accepts. The rest is deleted before it could be part of a batch, as Lambda does."""
+        if self.queue.filter is None:
+            return records
+        accepted: list[EventRecord] = []
+        dropped: list[EventRecord] = []
+        for record in records:
+            (accepted if self.queue.filter.accepts(record["body"]) else dropped).append(record)
+        await self._delete(dropped, self._tally.filtered)
+        return accepted
 
     async def _wait_for_more(self, collecting: Collecting[EventRecord], asked_at: int, pause: float) -> None:
         self.wakes_at = collecting.ends_at
@@ -130,7 +143,9 @@ class QueueMapping:
                 again = [record for record in records if record["messageId"] in verdict.succeeded]
                 if again:
                     _, reusable = await self._invoke(environment, again)
-            await self._delete([record for record in records if record["messageId"] in verdict.succeeded])
+            await self._delete(
+                [record for record in records if record["messageId"] in verdict.succeeded], self._tally.deleted
+            )
         finally:
             self._pool.release(environment, reusable=reusable)
             self._activity.ended()
@@ -142,16 +157,16 @@ class QueueMapping:
             self._handling, environment, to_event(records), partial(judge, ids=ids), partial(all_failed, ids)
         )
 
-    async def _delete(self, records: Sequence[EventRecord]) -> None:
+    async def _delete(self, records: Sequence[EventRecord], count: Callable[[Iterable[str]], None]) -> None:
         for batch in _chunks(records, _DELETE_LIMIT):
             entries = [{"Id": str(i), "ReceiptHandle": record["receiptHandle"]} for i, record in enumerate(batch)]
             try:
                 answer = await self._client.delete_message_batch(QueueUrl=self.queue.url, Entries=entries)
             except Exception as error:
-                # They come back, and the handler's idempotency makes them duplicates.
+                # They come back: to be filtered again, or made duplicates by the handler's idempotency.
                 _log.warning("%s: cannot delete from %s: %s", self._handling.handler, self.queue.physical, error)
                 continue
-            self._tally.deleted(batch[int(entry["Id"])]["messageId"] for entry in answer.get("Successful", []))
+            count(batch[int(entry["Id"])]["messageId"] for entry in answer.get("Successful", []))
 
     async def _stop(self) -> None:
         """Let what runs come to its end, so that its messages are deleted."""

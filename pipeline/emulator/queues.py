@@ -91,6 +91,7 @@ async def open_queue(stage: Stage, environment: Environment, server: EmbeddedSer
         region=REGION,
         batch_size=source.batch_size,
         batching_window=source.batching_window,
+        filter=source.filter,
     )
     dead = DeadLetterQueue(None if target is None else arn_name(target), environment, server)
     return LocalQueue(stage, queue, dead, environment=environment, client=await client(environment, "sqs"))

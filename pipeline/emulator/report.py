@@ -26,6 +26,7 @@ class Counts:
     exhausted: int = 0
     deliveries: int = 0  #: messages handed to the handler, repeats included
     dead_lettered: int = 0  #: messages that stand in the dead-letter queue because of this run
+    filtered: int = 0  #: messages that the source's filter kept from the handler: no records, and gone
     unsettled: int = 0  #: delivered, and neither settled nor given up yet; 0 once drained
     failed_invocations: int = 0  #: invocations that raised, timed out, or answered nonsense
     outputs: Mapping[str, int] = field(default_factory=dict)  #: accepted by each sink
@@ -96,6 +97,11 @@ class Report:
         return self.totals.dead_lettered
 
     @property
+    def filtered(self) -> int:
+        """Messages that the sources' filters kept from their handlers."""
+        return self.totals.filtered
+
+    @property
     def outputs(self) -> Mapping[str, int]:
         """Outputs accepted, by sink."""
         return self.totals.outputs
@@ -121,6 +127,7 @@ class Tally:
         self._outputs: Counter[str] = Counter()
         self._deliveries = 0
         self._failed_invocations = 0
+        self._filtered = 0
         self._letters = 0
         self._open: set[str] = set()
         self._settled: set[str] = set()
@@ -152,8 +159,15 @@ class Tally:
                     self._settle(name, "succeeded")
                 self._settled.discard(name)
                 self._gone[name] = None
-            while len(self._gone) > _REMEMBERED:
-                self._gone.popitem(last=False)
+            self._forget_the_oldest()
+
+    def filtered(self, ids: Iterable[str]) -> None:
+        """The mapping has deleted these, or passed over them, because no pattern of the source's filter matches."""
+        with self._lock:
+            for name in ids:
+                self._filtered += name not in self._gone
+                self._gone[name] = None
+            self._forget_the_oldest()
 
     def given_up(self, ids: Sequence[str]) -> None:
         """The mapping delivers these no more; those that were never settled are exhausted."""
@@ -189,10 +203,15 @@ class Tally:
                 exhausted=self._words["exhausted"] + redriven,
                 deliveries=self._deliveries,
                 dead_lettered=dead_lettered,
+                filtered=self._filtered,
                 unsettled=len(self._open) - redriven,
                 failed_invocations=self._failed_invocations,
                 outputs=dict(self._outputs),
             )
+
+    def _forget_the_oldest(self) -> None:
+        while len(self._gone) > _REMEMBERED:
+            self._gone.popitem(last=False)
 
     def _settle(self, name: str, word: str) -> None:
         """The first settled outcome of a record is the one that counts."""

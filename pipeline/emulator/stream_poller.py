@@ -12,6 +12,7 @@ time, which keeps every order that more would keep.
 from __future__ import annotations
 
 import asyncio
+import binascii
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from pipeline.decisions.aggregation import is_aggregate
+from pipeline.decisions.patterns import Filter
 from pipeline.emulator.event import to_event
 from pipeline.emulator.execution import ExecutionEnvironment
 from pipeline.emulator.faults import Fault
@@ -86,6 +89,7 @@ class Stream:
     batch_size: int = 100
     batching_window: float = 0
     retry_attempts: int = -1
+    filter: Filter | None = None  #: what it does not accept is passed over
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,7 @@ class ShardPoller:
         self._has_ended = False
         self._fruitless = 0  #: deliveries since the checkpoint moved last
         self._numbers = itertools.count()
+        self._has_warned = False
 
     @property
     def held(self) -> int:
@@ -231,13 +236,30 @@ class ShardPoller:
 
     def _note(self, page: Page) -> None:
         for record in page.records:
-            self._batches.add(record, record.size, self._clock.now())
+            if self._is_accepted(record):
+                self._batches.add(record, record.size, self._clock.now())
             self._last = record.number
         if page.records:
             self.quiet_at = -1
         self.millis_behind = page.millis_behind
         self._iterator = page.next_iterator
         self._has_ended = page.next_iterator is None
+
+    def _is_accepted(self, record: Received) -> bool:
+        """Whether the filter lets a record through. It sees an aggregate as it stands in the stream, which is no JSON."""
+        if self._stream.filter is None:
+            return True
+        data = binascii.a2b_base64(record.member["kinesis"]["data"])
+        if self._stream.filter.accepts(data):
+            return True
+        self._handling.tally.filtered(record.ids)
+        if is_aggregate(data) and not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "%s: %s of %s holds aggregated records: with filter= all that they hold is passed over, as Lambda does",
+                self._handling.handler, self.shard, self._stream.name,
+            )  # fmt: skip
+        return False
 
     async def _wait_for_more(self, asked_at: int, pause: float) -> None:
         self.wakes_at = self._batches.ends_at

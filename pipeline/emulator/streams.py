@@ -166,6 +166,7 @@ async def open_stream(stage: Stage, environment: Environment, server: EmbeddedSe
         batch_size=source.batch_size,
         batching_window=source.batching_window,
         retry_attempts=source.retry_attempts,
+        filter=source.filter,
     )
     dead = DeadLetterQueue(source.dead_letters.queue.physical, environment, server)
     return LocalStream(stage, source, stream, dead, environment)

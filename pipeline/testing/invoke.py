@@ -42,7 +42,8 @@ def invoke(handler: Handler[..., Any], payloads: Sequence[Any], **options: Any) 
     A payload is encoded as JSON; `str` and `bytes` are bodies as they are. Sinks and the
     idempotency store are memory, whatever the handler declares; sinks and stores that are in this
     process anyway (`sinks.Memory()`, `sinks.File(...)`, `stores.Memory()`, your own) are used as
-    they are.
+    they are. A source's `filter` does not apply: Lambda filters before the function is invoked, so every
+    payload that is given here runs (`local` filters).
 
     Options: `groups` (a FIFO message group, or a partition key, for each payload), `attributes` (for all records),
     `receive_count` (default 1), `remaining` (seconds until the deadline; default none), `store`
