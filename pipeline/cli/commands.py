@@ -10,6 +10,8 @@ import click
 _COMMANDS = {
     "dev": "pipeline.cli.dev",
     "package": "pipeline.cli.package",
+    "graph": "pipeline.cli.graph",
+    "template": "pipeline.cli.template",
     "lint": "pipeline.cli.lint",
 }
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import pkgutil
 import sys
-import tomllib
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -13,9 +13,12 @@ from types import ModuleType
 import click
 
 from pipeline.app import Pipeline
+from pipeline.cli.importing import watched
+from pipeline.deploy.package_settings import read as read_settings
+from pipeline.errors import ConfigurationError
 
 HELP = (
-    "TARGET is `module:attribute` of a Pipeline, or a module that holds one or several; "
+    "TARGET is `module:attribute` of a Pipeline, a module that holds one or several, or a package of such modules; "
     "without it, `[tool.pipeline] app` in the working directory's pyproject.toml."
 )
 
@@ -29,21 +32,39 @@ def load(target: str | None) -> list[Pipeline]:
     directory = str(Path.cwd())
     if directory not in sys.path:
         sys.path.insert(0, directory)
-    chosen = target or _from_pyproject(Path(directory))
-    module_name, _, attribute = chosen.partition(":")
+    chosen = (target,) if target else _from_pyproject(Path(directory))
+    found: dict[str, Pipeline] = {}
+    for one in chosen:
+        for pipeline in _load(one, directory):
+            if found.setdefault(pipeline.name, pipeline) is not pipeline:
+                raise click.UsageError(f"two pipelines are named '{pipeline.name}': rename one of them")
+    return list(found.values())
+
+
+def _load(target: str, directory: str) -> list[Pipeline]:
+    module_name, _, attribute = target.partition(":")
     module = _import(module_name, directory)
-    return [_attribute(module, attribute)] if attribute else _all_of(module)
+    if attribute:
+        return [_attribute(module, attribute)]
+    modules = [module, *(_import(name, directory) for name in _submodules(module))]
+    found = list({id(pipeline): pipeline for one in modules for pipeline in _all_of(one)}.values())
+    if not found:
+        raise click.UsageError(f"module '{module.__name__}' holds no Pipeline")
+    return found
 
 
-def _from_pyproject(directory: Path) -> str:
-    path = directory / "pyproject.toml"
+def _submodules(module: ModuleType) -> list[str]:
+    """A package's own modules, by name; those below sub-packages are left to them."""
+    path = getattr(module, "__path__", None)
+    return [] if path is None else sorted(f"{module.__name__}.{one.name}" for one in pkgutil.iter_modules(path))
+
+
+def _from_pyproject(directory: Path) -> tuple[str, ...]:
     try:
-        app = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("pipeline", {}).get("app")
-    except FileNotFoundError:
-        app = None
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"{path} cannot be read: {error}") from None
-    if not isinstance(app, str) or not app:
+        app = read_settings(directory).app
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None
+    if not app:
         raise click.UsageError(
             "there is no TARGET: give one, such as `handlers.shop`, or set `[tool.pipeline] app` in pyproject.toml"
         )
@@ -55,12 +76,13 @@ def _import(name: str, directory: str) -> ModuleType:
         dotted = name.removesuffix(".py").strip("./").replace(os.sep, ".")
         raise click.UsageError(f"'{name}' is a path: name the module, as `{dotted}`")
     try:
-        return importlib.import_module(name)
+        with watched(name):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise click.UsageError(f"there is no module '{error.name}' in {directory} or on the Python path") from None
         raise click.UsageError(_why(name, error)) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.UsageError):
         raise
     except BaseException as error:  # SystemExit too: a script that runs on import
         raise click.UsageError(_why(name, error)) from None
@@ -89,10 +111,7 @@ def _attribute(module: ModuleType, path: str) -> Pipeline:
 
 
 def _all_of(module: ModuleType) -> list[Pipeline]:
-    found = list({id(value): value for value in vars(module).values() if isinstance(value, Pipeline)}.values())
-    if not found:
-        raise click.UsageError(f"module '{module.__name__}' holds no Pipeline")
-    return found
+    return [value for value in vars(module).values() if isinstance(value, Pipeline)]
 
 
 def _names(module: ModuleType) -> list[str]:

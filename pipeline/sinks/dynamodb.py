@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.aws import dynamodb
 from pipeline.aws.client import client, sink_error
@@ -20,6 +20,9 @@ from pipeline.errors import ConfigurationError, SinkError, SinkRefused, SinkUnav
 from pipeline.output import Output
 from pipeline.ports import Environment
 from pipeline.sinks.options import assign, check_name, check_when, refusal
+
+if TYPE_CHECKING:
+    from pipeline.aws.cloudformation.stack import Grant, Stack
 
 #: BatchWriteItem: 25 items and 16 MB a call.
 LIMITS = Limits(count=25, size=16_000_000, entry_size=dynamodb.MAX_ITEM)
@@ -95,6 +98,19 @@ class DynamoDB:
             )
         except Exception as error:
             raise sink_error(error, f"creating the table '{self.table}'") from None
+
+    def declare(self, stack: Stack) -> None:
+        """Add the table to a template, unless it is not ours."""
+        from pipeline.aws.cloudformation import tables
+
+        if not stack.has(self.resource):
+            tables.add_table(stack, self.resource, partition_key=self.partition_key, sort_key=self.sort_key)
+
+    def grants(self) -> list[Grant]:
+        """What a function needs for this sink."""
+        from pipeline.aws.cloudformation.stack import Grant
+
+        return [Grant(to="WriteTo", resource=self.resource, actions=("dynamodb:BatchWriteItem",))]
 
     def _entry(self, output: Output) -> Entry:
         key: Hashable | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.aws.client import client, code_of, entry_error, sink_error
 from pipeline.aws.delivery import Entry, Limits, deliver
@@ -18,6 +18,9 @@ from pipeline.outcome import text_of
 from pipeline.output import Output
 from pipeline.ports import Environment
 from pipeline.sinks.options import assign, check_name, check_when, refusal
+
+if TYPE_CHECKING:
+    from pipeline.aws.cloudformation.stack import Grant, Stack
 
 #: PutEvents: 10 entries and less than 1 MB a call. Which megabyte is not said, so calls are filled
 #: by the smaller one, and an event between the two goes alone for EventBridge to decide.
@@ -110,6 +113,19 @@ class EventBridge:
         except Exception as error:
             if code_of(error) != "ResourceAlreadyExistsException":
                 raise sink_error(error, f"creating the bus '{name}'") from None
+
+    def declare(self, stack: Stack) -> None:
+        """Add the bus to a template, unless it is not ours."""
+        from pipeline.aws.cloudformation import buses
+
+        if not stack.has(self.resource):
+            buses.add_bus(stack, self.resource)
+
+    def grants(self) -> list[Grant]:
+        """What a function needs for this sink."""
+        from pipeline.aws.cloudformation.stack import Grant
+
+        return [Grant(to="PutOn", resource=self.resource, actions=("events:PutEvents",))]
 
     def _entry(self, output: Output) -> Entry:
         if self.source is None:

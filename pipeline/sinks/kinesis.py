@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.aws import kinesis
 from pipeline.aws.delivery import Entry, deliver
@@ -19,6 +19,9 @@ from pipeline.errors import ConfigurationError, SinkError, SinkRefused
 from pipeline.output import Output
 from pipeline.ports import Environment
 from pipeline.sinks.options import assign, check_name, check_when, refusal
+
+if TYPE_CHECKING:
+    from pipeline.aws.cloudformation.stack import Grant, Stack
 
 _STREAM = re.compile(r"stream/[a-zA-Z0-9_.-]+")
 _HASH_KEY = re.compile("0|[1-9][0-9]{0,38}")
@@ -99,6 +102,19 @@ class Kinesis:
     async def create(self, environment: Environment) -> None:
         """Make the stream, on demand, when it is missing."""
         await kinesis.create_stream(self.resource, environment, None)
+
+    def declare(self, stack: Stack) -> None:
+        """Add the stream to a template, unless it is not ours or a handler reads it."""
+        from pipeline.aws.cloudformation import streams
+
+        if not stack.has(self.resource):
+            streams.add_stream(stack, self.resource, shards=None)
+
+    def grants(self) -> list[Grant]:
+        """What a function needs for this sink."""
+        from pipeline.aws.cloudformation.stack import Grant
+
+        return [Grant(to="PutOn", resource=self.resource, actions=("kinesis:PutRecords",))]
 
     def _entry(self, output: Output) -> Entry:
         key: str | None = None

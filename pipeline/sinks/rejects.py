@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.aws import letters
 from pipeline.aws.letters import ENCODING, said
@@ -14,6 +14,9 @@ from pipeline.errors import ConfigurationError, SinkError
 from pipeline.output import Output
 from pipeline.ports import DeadLetter, Environment, Sink
 from pipeline.record import NO_ATTRIBUTES, RawRecord
+
+if TYPE_CHECKING:
+    from pipeline.aws.cloudformation.stack import Grant, Stack
 
 #: What an attribute takes besides its name and value: its type.
 _TYPE_BYTES = len("String")
@@ -67,6 +70,17 @@ class SinkDeadLetters:
         create = getattr(self._sink, "create", None)
         if create is not None:
             await create(environment)
+
+    def declare(self, stack: Stack) -> None:
+        """Add the sink's resource to a template, where it has one."""
+        declare = getattr(self._sink, "declare", None)
+        if declare is not None:
+            declare(stack)
+
+    def grants(self) -> list[Grant]:
+        """What the sink needs."""
+        grants = getattr(self._sink, "grants", None)
+        return [] if grants is None else grants()
 
     def _output(self, letter: DeadLetter) -> Output:
         record = letter.record

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -23,6 +23,9 @@ from pipeline.errors import ConfigurationError, SinkError, SinkRefused, SinkUnav
 from pipeline.output import Output
 from pipeline.ports import Environment
 from pipeline.sinks.options import assign, check_name, check_when, refusal
+
+if TYPE_CHECKING:
+    from pipeline.aws.cloudformation.stack import Grant, Stack
 
 #: One object a call.
 LIMITS = Limits(count=1, size=s3.PART * s3.MAX_PARTS, entry_size=s3.PART * s3.MAX_PARTS)
@@ -119,6 +122,21 @@ class S3:
     async def create(self, environment: Environment) -> None:
         """Make the bucket when it is missing."""
         await s3.create_bucket(self.resource, environment)
+
+    def declare(self, stack: Stack) -> None:
+        """Add the bucket to a template, unless it is not ours."""
+        from pipeline.aws.cloudformation import buckets
+
+        if not stack.has(self.resource):
+            buckets.add_bucket(stack, self.resource, versions=True)
+
+    def grants(self) -> list[Grant]:
+        """What a function needs for this sink."""
+        from pipeline.aws.cloudformation.stack import Grant
+
+        actions = ("s3:PutObject", "s3:AbortMultipartUpload")
+        why = "Put: also of an upload in parts. Abort: of one that failed."
+        return [Grant(to="WriteTo", resource=self.resource, within="/*", actions=actions, why=why, is_global_name=True)]
 
     def _line(self, output: Output, now: float) -> Line:
         key: str | None = None

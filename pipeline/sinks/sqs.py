@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.aws import sqs
 from pipeline.aws.delivery import Entry, deliver
@@ -18,6 +18,9 @@ from pipeline.errors import ConfigurationError, SinkError, SinkRefused
 from pipeline.output import Output
 from pipeline.ports import Environment
 from pipeline.sinks.options import assign, check_name, check_when, refusal
+
+if TYPE_CHECKING:
+    from pipeline.aws.cloudformation.stack import Grant, Stack
 
 
 @dataclass(frozen=True, init=False)
@@ -88,6 +91,20 @@ class SQS:
     async def create(self, environment: Environment) -> None:
         """Make the queue when it is missing."""
         await sqs.create_queue(self.resource, environment, {})
+
+    def declare(self, stack: Stack) -> None:
+        """Add the queue to a template, unless it is not ours or a handler reads it."""
+        from pipeline.aws.cloudformation import queues
+
+        if not stack.has(self.resource):
+            queues.add_unread(stack, self.resource)
+
+    def grants(self) -> list[Grant]:
+        """What a function needs for this sink."""
+        from pipeline.aws.cloudformation.stack import Grant
+
+        url = ("sqs:GetQueueUrl",) if self.existing else ()
+        return [Grant(to="SendTo", resource=self.resource, actions=("sqs:SendMessage", *url))]
 
     def _entry(self, output: Output) -> Entry:
         group: str | None = None

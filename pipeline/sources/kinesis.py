@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.aws import kinesis
 from pipeline.aws.names import Resource, resource
@@ -17,6 +17,9 @@ from pipeline.ports import Environment
 from pipeline.record import RawRecord
 from pipeline.sources import kinesis_event
 from pipeline.sources.kinesis_dead_letters import KinesisDeadLetters
+
+if TYPE_CHECKING:
+    from pipeline.aws.cloudformation.stack import Event, Grant, Reader, Stack
 
 _STREAM = re.compile(r"stream/[a-zA-Z0-9_.-]+")
 _STARTING_POSITIONS = ("TRIM_HORIZON", "LATEST")
@@ -164,6 +167,29 @@ class Kinesis:
         if self.existing is None:
             await kinesis.create_stream(self.resource, environment, self.shards)
         await self.dead_letters.create(environment)
+
+    def declare(self, stack: Stack, reader: Reader) -> None:
+        """Add the stream to a template, unless it is not ours, a place for what the mapping gives up, and alarms."""
+        from pipeline.aws.cloudformation import mappings, streams
+
+        if not stack.has(self.resource):
+            streams.add_stream(stack, self.resource, shards=self.shards, max_record_age=self.max_record_age)
+        streams.add_given_up(stack, self.resource)
+        streams.watch_source(stack, self.resource, reader)
+        if self.filter_patterns:
+            mappings.watch_filter(stack, self.stream, reader)
+
+    def event(self, stack: Stack) -> Event:
+        """The event source mapping."""
+        from pipeline.aws.cloudformation import streams
+
+        return streams.event(stack, self)
+
+    def grants(self, *, delays: bool) -> list[Grant]:
+        """What a function needs for this source: its mapping reads the stream with the function's role."""
+        from pipeline.aws.cloudformation import streams
+
+        return streams.grants(self.resource)
 
 
 def _shard(raw: RawRecord) -> str | None:

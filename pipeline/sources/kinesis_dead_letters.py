@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.aws import letters, sqs
 from pipeline.aws.delivery import Entry, deliver
@@ -20,6 +20,9 @@ from pipeline.decisions.deadline import Deadline
 from pipeline.errors import SinkError
 from pipeline.ports import DeadLetter, Environment
 from pipeline.record import RawRecord
+
+if TYPE_CHECKING:
+    from pipeline.aws.cloudformation.stack import Grant, Stack
 
 #: A dead letter is kept as long as SQS allows: 14 days.
 _SECONDS = 1_209_600
@@ -59,6 +62,20 @@ class KinesisDeadLetters:
     async def create(self, environment: Environment) -> None:
         """Make the queue where it is missing."""
         await sqs.create_queue(self.queue, environment, {"MessageRetentionPeriod": str(_SECONDS)})
+
+    def declare(self, stack: Stack) -> None:
+        """Add the queue to a template; several handlers of one stream share it."""
+        from pipeline.aws.cloudformation import queues
+
+        if not stack.has(self.queue):
+            why = "The toolkit writes to it, each record with its cause: a stream has no redrive."
+            queues.add_dead_letters(stack, self.queue, {}, why=why)
+
+    def grants(self) -> list[Grant]:
+        """What a function needs to put dead letters there."""
+        from pipeline.aws.cloudformation.stack import Grant
+
+        return [Grant(to="SendTo", resource=self.queue, actions=("sqs:SendMessage",))]
 
 
 def _entries(letter: DeadLetter) -> list[Entry]:

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.aws import sqs
 from pipeline.aws.client import client, sink_error
@@ -21,6 +21,9 @@ from pipeline.ports import Environment
 from pipeline.record import RawRecord
 from pipeline.sources import sqs_event
 from pipeline.sources.sqs_dead_letters import SQSDeadLetters, dead_letter_queue
+
+if TYPE_CHECKING:
+    from pipeline.aws.cloudformation.stack import Event, Grant, Reader, Stack
 
 #: A dead letter is kept as long as SQS allows: its age counts from when it was first sent.
 _DEAD_LETTER_SECONDS = 1_209_600
@@ -153,11 +156,50 @@ class SQS:
         kept = {"MessageRetentionPeriod": str(_DEAD_LETTER_SECONDS)}
         dead_url, dead_arn = await sqs.create_queue(dead_letter_queue(self.resource), environment, kept)
         policy = {"deadLetterTargetArn": dead_arn, "maxReceiveCount": self.max_receive_count}
-        visibility = min(6 * timeout + self.batching_window, sqs.MAX_VISIBILITY)
-        wanted = {"VisibilityTimeout": str(visibility), "RedrivePolicy": json.dumps(policy)}
+        wanted = {"VisibilityTimeout": str(self._visibility(timeout)), "RedrivePolicy": json.dumps(policy)}
         _, arn = await sqs.create_queue(self.resource, environment, wanted)
         allowed = {"redrivePermission": "byQueue", "sourceQueueArns": [arn]}
         await sqs.set_attributes(dead_url, environment, {"RedriveAllowPolicy": json.dumps(allowed)})
+
+    def _visibility(self, timeout: int) -> int:
+        return min(6 * timeout + self.batching_window, sqs.MAX_VISIBILITY)
+
+    def declare(self, stack: Stack, reader: Reader) -> None:
+        """Add the queue and its dead-letter queue to a template, unless they are not ours, and their alarms."""
+        from pipeline.aws.cloudformation import mappings, queues
+
+        if not stack.has(self.resource):
+            queues.add_source(
+                stack,
+                self.resource,
+                dead_letter_queue(self.resource),
+                visibility=self._visibility(reader.timeout),
+                timeout=reader.timeout,
+                window=self.batching_window,
+                max_receive_count=self.max_receive_count,
+            )
+        queues.watch_source(stack, self.resource, reader, visibility=self._visibility(reader.timeout))
+        if self.filter_patterns:
+            mappings.watch_filter(stack, self.queue, reader)
+
+    def event(self, stack: Stack) -> Event:
+        """The event source mapping."""
+        from pipeline.aws.cloudformation import queues
+
+        return queues.event(stack, self)
+
+    def grants(self, *, delays: bool) -> list[Grant]:
+        """What a function needs for this source; `delays`: it makes failed records visible after a time of its own."""
+        from pipeline.aws.cloudformation.stack import Grant
+
+        read = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
+        grants = [Grant(to="Read", resource=self.resource, actions=read, is_for_lambda=True)]
+        if delays:
+            url = ("sqs:GetQueueUrl",) if self.existing else ()
+            why = "The delay of each record that is handed back."
+            actions = ("sqs:ChangeMessageVisibility", *url)
+            grants.append(Grant(to="Delay", resource=self.resource, actions=actions, why=why))
+        return grants
 
     async def _delay(self, delays: list[tuple[RawRecord, int]], environment: Environment) -> None:
         by_queue: dict[str, list[dict[str, Any]]] = {}

@@ -10,7 +10,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.aws import letters, sqs
 from pipeline.aws.delivery import Entry, deliver
@@ -21,6 +21,9 @@ from pipeline.decisions.deadline import Deadline
 from pipeline.errors import SinkError, SinkRefused, SinkUnavailable
 from pipeline.ports import DeadLetter, Environment
 from pipeline.record import RawRecord
+
+if TYPE_CHECKING:
+    from pipeline.aws.cloudformation.stack import Grant, Stack
 
 _KEPT_APART = (wire.ATTRIBUTE, wire.TRACEPARENT)
 
@@ -55,6 +58,25 @@ class SQSDeadLetters:
         if target is None:
             raise SinkUnavailable(f"the queue '{self.queue.physical}' has no redrive policy, so no dead-letter queue")
         return await sqs.url_of(arn_name(target), Resource("sqs", self.queue.name, target).account, environment)
+
+    def declare(self, stack: Stack) -> None:
+        """Add nothing: the queue brings its dead-letter queue. Another's queue has one that only it knows: a parameter."""
+        from pipeline.aws.cloudformation import queues
+
+        if self.queue.existing is not None:
+            queues.ask_for_dead_letters(stack, self.queue)
+
+    def grants(self) -> list[Grant]:
+        """What a function needs to put dead letters there."""
+        from pipeline.aws.cloudformation.stack import Grant
+
+        dead = dead_letter_queue(self.queue)
+        if self.queue.existing is None:
+            return [Grant(to="SendTo", resource=dead, actions=("sqs:SendMessage",))]
+        find = Grant(to="FindDeadLettersOf", resource=self.queue, actions=("sqs:GetQueueUrl", "sqs:GetQueueAttributes"))
+        # Its ARN is what the parameter says, not what our naming would make of it.
+        theirs = Resource("sqs", dead.name)
+        return [find, Grant(to="SendTo", resource=theirs, actions=("sqs:SendMessage", "sqs:GetQueueUrl"))]
 
     @property
     def is_fifo(self) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.aws.client import client, code_of, store_error
 from pipeline.aws.dynamodb import create_table
@@ -37,6 +37,9 @@ from pipeline.errors import ConfigurationError, StoreUnavailable
 from pipeline.ports import Environment
 from pipeline.stores import items
 from pipeline.stores.protocol import is_done, taken_over
+
+if TYPE_CHECKING:
+    from pipeline.aws.cloudformation.stack import Grant, Stack
 
 T = TypeVar("T")
 
@@ -100,6 +103,24 @@ class DynamoDB:
             await create_table(self.resource, environment, partition_key=items.ID, sort_key=None, ttl=items.EXPIRATION)
         except Exception as error:
             raise store_error(error, f"creating the table '{self.table}'") from None
+
+    def declare(self, stack: Stack) -> None:
+        """Add the table to a template, unless it is not ours."""
+        from pipeline.aws.cloudformation import tables
+
+        if not stack.has(self.resource):
+            why = "Idempotency entries, in the layout of Powertools' idempotency utility, which may share the table."
+            tables.add_table(stack, self.resource, partition_key=items.ID, sort_key=None, ttl=items.EXPIRATION, why=why)
+
+    def grants(self, *, forgets: bool) -> list[Grant]:
+        """What a function needs for this store; `forgets`: dead letters may come back, so their entries are deleted."""
+        from pipeline.aws.cloudformation.stack import Grant
+
+        why = "Claim: put or update. Complete, renew, give back: update." + (
+            " Forget a dead letter: delete." if forgets else ""
+        )
+        actions = ("dynamodb:PutItem", "dynamodb:UpdateItem", *(("dynamodb:DeleteItem",) if forgets else ()))
+        return [Grant(to="ClaimIn", resource=self.resource, actions=actions, why=why)]
 
     def _table(self, environment: Environment) -> _Table:
         return _Table(self.resource.physical, environment)

@@ -1,0 +1,84 @@
+"""Importing a user's module without letting it reach a network.
+
+Lambda imports the module at every cold start, and so do the commands of this toolkit: what a module
+does on import happens again and again, and here it would happen to an account, with the developer's rights.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+_EVENTS = ("socket.connect", "socket.getaddrinfo")
+_OURS = Path(__file__).parent.parent
+
+
+class _Watch:
+    """Whether an import is under way, and what it tried. An audit hook stays for the life of the process."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self.tried: str | None = None
+        self._is_hooked = False
+
+    def hook(self) -> None:
+        if not self._is_hooked:
+            self._is_hooked = True
+            sys.addaudithook(self._audit)
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self.is_on or event not in _EVENTS:
+            return
+        if event == "socket.connect" and getattr(arguments[0], "family", None) == getattr(socket, "AF_UNIX", None):
+            return  # to this machine itself
+        where = _place()
+        self.tried = self.tried or f"{_address(event, arguments)}{where}"
+        raise ConnectionRefusedError("no connection is made while a module is imported")
+
+
+_watch = _Watch()
+
+
+@contextmanager
+def watched(module: str) -> Iterator[None]:
+    """Refuse connections inside the block. Raises `UsageError` when one was tried, also when the module hid that."""
+    outer, _watch.is_on = _watch.is_on, True
+    _watch.tried = None
+    _watch.hook()
+    try:
+        yield
+    except BaseException:
+        if _watch.tried is None:
+            raise
+    finally:
+        _watch.is_on = outer
+    if _watch.tried is not None:
+        raise click.UsageError(
+            f"importing '{module}' tried to connect to {_watch.tried}, and was not let: Lambda imports it at every cold "
+            "start, and this command must touch nothing. Make clients in a @pipeline.resource, or in a function"
+        )
+
+
+def _address(event: str, arguments: tuple[Any, ...]) -> str:
+    """What was to be reached; an address of AWS's says the service."""
+    if event == "socket.getaddrinfo":
+        return f"{arguments[0]}:{arguments[1]}"
+    address = arguments[1]
+    return ":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address)
+
+
+def _place() -> str:
+    """The user's line that led there: the last one outside libraries and outside us."""
+    for frame in reversed(traceback.extract_stack()):
+        path = Path(frame.filename)
+        is_library = "site-packages" in path.parts or path.is_relative_to(Path(traceback.__file__).parent)
+        if not is_library and not path.is_relative_to(_OURS) and not frame.filename.startswith("<"):
+            return f" ({frame.filename}, line {frame.lineno})"
+    return ""

@@ -1,0 +1,329 @@
+"""One handler's function in a template: its role, its log, its mapping and its alarms."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+from pipeline.aws.cloudformation.stack import Grant, Reader, Series, Stack, logical_id, metric, part, skip_checks
+from pipeline.aws.cloudformation.values import Att, Noted, Ref, Sub, inside
+from pipeline.aws.names import VARIABLE
+from pipeline.engine.stage import Stage
+from pipeline.errors import ConfigurationError
+from pipeline.telemetry.metrics import OUTCOMES
+
+#: The name of a function's event, and of the alias that a canary needs.
+_EVENT, _ALIAS = "Source", "live"
+#: Lambda's limit for all variables of a function; what a name of AWS's may add to our own is estimated.
+_MAX_ENVIRONMENT = 4_096
+_REFERENCE_BYTES = 140
+_LEVELS = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+_SKIPPED = {
+    "CKV_AWS_115": "No reserved concurrency: its throttling sends healthy messages to the dead letters. The mapping has a maximum.",
+    "CKV_AWS_116": "Only asynchronous invocations use a function's own dead-letter queue; a mapping uses the source's.",
+    "CKV_AWS_117": "No VPC: it reaches AWS's services only, over TLS.",
+    "CKV_AWS_173": "The variables hold names of resources, and no secret.",
+}
+_LOG_SKIPPED = {
+    "CKV_AWS_158": "Encrypted by CloudWatch Logs; payloads are not logged.",
+    "CKV_AWS_338": "The parameter says how long: a line is of use as long as the dead letter that it explains.",
+}
+
+
+class Deployed:
+    """A stage as a function."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.name = logical_id(f"{stage.pipeline}-{stage.name.replace('_', '-')}", "Function")
+        self.path = _path(stage)
+        self.role, self.log = f"{self.name}Role", f"{self.name}Log"
+        self._properties: dict[str, Any] = {}
+        self._statements: list[Any] = []
+        if not hasattr(stage.source, "event"):
+            raise ConfigurationError(
+                f"{stage.full_name}: {type(stage.source).__name__} is a source of your own, which no event source "
+                "mapping reads: it cannot be deployed to Lambda"
+            )
+
+    @property
+    def title(self) -> str:
+        """From where to where."""
+        sinks = ", ".join(sink.name for sink in self.stage.sinks) or "no sink"
+        return f"{self.stage.source.name} -> {sinks}"
+
+    def declare_source(self, stack: Stack) -> None:
+        """Add what the source needs."""
+        reader = Reader(function=self.name, mapping=f"{self.name}{_EVENT}", timeout=self.stage.deploy.timeout)
+        source: Any = self.stage.source
+        source.declare(stack, reader)
+
+    def add(self, stack: Stack) -> None:
+        """Add function, log and role; `complete` fills them, when everything has its name."""
+        metadata = {
+            "BuildMethod": Noted(
+                "makefile", f"The target build-{self.name} of the Makefile, which runs `pipeline package`."
+            ),
+            **skip_checks(_SKIPPED),
+        }
+        stack.add(self.name, "AWS::Serverless::Function", self._properties, attributes={"Metadata": metadata})
+        stack.add(
+            self.log,
+            "AWS::Logs::LogGroup",
+            {"RetentionInDays": Ref("LogRetentionDays")},
+            attributes={
+                "DeletionPolicy": "Delete",
+                "UpdateReplacePolicy": "Delete",
+                "Metadata": skip_checks(_LOG_SKIPPED),
+            },
+        )
+        policy = {"Version": "2012-10-17", "Statement": self._statements}
+        stack.add(
+            self.role,
+            "AWS::IAM::Role",
+            {
+                "AssumeRolePolicyDocument": _trust("lambda.amazonaws.com"),
+                "Policies": [{"PolicyName": self.stage.name, "PolicyDocument": policy}],
+            },
+            why="Written out, because the role that SAM makes has managed policies for every resource.",
+        )
+
+    def grants(self) -> list[Grant]:
+        """What the function may do, beside writing its log."""
+        stage = self.stage
+        source: Any = stage.source
+        store: Any = stage.store
+        found = source.grants(delays=stage.retry is not None)
+        found += _grants(stage.dead_letters)
+        if store is not None and hasattr(store, "grants"):
+            # The entry of a stream's dead letter stays: its record comes back with what stands before it.
+            found += store.grants(forgets=not stage.source.is_stream)
+        for sink in stage.sinks:
+            found += _grants(sink)
+        return _merged(found)
+
+    def complete(self, stack: Stack, *, layer: Ref | None) -> None:
+        """Fill in the function and its policy."""
+        stage, function = self.stage, self.stage.deploy
+        grants = self.grants()
+        event: Any = stage.source
+        declared = event.event(stack)
+        self._properties |= {
+            "Description": _description(stage),
+            "Handler": self.path,
+            "Timeout": Noted(
+                function.timeout, f"As declared: Function(timeout={function.timeout}, memory={function.memory})."
+            ),
+            "MemorySize": function.memory,
+            "Role": Att(self.role),
+            **({"Layers": [layer]} if layer else {}),
+            "LoggingConfig": {
+                "LogFormat": "JSON",
+                "ApplicationLogLevel": _LEVELS.get(stage.log_level, stage.log_level),
+                "LogGroup": Ref(self.log),
+            },
+            "Tags": {"pipeline": stage.pipeline},
+            "Environment": {"Variables": self._variables(grants, stack)},
+            "Events": {_EVENT: {"Type": declared.kind, "Properties": declared.properties}},
+        }
+        self._statements += [_statement(grant, stack) for grant in grants]
+        write = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        self._statements.append({"Sid": "WriteItsLog", "Effect": "Allow", "Action": write, "Resource": Att(self.log)})
+        if function.canary is not None:
+            self._add_canary(function.canary, stack)
+
+    def watch(self, stack: Stack) -> None:
+        """Add the alarms: Lambda's own, and the toolkit's, because failed records are no errors of a function."""
+        self._watch_function(stack)
+        self._watch_records(stack)
+        self._draw(stack)
+
+    def _variables(self, grants: list[Grant], stack: Stack) -> dict[str, Any]:
+        """Where the code finds what it uses. Every function gets only its own: Lambda takes 4 KB for all variables."""
+        used = {grant.resource for grant in grants if not grant.is_for_lambda}
+        names = {
+            f"{resource.service}:{resource.name}": reference
+            for resource in sorted(used, key=lambda one: (one.service, one.name))
+            if (reference := stack.reference(resource)) is not None
+        }
+        given = dict(self.stage.deploy.environment)
+        size = sum(len(name) + _REFERENCE_BYTES for name in names) + sum(len(k) + len(v) for k, v in given.items())
+        if size > _MAX_ENVIRONMENT:
+            raise ConfigurationError(
+                f"{self.stage.full_name}: its variables take about {size:,} bytes, and Lambda takes {_MAX_ENVIRONMENT:,}: "
+                "use fewer sinks in one handler, or less Function(environment=)"
+            )
+        if not names:
+            return given
+        lines = ",\n".join(f'"{name}": "{inside(reference)}"' for name, reference in names.items())
+        return {VARIABLE: Sub(f"{{{lines}}}"), **given}
+
+    def _watch_function(self, stack: Stack) -> None:
+        title, dimensions = self.stage.full_name, {"FunctionName": Ref(self.name)}
+        timeout = self.stage.deploy.timeout
+
+        def alarm(suffix: str, name: str, statistic: str, periods: int, threshold: Noted, text: str) -> None:
+            watched = metric("AWS/Lambda", name, dimensions, statistic, 300)
+            stack.alarm(
+                f"{self.name}{suffix}",
+                f"{title}: {text}",
+                {**watched, "EvaluationPeriods": periods, "Threshold": threshold},
+            )
+
+        one = Noted(1, "A failing record is no error of the function, so a single one means that a process died.")
+        alarm("Errors", "Errors", "Sum", 1, one, "an invocation crashed or timed out")
+        burst = Noted(1, "A throttled batch costs its messages a receive each: three periods, so not for one burst.")
+        alarm("Throttles", "Throttles", "Sum", 3, burst, "invocations are throttled")
+        near = Noted(
+            timeout * 900, f"Milliseconds: nine tenths of the timeout of {timeout} s. Work is handed back there."
+        )
+        alarm("Duration", "Duration", "Maximum", 3, near, "invocations come near their timeout")
+        if self.stage.source.is_stream:
+            return
+        loop = Noted(1, "Lambda drops what it takes for a loop: its messages go to the dead letters unseen.")
+        alarm("Recursion", "RecursiveInvocationsDropped", "Sum", 1, loop, "Lambda dropped invocations as a loop")
+
+    def _watch_records(self, stack: Stack) -> None:
+        stage = self.stage
+        dimensions = {"service": stage.pipeline, "handler": stage.name}
+
+        def count(outcome: str) -> dict[str, Any]:
+            name = OUTCOMES.get(outcome, outcome)
+            return metric(stage.pipeline, name, dimensions, "Sum", 300)
+
+        exhausted = Noted(1, "Each has failed in all its attempts, and stands among the dead letters with its cause.")
+        stack.alarm(
+            f"{self.name}Exhausted",
+            f"{stage.full_name}: a record failed in all its attempts",
+            {**count("exhausted"), "EvaluationPeriods": 1, "Threshold": exhausted},
+        )
+        for outcome, percent, periods, text in (
+            ("failed", 10, 3, "many records fail, and are tried again"),
+            ("rejected", 10, 3, "many records are rejected"),
+            ("unprocessed", 50, 3, "most records are handed back: an outage, or too little time"),
+        ):
+            reason = Noted(percent, "Percent of the records. Lambda's own Errors stays at 0 when every record fails.")
+            stack.alarm(
+                f"{self.name}{OUTCOMES[outcome].removeprefix('Records')}",
+                f"{stage.full_name}: {text}",
+                {
+                    "Metrics": [
+                        {"Id": "share", "Expression": "100 * FILL(these, 0) / FILL(records, 1)"},
+                        part("these", count(outcome)),
+                        part("records", count("BatchSize")),
+                    ],
+                    "EvaluationPeriods": periods,
+                    "Threshold": reason,
+                },
+            )
+
+    def _draw(self, stack: Stack) -> None:
+        stage = self.stage
+        own = {"service": stage.pipeline, "handler": stage.name}
+        outcomes = [Series(namespace=stage.pipeline, metric=name, dimensions=own) for name in OUTCOMES.values()]
+        stack.graph(self.name, "records by outcome", outcomes)
+        lambdas = {"FunctionName": Ref(self.name)}
+        stack.graph(
+            self.name,
+            "invocations, errors, throttles",
+            [
+                Series(namespace="AWS/Lambda", metric=name, dimensions=lambdas)
+                for name in ("Invocations", "Errors", "Throttles")
+            ],
+        )
+        stack.graph(
+            self.name,
+            "milliseconds of an invocation",
+            [
+                Series(namespace="AWS/Lambda", metric="Duration", dimensions=lambdas, statistic=s)
+                for s in ("p50", "Maximum")
+            ],
+        )
+
+    def _add_canary(self, kind: str, stack: Stack) -> None:
+        """Shift traffic step by step, and back when an alarm rings."""
+        role = f"{self.name}DeploymentRole"
+        alarms = [f"{self.name}{suffix}" for suffix in ("Errors", "Exhausted", "Failed")]
+        self._properties |= {
+            "AutoPublishAlias": _ALIAS,
+            "DeploymentPreference": {"Type": kind, "Role": Att(role), "Alarms": [Ref(name) for name in alarms]},
+        }
+        alias = Sub(f"${{{self.name}.Arn}}:{_ALIAS}")
+        shift = ["lambda:GetAlias", "lambda:UpdateAlias", "lambda:GetProvisionedConcurrencyConfig"]
+        statements = [
+            {"Sid": "ShiftTraffic", "Effect": "Allow", "Action": shift, "Resource": alias},
+            {
+                "Sid": "SeeAlarms",
+                "Effect": "Allow",
+                "Action": "cloudwatch:DescribeAlarms",
+                "Resource": [Att(name) for name in alarms],
+            },
+        ]
+        policy = {"PolicyName": "shift", "PolicyDocument": {"Version": "2012-10-17", "Statement": statements}}
+        trust = _trust("codedeploy.amazonaws.com")
+        stack.add(role, "AWS::IAM::Role", {"AssumeRolePolicyDocument": trust, "Policies": [policy]})
+
+
+def first_line(text: str | None) -> str:
+    """The first line of a docstring."""
+    return (inspect.cleandoc(text or "").splitlines() or [""])[0].strip()
+
+
+def _path(stage: Stage) -> str:
+    """`package.module.handler`, by which Lambda finds the entry point."""
+    from pipeline.handler import Handler
+
+    module, name = stage.function.__module__, stage.name
+    found = getattr(sys.modules.get(module), name, None)
+    if not isinstance(found, Handler) or found.stage.full_name != stage.full_name:
+        raise ConfigurationError(
+            f"{stage.full_name}: Lambda looks for '{module}.{name}', and that is not this handler: declare handlers at "
+            "the top of a module, and give the name to nothing else"
+        )
+    return f"{module}.{name}"
+
+
+def _description(stage: Stage) -> str:
+    """The first line of the function's docstring, else from where to where; Lambda takes 256 characters."""
+    text = first_line(stage.function.__doc__) or f"{stage.full_name}: records from {stage.source.name}"
+    return text[:256]
+
+
+def _trust(service: str) -> dict[str, Any]:
+    statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def _grants(thing: Any) -> list[Grant]:
+    grants = getattr(thing, "grants", None)
+    return [] if grants is None else list(grants())
+
+
+def _merged(grants: list[Grant]) -> list[Grant]:
+    """One grant for each purpose and resource: a sink may also be the place for rejected records."""
+    merged: dict[Any, Grant] = {}
+    for grant in grants:
+        merged.setdefault((grant.to, grant.resource, grant.within), grant)
+    return list(merged.values())
+
+
+def _statement(grant: Grant, stack: Stack) -> dict[str, Any]:
+    actions: Any = list(grant.actions)
+    arn = stack.arn(grant.resource)
+    statement = {
+        "Sid": logical_id(f"{grant.to}-{grant.resource.name}", ""),
+        "Effect": "Allow",
+        "Action": Noted(actions, grant.why) if grant.why else actions,
+        "Resource": _below(arn, grant.within) if grant.within else arn,
+    }
+    if grant.is_global_name and grant.resource.existing is None:
+        statement["Condition"] = Noted(
+            {"StringEquals": {"s3:ResourceAccount": Ref("AWS::AccountId")}},
+            "The ARN names no account, and the name is free once the bucket is deleted: it must still be ours.",
+        )
+    return statement
+
+
+def _below(arn: Any, within: str) -> Any:
+    return f"{arn}{within}" if isinstance(arn, str) else Sub(f"{inside(arn)}{within}")

@@ -1,0 +1,171 @@
+"""From declared pipelines to the stack that a template describes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.app import Pipeline
+from pipeline.aws.cloudformation.stack import ALARM_TOPIC, HAS_ALARM_TOPIC, Stack
+from pipeline.aws.cloudformation.values import IsGiven, Noted, Ref, plain
+from pipeline.deploy import dashboard
+from pipeline.deploy.function import Deployed, first_line
+from pipeline.engine.stage import Stage
+from pipeline.errors import ConfigurationError
+
+#: Dollars a month for each metric of an alarm, us-east-1, at standard resolution (CloudWatch's price list, 2026).
+ALARM_PRICE = 0.10
+#: The newest Python that Lambda runs, and the cheaper processor.
+RUNTIME, ARCHITECTURE = "python3.14", "arm64"
+LAYER = "DependenciesLayer"
+
+
+_PARAMETERS: dict[str, Any] = {
+    "Stage": {
+        "Type": "String",
+        "Default": "dev",
+        "AllowedPattern": "[a-z][a-z0-9-]{0,31}",
+        "Description": "What this stack is for, such as dev or prod: a tag, and the first word of each alarm.",
+    },
+    "LogRetentionDays": {
+        "Type": "Number",
+        "Default": 30,
+        "AllowedValues": [1, 3, 5, 7, 14, 30, 60, 90, 180, 365, 731],
+        "Description": "Days that log lines are kept. Longer than a dead letter (14), so that its story can be read.",
+    },
+    ALARM_TOPIC: {
+        "Type": "String",
+        "Default": "",
+        "Description": "An SNS topic that the alarms notify; empty for none.",
+    },
+}
+_GLOBALS: dict[str, Any] = {
+    "Runtime": RUNTIME,
+    "Architectures": [ARCHITECTURE],
+    "CodeUri": ".",
+    "RecursiveLoop": Noted("Terminate", "Lambda ends loops through SQS, SNS and S3; hop counts end the others."),
+    "Tags": {"stage": Ref("Stage")},
+}
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template's sections, and what its reader should know."""
+
+    sections: dict[str, Any]
+    headings: dict[str, str]  #: by the logical id of the first resource below it
+    whys: dict[str, str]  #: comments above resources, by logical id
+    notes: list[str]
+
+
+def template(pipelines: Sequence[Pipeline], *, layer: bool = False) -> Template:
+    """The template of these pipelines.
+
+    `layer`: dependencies go into a layer that the functions share. Raises `ConfigurationError` for pipelines that
+    cannot be deployed: without a handler, with a handler that no module holds, or with names too alike.
+    """
+    stages = [stage for pipeline in pipelines for stage in pipeline.stages()]
+    if not stages:
+        names = ", ".join(pipeline.name for pipeline in pipelines)
+        raise ConfigurationError(f"{names}: there is no handler, so there is nothing to deploy")
+    stack = Stack()
+    functions = _declare(stages, stack)
+    if layer:
+        _add_layer(stack)
+    for function in functions:
+        function.complete(stack, layer=Ref(LAYER) if layer else None)
+    dashboard.add(stack, {function.name: function.title for function in functions})
+    return _finished(pipelines, stages, stack)
+
+
+def _declare(stages: Sequence[Stage], stack: Stack) -> list[Deployed]:
+    """Put everything into the stack: each source above its function, each sink below the first one that writes to it."""
+    read = {_key(stage.source) for stage in stages}
+    functions = [Deployed(stage) for stage in stages]
+    for function in functions:
+        stage = function.stage
+        stack.begin(f"handler `{stage.full_name}`: {function.title}")
+        function.declare_source(stack)
+        function.add(stack)
+        for sink in stage.sinks:
+            if _key(sink) not in read:
+                _declare_one(sink, stack)
+        _declare_one(stage.dead_letters, stack)
+        function.watch(stack)
+    for stage in stages:
+        if stage.store is not None:
+            stack.begin(f"idempotency of `{stage.pipeline}`")
+            _declare_one(stage.store, stack)
+    return functions
+
+
+def _declare_one(thing: Any, stack: Stack) -> None:
+    declare = getattr(thing, "declare", None)
+    if declare is not None:
+        declare(stack)
+
+
+def _key(thing: Any) -> Any:
+    """What makes a source and a sink one resource; a sink without one stands for itself."""
+    resource = getattr(thing, "resource", None)
+    return id(thing) if resource is None else (resource.service, resource.name)
+
+
+def _add_layer(stack: Stack) -> None:
+    stack.begin("what the functions import")
+    stack.add(
+        LAYER,
+        "AWS::Serverless::LayerVersion",
+        {
+            "Description": "What the functions import, at locked versions",
+            "ContentUri": ".",
+            "CompatibleRuntimes": [RUNTIME],
+            "CompatibleArchitectures": [ARCHITECTURE],
+        },
+        attributes={"Metadata": {"BuildMethod": "makefile"}},
+    )
+
+
+def _finished(pipelines: Sequence[Pipeline], stages: Sequence[Stage], stack: Stack) -> Template:
+    sections: dict[str, Any] = {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Transform": "AWS::Serverless-2016-10-31",
+        "Description": _description(pipelines, stages),
+        "Parameters": {**_PARAMETERS, **stack.parameters},
+        "Conditions": {HAS_ALARM_TOPIC: IsGiven(ALARM_TOPIC)},
+        "Globals": {"Function": _GLOBALS},
+        "Resources": {
+            name: {"Type": declared.kind, **declared.attributes, "Properties": declared.properties}
+            for name, declared in stack.resources.items()
+        },
+        "Outputs": stack.outputs,
+    }
+    whys = {name: declared.why for name, declared in stack.resources.items() if declared.why is not None}
+    return Template(sections, stack.headings, whys, _notes(stages, stack))
+
+
+def _description(pipelines: Sequence[Pipeline], stages: Sequence[Stage]) -> str:
+    """The first line of each module's docstring, else the pipelines' names; CloudFormation takes 1,024 bytes."""
+    modules = dict.fromkeys(stage.function.__module__ for stage in stages)
+    lines = [first_line(sys.modules[module].__doc__) for module in modules if module in sys.modules]
+    text = " ".join(filter(None, lines)) or ", ".join(pipeline.name for pipeline in pipelines)
+    return text.encode()[:1_024].decode(errors="ignore")
+
+
+def _notes(stages: Sequence[Stage], stack: Stack) -> list[str]:
+    notes = [
+        f"{stage.full_name}: the sink '{sink.name}' is none of the toolkit's, so the role gets no permission for it"
+        for stage in stages
+        for sink in stage.sinks
+        if not hasattr(sink, "grants")
+    ]
+    metrics = sum(_metrics_of(stack.resources[name].properties) for name in stack.alarms)
+    return [*notes, f"{len(stack.alarms)} alarms on {metrics} metrics: ${metrics * ALARM_PRICE:.2f} a month"]
+
+
+def _metrics_of(alarm: Mapping[str, Any]) -> int:
+    """CloudWatch bills an alarm by the metrics that it reads."""
+    metrics = plain(alarm.get("Metrics"))
+    return 1 if metrics is None else sum("MetricStat" in metric for metric in metrics)
