@@ -27,6 +27,7 @@ _TRIES = 3
 _REFUSALS = frozenset(
     {
         "BatchRequestTooLong",
+        "EntityTooLarge",
         "InvalidArgument",
         "InvalidArgumentException",
         "InvalidAttributeValue",
@@ -36,6 +37,7 @@ _REFUSALS = frozenset(
         "InvalidParameterValue",
         "InvalidParameterValueException",
         "ItemCollectionSizeLimitExceededException",
+        "KeyTooLongError",
         "MalformedDetail",
         "MessageTooLong",
         "MissingParameter",

@@ -20,6 +20,8 @@ def refused_by_service(code: str, status: int = 400) -> ClientError:
         "InvalidParameterValue",
         "AWS.SimpleQueueService.BatchRequestTooLong",
         "com.amazonaws.sqs#InvalidMessageContents",
+        "EntityTooLarge",
+        "KeyTooLongError",
     ],
 )
 def test_what_the_service_will_never_take_is_refused(code: str) -> None:
