@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _ROOT = Path(__file__).parent.parent.parent
 _API = "/2018-06-01/runtime"
@@ -22,9 +23,22 @@ class InvocationError(Exception):
 
 
 class RuntimeClient:
-    """One execution environment: a process of `awslambdaric`, fed over the Runtime API."""
+    """One execution environment: a process of `awslambdaric`, fed over the Runtime API.
 
-    def __init__(self, handler: str, *, timeout: float) -> None:
+    `timeout`: seconds that an answer may take. The function's code is this checkout's and its environment this
+    process's, unless `command` (what starts the client), `root` and `environment` say otherwise.
+    """
+
+    def __init__(
+        self,
+        handler: str,
+        *,
+        timeout: float,
+        command: Sequence[str | Path] = (sys.executable, "-m", "awslambdaric"),
+        root: Path = _ROOT,
+        environment: Mapping[str, str] = os.environ,
+        output: IO[bytes] | int = subprocess.DEVNULL,
+    ) -> None:
         self._timeout = timeout
         self._events: queue.SimpleQueue[tuple[str, Any, float] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
@@ -34,18 +48,18 @@ class RuntimeClient:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         host, port = self._server.server_address[:2]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "awslambdaric", handler],
-            cwd=_ROOT,
+            [*command, handler],
+            cwd=root,
             env={
-                **os.environ,
-                "AWS_LAMBDA_RUNTIME_API": f"{host!s}:{port}",
-                "_HANDLER": handler,
-                "LAMBDA_TASK_ROOT": str(_ROOT),
                 "AWS_LAMBDA_FUNCTION_NAME": handler.replace(".", "-"),
                 "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+                **environment,
+                "AWS_LAMBDA_RUNTIME_API": f"{host!s}:{port}",
+                "_HANDLER": handler,
+                "LAMBDA_TASK_ROOT": str(root),
                 "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
             },
-            stdout=subprocess.DEVNULL,
+            stdout=output,
         )
 
     def invoke(self, event: Any, context: Any) -> Any:
