@@ -13,6 +13,8 @@ _WORD = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _SETTINGS = frozenset({".cfg", ".ini", ".json", ".toml", ".txt", ".yaml", ".yml"})
 
 
+#: A text that importlib could be given.
+_DOTTED = re.compile(r"\w+(\.\w+)+", re.ASCII)
 #: Characters; names of services and modules are shorter.
 _LONGEST = 200
 
@@ -22,7 +24,9 @@ class Scan:
     """Gathered over many files."""
 
     strings: set[str] = field(default_factory=set)  #: every string constant that can be a name
-    imports: set[tuple[str, str]] = field(default_factory=set)  #: (the importing module, what it names)
+    imports: set[tuple[str, str]] = field(
+        default_factory=set
+    )  #: (a module, a module that it imports or names in a text)
     reads_stubs: bool = False  #: something loads its modules as its .pyi files say (the package lazy_loader)
 
 
@@ -53,8 +57,11 @@ def _add(found: Scan, name: str, source: bytes, *, strings: bool) -> None:
     package = name.removesuffix(".__init__") if name.endswith("__init__") else name.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant):
-            if strings and isinstance(node.value, str) and len(node.value) <= _LONGEST:
-                found.strings.add(node.value)
+            if isinstance(node.value, str) and len(node.value) <= _LONGEST:
+                if strings:
+                    found.strings.add(node.value)
+                if _DOTTED.fullmatch(node.value):
+                    found.imports.add((name, node.value))
         elif isinstance(node, ast.Import):
             found.imports.update((name, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -46,7 +46,7 @@ def unused_files(site: Path, scan: Scan, loaded: Collection[str]) -> None:
     for path in _files(site):
         if path.suffix in _UNUSED_SUFFIXES and not (path.suffix == ".pyi" and scan.reads_stubs):
             path.unlink()
-    mentioned = {*scan.imports, *(("", text) for text in scan.strings), *(("", name) for name in loaded)}
+    mentioned = {*scan.imports, *(("", name) for name in loaded)}
     about_tests = [(who, what) for who, what in mentioned if "test" in what]
     for path in sorted(site.rglob("test*")):
         if path.name in ("test", "tests") and path.is_dir():

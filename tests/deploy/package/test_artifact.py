@@ -197,7 +197,7 @@ def test_dependencies_come_from_the_lock_file_for_another_platform(wheel: Path, 
     shutil.copy(wheel, tmp_path)
     files = {
         "pyproject.toml": '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.11"\n'
-        'dependencies = ["fanout-pipeline"]\n[dependency-groups]\ndev = ["six"]\n'
+        'dependencies = ["fanout-pipeline"]\n[dependency-groups]\ndev = ["iniconfig"]\n'
         f'[tool.uv.sources]\nfanout-pipeline = {{ path = "../{wheel.name}" }}\n',
         "requirements.txt": "this-is-not-read\n",
     }
@@ -214,6 +214,7 @@ def test_dependencies_come_from_the_lock_file_for_another_platform(wheel: Path, 
     assert not any(f"-{MACHINE}-" in name for name in found)
     assert {"shop/orders.py", "pipeline/handler.py"} <= found
     assert "templates/letter.txt" not in found
+    assert "iniconfig/__init__.py" not in found, "of a group for development"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the artifact is for Linux")
