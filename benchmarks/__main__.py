@@ -1,11 +1,11 @@
-"""`python -m benchmarks` runs all; `python -m benchmarks overhead|coldstart|memory|streams|sinks` runs one."""
+"""`python -m benchmarks` runs all; `python -m benchmarks overhead|coldstart|memory|streams|sinks|package` runs one."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-NAMES = ["overhead", "coldstart", "memory", "streams", "sinks"]
+NAMES = ["overhead", "coldstart", "memory", "streams", "sinks", "package"]
 
 
 def main(arguments: list[str]) -> int:
