@@ -14,6 +14,7 @@ from pipeline.deploy.lint.model import Model
 from pipeline.deploy.lint.nodes import Members
 from pipeline.deploy.lint.rules import CHECKS
 from pipeline.deploy.lint.worlds import World
+from pipeline.engine.stage import Stage
 
 #: What is known of the functions' code in one world, by their logical ids.
 FindCode: TypeAlias = Callable[[Model], Mapping[str, Code]]
@@ -21,18 +22,24 @@ FindCode: TypeAlias = Callable[[Model], Mapping[str, Code]]
 RULES: tuple[Rule, ...] = (*(rule for rule, _ in CHECKS), *suppression.RULES)
 
 
-def lint(root: Members, *, code: FindCode | None = None, today: datetime.date = datetime.date.min) -> list[Finding]:
+def lint(
+    root: Members,
+    *,
+    code: FindCode | None = None,
+    today: datetime.date = datetime.date.min,
+    stages: Sequence[Stage] = (),
+) -> list[Finding]:
     """All findings, by line.
 
     `code`: looks at the functions' code; without it, nothing is known of that. `today`: what deprecations are held
-    against; without it, nothing is deprecated.
+    against; without it, nothing is deprecated. `stages`: the handlers that the template is held against.
     """
     ways = worlds.of(root)
     seen: dict[tuple[str, str, int], tuple[Finding, list[World]]] = {}
     for world in ways:
-        model = Model(world, today=today)
+        model = Model(world, today=today, stages=tuple(stages))
         if code is not None:
-            model = Model(world, code(model), today)
+            model = Model(world, code(model), today, tuple(stages))
         for _, check in CHECKS:
             for finding in check(model):
                 key = (finding.rule.id, finding.subject, finding.line)

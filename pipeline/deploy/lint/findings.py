@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 
 class Severity(Enum):
-    """`ERROR`: records are lost, run twice or stand still, or AWS refuses the template. `WARNING`: they may."""
+    """`ERROR`: records are lost, run twice or stand still, or AWS refuses the template. `WARNING`: they may.
+
+    `NOTE`: nothing is wrong with how it runs; something is missing on the day when somebody needs it.
+    """
 
     ERROR = "error"
     WARNING = "warning"
+    NOTE = "note"
 
 
 @dataclass(frozen=True)

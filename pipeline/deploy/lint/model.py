@@ -17,6 +17,7 @@ from pipeline.deploy.lint.code import UNKNOWN_CODE, Code
 from pipeline.deploy.lint.nodes import Call, Members, Node
 from pipeline.deploy.lint.values import Properties, Reference, Setting
 from pipeline.deploy.lint.worlds import World, text_of
+from pipeline.engine.stage import Stage
 
 #: Defaults of AWS (SQS, Kinesis and Lambda API references, 2026). Seconds where nothing else is said.
 VISIBILITY = 30
@@ -37,6 +38,8 @@ _SOURCE_KINDS = {
     "AWS::Serverless::SimpleTable": "dynamodb", "AWS::MSK::Cluster": "msk",
 }  # fmt: skip
 _SERVICES = {"sqs": "sqs", "kinesis": "kinesis", "dynamodb": "dynamodb", "kafka": "msk"}
+#: The colons of an ARN, and not those of "${AWS::Region}".
+_ARN_PARTS = re.compile(r"(?<!:):(?!:)")
 #: What may name one resource in a text: "${Orders.Arn}:live", "arn:...:function:orders".
 _FIRST_PLACE = re.compile(r"\$\{([A-Za-z0-9]+)(?:\.[A-Za-z]+)?\}")
 
@@ -178,11 +181,13 @@ class Model:
     """A template in one world.
 
     `code`: what is known of functions' code, by their logical ids. `today`: what deprecations are held against.
+    `stages`: the declared handlers of a target, if one was given.
     """
 
     world: World
     code: Mapping[str, Code] = field(default_factory=dict)
     today: datetime.date = datetime.date.min
+    stages: tuple[Stage, ...] = ()
 
     @cached_property
     def resources(self) -> dict[str, Resource]:
@@ -248,7 +253,12 @@ class Model:
         """The logical id of the resource that a reference means: itself, or one whose name its ARN ends with."""
         if reference is None or reference.resource is not None or reference.text is None:
             return None if reference is None else reference.resource
-        last = re.split(r"(?<!AWS:)[:/](?!:)", reference.text)[-1] if ":" in reference.text else reference.text
+        last = reference.text
+        if ":" in last:
+            parts = _ARN_PARTS.split(last)
+            if len(parts) < 6 or _SERVICES.get(parts[2]) != _SOURCE_KINDS.get(kind):
+                return None
+            last = parts[-1].rpartition("/")[2]
         found = [one.id for one in self.of_type(kind) if last and one.name(property_name) == last]
         return found[0] if len(found) == 1 else None
 
@@ -289,7 +299,7 @@ class Model:
         found = self.resources.get(source.resource or "")
         if found is not None:
             return _SOURCE_KINDS.get(found.type, "")
-        parts = re.split(r"(?<!AWS:):(?!:)", source.text or "")
+        parts = _ARN_PARTS.split(source.text or "")
         return _SERVICES.get(parts[2], "") if len(parts) > 3 else ""
 
     def _function_named(self, target: Reference | None) -> str | None:
@@ -304,7 +314,7 @@ class Model:
         for name in _FIRST_PLACE.findall(target.text or ""):
             if name in self.functions:
                 return str(name)
-        parts = re.split(r"(?<!AWS:):(?!:)", target.text or "")
+        parts = _ARN_PARTS.split(target.text or "")
         bare = parts[6] if len(parts) > 6 else parts[0]
         found_ids = [one.id for one in self.functions.values() if bare and one.resource.name("FunctionName") == bare]
         return found_ids[0] if len(found_ids) == 1 else None
@@ -408,7 +418,8 @@ def _holds(properties: Properties, name: str, word: str) -> Setting[bool]:
 
 def _present(properties: Properties, name: str) -> Setting[bool]:
     is_there = name in properties
-    value = None if properties.is_open and not is_there else is_there
+    is_unknown = isinstance(properties.get(name), Call) or (properties.is_open and not is_there)
+    value = None if is_unknown else is_there
     return Setting(value, properties.line_of(name), given=is_there or value is None)
 
 

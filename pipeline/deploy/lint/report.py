@@ -15,7 +15,9 @@ def text(findings: Sequence[Finding], path: str) -> list[str]:
         for one in findings
     ]
     errors, warnings = _count(findings, Severity.ERROR), _count(findings, Severity.WARNING)
-    return [*lines, f"{path}: {_plural(errors, 'error')}, {_plural(warnings, 'warning')}"]
+    notes = _count(findings, Severity.NOTE)
+    more = f", {_plural(notes, 'note')}" if notes else ""
+    return [*lines, f"{path}: {_plural(errors, 'error')}, {_plural(warnings, 'warning')}{more}"]
 
 
 def as_json(findings: Sequence[Finding], path: str) -> list[dict[str, Any]]:

@@ -116,6 +116,10 @@ class Properties:
         found = self.get(name)
         return None if found is None else reference(found, self._world, self.line_of(name))
 
+    def references(self, name: str) -> tuple[Reference, ...]:
+        """What each item of a list points at; a single value is a list of one."""
+        return tuple(reference(one, self._world, one.line) for one in self.items(name))
+
     def _setting(self, name: str, read: Callable[[Node], T | None], default: T | None) -> Setting[T]:
         found = self.get(name)
         if found is not None:
