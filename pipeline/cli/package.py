@@ -12,8 +12,8 @@ from pipeline.errors import ConfigurationError, PipelineError
 
 @click.command(help="""Make the artifact that `sam deploy` uploads, in DIRECTORY, which is new or empty.
 
-TARGET is the module of the handlers, perhaps with `:attribute`; there may be several, and without any it is
-`[tool.pipeline] app` in the working directory's pyproject.toml. The packages of this project that it imports are
+TARGET is the module of the handlers, perhaps with `:attribute`, or a package of such modules; there may be several,
+and without any it is `[tool.pipeline] app` in the working directory's pyproject.toml. The packages of this project that it imports are
 copied as a whole, without tests and hidden files; `[tool.pipeline] include` names more. Dependencies are those of
 uv.lock, or else of requirements.txt, as wheels for Lambda, with the models of those AWS services only that the code
 names; `[tool.pipeline] services` names more. The same input gives the same bytes.
@@ -23,12 +23,19 @@ In a Makefile, for `Metadata: BuildMethod: makefile` and `sam build --build-in-s
 \b
 build-%:
 	pipeline package "$(ARTIFACTS_DIR)"
+
+With `[tool.pipeline] layer = true`, before it:
+
+\b
+build-DependenciesLayer:
+	pipeline package "$(ARTIFACTS_DIR)" --part dependencies
 """)  # fmt: skip
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @click.option(
-    "--part", type=click.Choice(PARTS), default="all", show_default=True,
-    help="Only the project's code, or only the dependencies: these in DIRECTORY/python, as a layer has them.",
+    "--part", type=click.Choice(PARTS),
+    help="Only the project's code, or only the dependencies: these in DIRECTORY/python, as a layer has them. "
+    "[default: all; code where `[tool.pipeline] layer = true`]",
 )  # fmt: skip
 @click.option(
     "--python", type=click.Choice(PYTHONS), default="3.14", show_default=True,
@@ -38,7 +45,7 @@ build-%:
     "--platform", type=click.Choice(list(PLATFORMS)), default="aarch64", show_default=True,
     envvar="PIPELINE_PACKAGE_PLATFORM", show_envvar=True, help="The function's architecture.",
 )  # fmt: skip
-def package(directory: Path, targets: tuple[str, ...], part: str, python: str, platform: str) -> None:
+def package(directory: Path, targets: tuple[str, ...], part: str | None, python: str, platform: str) -> None:
     """Make a Lambda function's artifact."""
     request = Request(directory, Path.cwd(), targets, part=part, python=python, platform=platform)
     try:

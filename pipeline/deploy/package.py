@@ -45,7 +45,7 @@ class Request:
     directory: Path  #: where it is made: new, or empty
     project: Path
     targets: tuple[str, ...] = ()  #: `module[:attribute]`; without any, those of `[tool.pipeline] app`
-    part: str = "all"
+    part: str | None = None  #: one of PARTS; None is `code` where `[tool.pipeline] layer` says so, else `all`
     python: str = "3.14"
     platform: str = "aarch64"
 
@@ -70,7 +70,7 @@ def build(request: Request, say: Callable[[str], None]) -> None:
 
 
 def _check(request: Request) -> None:
-    if request.part not in PARTS:
+    if request.part not in (None, *PARTS):
         raise ConfigurationError(f"part '{request.part}': give one of {', '.join(PARTS)}")
     if request.python not in PYTHONS:
         raise ConfigurationError(f"Python '{request.python}': give one of {', '.join(PYTHONS)}")
@@ -89,9 +89,10 @@ def _fill(request: Request, stage: Path, scratch: Path, say: Callable[[str], Non
             "there is no TARGET: give one, such as `handlers.shop`, or set `[tool.pipeline] app` in pyproject.toml"
         )
     requirements = package_dependencies.requirements(project, scratch)
-    is_layer = request.part == "dependencies"
+    part = request.part or ("code" if settings.layer else "all")
+    is_layer = part == "dependencies"
     site = stage / "python" if is_layer else stage
-    if request.part != "code":
+    if part != "code":
         site.mkdir(exist_ok=True)
         platform = PLATFORMS[request.platform]
         package_dependencies.install(requirements, site, project, python=request.python, platform=platform)
@@ -105,7 +106,7 @@ def _fill(request: Request, stage: Path, scratch: Path, say: Callable[[str], Non
     package_trim.toolkit(site, code.loaded)
     scan = _scanned(site, code)
     package_trim.unused_files(site, scan, code.loaded)
-    if request.part != "code":
+    if part != "code":
         _check_complete(site, code, project, say)
         _trim_models(site, scan, code, settings.services, say)
     _compile(request, stage, "/opt" if is_layer else "/var/task", project, say)

@@ -1,11 +1,15 @@
 """Imports modules in a process of its own, and writes down what that loaded.
 
 Run as a script, by path and with nothing but the standard library: what it imports itself would
-count as loaded. Arguments: the project's directory, the file to write, and `module[:attribute]`s.
+count as loaded. Arguments: the project's directory, the file to write, and `module[:attribute]`s; of
+a package, its modules are imported too. Connections are refused: Lambda imports the module at every
+cold start, and here it would be with the developer's rights.
 """
 
 import importlib
 import json
+import pkgutil
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -15,6 +19,7 @@ from typing import Any
 def main(project: str, report: str, *targets: str) -> None:
     """Write `{"modules": {name: [directories and file]}}`, or `{"error": ...}` with the place of it."""
     sys.path.insert(0, project)
+    sys.addaudithook(_refuse)
     before = set(sys.modules)
     target = ""
     try:
@@ -23,6 +28,8 @@ def main(project: str, report: str, *targets: str) -> None:
             found: Any = importlib.import_module(name)
             for attribute in filter(None, attributes.split(".")):
                 found = getattr(found, attribute)
+            for inner in [] if attributes else pkgutil.iter_modules(getattr(found, "__path__", [])):
+                importlib.import_module(f"{name}.{inner.name}")
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a script that runs on import
@@ -30,6 +37,16 @@ def main(project: str, report: str, *targets: str) -> None:
     else:
         written = {"modules": {name: _places(sys.modules[name]) for name in set(sys.modules) - before}}
     Path(report).write_text(json.dumps(written), encoding="utf-8")
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in ("socket.connect", "socket.getaddrinfo"):
+        return
+    if event == "socket.connect" and getattr(arguments[0], "family", None) == getattr(socket, "AF_UNIX", None):
+        return  # to this machine itself
+    raise ConnectionRefusedError(
+        "connections are refused while a module is imported: make them in a @pipeline.resource"
+    )
 
 
 def _places(module: Any) -> list[str]:

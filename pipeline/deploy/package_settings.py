@@ -16,9 +16,7 @@ class Settings:
 
     app: tuple[str, ...] = ()  #: targets, when none is given
     include: tuple[str, ...] = ()  #: files and directories, besides the packages that the targets import
-    services: tuple[
-        str, ...
-    ] = ()  #: AWS services whose models are kept, besides those found in the code; `*` keeps all
+    services: tuple[str, ...] = ()  #: AWS services whose models are kept, besides those in the code; `*` keeps all
     layer: bool = False  #: dependencies go into a layer that the functions share
 
 

@@ -90,6 +90,26 @@ def test_an_empty_directory_is_as_good_as_none(tmp_path: Path) -> None:
     assert (project / "made/shop.py").is_file()
 
 
+def test_of_a_package_every_module_is_imported(tmp_path: Path) -> None:
+    """What only the second module uses is copied too."""
+    files = {"shop/__init__.py": "", "shop/a.py": "", "shop/b.py": "import beside\n", "beside.py": "", "third.py": ""}
+    project = write(tmp_path / "project", {**files, "requirements.txt": ""})
+
+    assert package(project, "../artifact", "shop", "--part", "code").returncode == 0
+    assert {"shop", "beside.py"} == {path.name for path in (tmp_path / "artifact").iterdir()} - {
+        "__pycache__",
+        "pipeline",
+    }
+
+
+def test_functions_beside_a_layer_get_only_code(tmp_path: Path) -> None:
+    project = write(tmp_path / "project", {"shop.py": HANDLERS, "requirements.txt": "nothing-is-installed\n"})
+    write(project, {"pyproject.toml": f"{TOML}layer = true\n"})
+
+    assert package(project, "../artifact").returncode == 0
+    assert {"shop.py", "pipeline"} <= {path.name for path in (tmp_path / "artifact").iterdir()}
+
+
 def test_without_uv_the_error_says_how_to_get_it(tmp_path: Path) -> None:
     project = write(tmp_path / "project", {"shop.py": HANDLERS, "requirements.txt": ""})
 
