@@ -41,8 +41,9 @@ def lint(template: Path, target: str | None, as_json: bool, as_sarif: bool) -> N
     except linting.UnreadableTemplate as error:
         raise click.UsageError(f"{template}:{error.line}: {error}") from None
     pipelines = targets.load(target) if target is not None else []
-    look = code.Finder(template.parent, [stage for one in pipelines for stage in one.stages()])
-    findings = linting.lint(root, code=look.find, today=datetime.datetime.now(datetime.UTC).date())
+    stages = [stage for one in pipelines for stage in one.stages()]
+    look = code.Finder(template.parent, stages)
+    findings = linting.lint(root, code=look.find, today=datetime.datetime.now(datetime.UTC).date(), stages=stages)
     if as_json:
         click.echo(json.dumps(report.as_json(findings, str(template)), indent=2, ensure_ascii=False))
     elif as_sarif:

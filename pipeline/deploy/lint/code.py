@@ -32,6 +32,9 @@ _TRANSPARENT = {
 }  # fmt: skip
 #: Modules that take aggregated records of Kinesis apart.
 _DEAGGREGATING = re.compile(r"aws_kinesis_agg|de_?aggregat", re.IGNORECASE)
+#: How boto3 runs PartiQL, and other services' calls of the same names.
+_STATEMENTS = {"execute_statement", "batch_execute_statement", "execute_transaction"}
+_OTHER_STATEMENTS = {"rds-data", "redshift-data"}
 _MODULE = re.compile(r"[A-Za-z0-9_./-]{1,400}")
 #: Source files that one function's handler is looked for in, and bytes of each: enough for any handler.
 _MOST_FILES = 40
@@ -44,12 +47,13 @@ class Code:
 
     `reports`: it names the records that failed (`batchItemFailures`); None where that is not known. `is_toolkit`: it is
     a handler of this toolkit; `stage`: that one, where a target was given. `reads_aggregates`: it takes aggregated
-    records apart.
+    records apart. `runs_statements`: it calls DynamoDB with PartiQL.
     """
 
     reports: bool | None = None
     is_toolkit: bool = False
     reads_aggregates: bool = False
+    runs_statements: bool = False
     stage: Stage | None = None
 
 
@@ -99,11 +103,13 @@ def examine(source: str, name: str, beside: Callable[[ast.Module, set[str]], Ite
     for other in filter(None, map(_parsed, neighbours)):
         words |= set(_words(other))
     aggregates = any(_DEAGGREGATING.search(word) for word in words)
+    statements = bool(words & _STATEMENTS) and "dynamodb" in words and not words & _OTHER_STATEMENTS
     if words & _REPORTING:
-        return Code(reports=True, reads_aggregates=aggregates)
+        return Code(reports=True, reads_aggregates=aggregates, runs_statements=statements)
     function = _function(tree, name)
     is_silent = function is not None and not _is_wrapped(function) and all(map(_is_plain, _returned(function)))
-    return Code(reports=False if is_silent else None, reads_aggregates=aggregates)
+    reports = False if is_silent else None
+    return Code(reports=reports, reads_aggregates=aggregates, runs_statements=statements)
 
 
 def _reached(tree: ast.Module, name: str) -> set[str]:

@@ -91,6 +91,16 @@ def test_models_are_kept_of_the_services_that_are_named(artifact: Built) -> None
     assert len(kept) < 60
 
 
+def test_a_service_whose_model_is_not_there_is_named_at_once(artifact: Built) -> None:
+    command = (
+        f"import sys; sys.path[:0] = [{str(artifact.directory)!r}]; from botocore.session import get_session\n"
+        "get_session().create_client('ec2', region_name='eu-west-1')"
+    )
+    found = subprocess.run([sys.executable, "-I", "-S", "-c", command], capture_output=True, text=True, check=False)
+
+    assert "UnknownServiceError: Unknown service: 'ec2'. Valid service names are: " in found.stderr
+
+
 def test_it_says_what_is_in_it(artifact: Built) -> None:
     lines = artifact.said.splitlines()
 
