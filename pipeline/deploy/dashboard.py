@@ -20,7 +20,14 @@ def add(stack: Stack, titles: Mapping[str, str]) -> None:
     y = 0
     for function, title in titles.items():
         widgets.append(
-            {"type": "text", "x": 0, "y": y, "width": 24, "height": 1, "properties": {"markdown": f"## {title}"}}
+            {
+                "type": "text",
+                "x": 0,
+                "y": y,
+                "width": 24,
+                "height": 1,
+                "properties": {"markdown": f"## {inside(title)}"},
+            }
         )
         graphs = [graph for graph in stack.graphs if graph.row == function]
         for position, graph in enumerate(graphs):
@@ -40,7 +47,7 @@ def add(stack: Stack, titles: Mapping[str, str]) -> None:
 
 def _properties(graph: Graph) -> dict[str, Any]:
     return {
-        "title": graph.title,
+        "title": inside(graph.title),
         "region": "${AWS::Region}",
         "view": "timeSeries",
         "period": 300,

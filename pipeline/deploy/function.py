@@ -127,7 +127,7 @@ class Deployed:
             "Environment": {"Variables": self._variables(grants, stack)},
             "Events": {_EVENT: {"Type": declared.kind, "Properties": declared.properties}},
         }
-        self._statements += [_statement(grant, stack) for grant in grants]
+        self._statements += [_statement(grant, sid, stack) for grant, sid in zip(grants, _sids(grants), strict=True)]
         write = ["logs:CreateLogStream", "logs:PutLogEvents"]
         self._statements.append({"Sid": "WriteItsLog", "Effect": "Allow", "Action": write, "Resource": Att(self.log)})
         if function.canary is not None:
@@ -308,11 +308,24 @@ def _merged(grants: list[Grant]) -> list[Grant]:
     return list(merged.values())
 
 
-def _statement(grant: Grant, stack: Stack) -> dict[str, Any]:
+def _sids(grants: list[Grant]) -> list[str]:
+    """A Sid for each: IAM takes letters and digits, and none twice in a policy."""
+    plain = [logical_id(f"{grant.to}-{grant.resource.name}", "") for grant in grants]
+    precise = [
+        sid if plain.count(sid) == 1 else sid + logical_id(grant.resource.service, "")
+        for grant, sid in zip(grants, plain, strict=True)
+    ]
+    return [
+        sid if precise.count(sid) == 1 else f"{sid}{precise[:position].count(sid) + 1}"
+        for position, sid in enumerate(precise)
+    ]
+
+
+def _statement(grant: Grant, sid: str, stack: Stack) -> dict[str, Any]:
     actions: Any = list(grant.actions)
     arn = stack.arn(grant.resource)
     statement = {
-        "Sid": logical_id(f"{grant.to}-{grant.resource.name}", ""),
+        "Sid": sid,
         "Effect": "Allow",
         "Action": Noted(actions, grant.why) if grant.why else actions,
         "Resource": _below(arn, grant.within) if grant.within else arn,

@@ -10,16 +10,28 @@ from typing import Any
 from pipeline.app import Pipeline
 from pipeline.aws.cloudformation.stack import ALARM_TOPIC, HAS_ALARM_TOPIC, Stack
 from pipeline.aws.cloudformation.values import IsGiven, Noted, Ref, plain
+from pipeline.aws.names import Resource
+from pipeline.checks import is_same_source
 from pipeline.deploy import dashboard
 from pipeline.deploy.function import Deployed, first_line
 from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError
+from pipeline.ports import Sink
+from pipeline.sinks.file import File
+from pipeline.sinks.memory import Memory
+from pipeline.sinks.rejects import SinkDeadLetters
 
 #: Dollars a month for each metric of an alarm, us-east-1, at standard resolution (CloudWatch's price list, 2026).
 ALARM_PRICE = 0.10
 #: The newest Python that Lambda runs, and the cheaper processor.
 RUNTIME, ARCHITECTURE = "python3.14", "arm64"
 LAYER = "DependenciesLayer"
+#: What is said of sinks for which there is nothing to declare.
+_OWN_SINK = "is none of the toolkit's, so the role gets no permission for it"
+_WITHOUT_GRANTS: dict[type, str] = {
+    Memory: "is for tests on this machine: in Lambda, what it gets is gone with the process",
+    File: "is for runs on this machine: in Lambda only /tmp can be written to, and is gone with the process",
+}
 
 
 _PARAMETERS: dict[str, Any] = {
@@ -82,17 +94,20 @@ def template(pipelines: Sequence[Pipeline], *, layer: bool = False) -> Template:
 
 def _declare(stages: Sequence[Stage], stack: Stack) -> list[Deployed]:
     """Put everything into the stack: each source above its function, each sink below the first one that writes to it."""
-    read = {_key(stage.source) for stage in stages}
     functions = [Deployed(stage) for stage in stages]
+    _refuse_shared_queues(stages)
+    brought = {_key(stage.source) for stage in stages} | _dead_letter_queues(stages)
     for function in functions:
         stage = function.stage
         stack.begin(f"handler `{stage.full_name}`: {function.title}")
         function.declare_source(stack)
         function.add(stack)
         for sink in stage.sinks:
-            if _key(sink) not in read:
+            if _key(sink) not in brought:
                 _declare_one(sink, stack)
-        _declare_one(stage.dead_letters, stack)
+        letters = stage.dead_letters
+        if _key(letters.sink if isinstance(letters, SinkDeadLetters) else letters) not in brought:
+            _declare_one(letters, stack)
         function.watch(stack)
     for stage in stages:
         if stage.store is not None:
@@ -107,10 +122,43 @@ def _declare_one(thing: Any, stack: Stack) -> None:
         declare(stack)
 
 
+def _refuse_shared_queues(stages: Sequence[Stage]) -> None:
+    """Each message goes to one reader. Within one pipeline, that is refused where the handler is declared."""
+    dead = _dead_letter_queues(stages)
+    for index, stage in enumerate(stages):
+        for other in stages[:index]:
+            if not stage.source.is_stream and is_same_source(stage.source, other.source):
+                raise ConfigurationError(
+                    f"{stage.full_name}: the queue '{stage.source.name}' is read by {other.full_name} already, and each "
+                    "message goes to one reader only. Give each handler a queue of its own"
+                )
+        if _key(stage.source) in dead:
+            raise ConfigurationError(
+                f"{stage.full_name}: '{stage.source.name}' is the dead-letter queue of another handler's source. To read "
+                "rejected records, give that handler rejects=sinks.SQS('another-name'), and read that queue"
+            )
+
+
+def _dead_letter_queues(stages: Sequence[Stage]) -> set[Any]:
+    """The queues that come with the sources: a queue of ours has its own even where the toolkit uses another."""
+    found: set[Any] = set()
+    for stage in stages:
+        source: Any = stage.source
+        is_ours = not source.is_stream and source.resource.existing is None
+        letters: Any = source.dead_letters if is_ours else stage.dead_letters
+        if not isinstance(letters, SinkDeadLetters):
+            found |= {_place(grant.resource) for grant in letters.grants() if grant.to == "SendTo"}
+    return found
+
+
 def _key(thing: Any) -> Any:
     """What makes a source and a sink one resource; a sink without one stands for itself."""
     resource = getattr(thing, "resource", None)
-    return id(thing) if resource is None else (resource.service, resource.name)
+    return id(thing) if resource is None else _place(resource)
+
+
+def _place(resource: Resource) -> tuple[str, str]:
+    return resource.service, resource.existing or resource.name
 
 
 def _add_layer(stack: Stack) -> None:
@@ -156,13 +204,20 @@ def _description(pipelines: Sequence[Pipeline], stages: Sequence[Stage]) -> str:
 
 def _notes(stages: Sequence[Stage], stack: Stack) -> list[str]:
     notes = [
-        f"{stage.full_name}: the sink '{sink.name}' is none of the toolkit's, so the role gets no permission for it"
+        f"{stage.full_name}: the sink '{sink.name}' {_WITHOUT_GRANTS.get(type(sink), _OWN_SINK)}"
         for stage in stages
-        for sink in stage.sinks
+        for sink in _sinks(stage)
         if not hasattr(sink, "grants")
     ]
     metrics = sum(_metrics_of(stack.resources[name].properties) for name in stack.alarms)
     return [*notes, f"{len(stack.alarms)} alarms on {metrics} metrics: ${metrics * ALARM_PRICE:.2f} a month"]
+
+
+def _sinks(stage: Stage) -> list[Sink]:
+    """The sinks of a handler, with the one of its rejected records, each once."""
+    letters = stage.dead_letters
+    rejects = [letters.sink] if isinstance(letters, SinkDeadLetters) else []
+    return list({sink.name: sink for sink in (*stage.sinks, *rejects)}.values())
 
 
 def _metrics_of(alarm: Mapping[str, Any]) -> int:

@@ -103,8 +103,7 @@ class DynamoDB:
         """Add the table to a template, unless it is not ours."""
         from pipeline.aws.cloudformation import tables
 
-        if not stack.has(self.resource):
-            tables.add_table(stack, self.resource, partition_key=self.partition_key, sort_key=self.sort_key)
+        tables.add_table(stack, self.resource, partition_key=self.partition_key, sort_key=self.sort_key)
 
     def grants(self) -> list[Grant]:
         """What a function needs for this sink."""

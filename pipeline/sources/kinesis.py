@@ -172,8 +172,7 @@ class Kinesis:
         """Add the stream to a template, unless it is not ours, a place for what the mapping gives up, and alarms."""
         from pipeline.aws.cloudformation import mappings, streams
 
-        if not stack.has(self.resource):
-            streams.add_stream(stack, self.resource, shards=self.shards, max_record_age=self.max_record_age)
+        streams.add_source(stack, self)
         streams.add_given_up(stack, self.resource)
         streams.watch_source(stack, self.resource, reader)
         if self.filter_patterns:

@@ -108,9 +108,8 @@ class DynamoDB:
         """Add the table to a template, unless it is not ours."""
         from pipeline.aws.cloudformation import tables
 
-        if not stack.has(self.resource):
-            why = "Idempotency entries, in the layout of Powertools' idempotency utility, which may share the table."
-            tables.add_table(stack, self.resource, partition_key=items.ID, sort_key=None, ttl=items.EXPIRATION, why=why)
+        why = "Idempotency entries, in the layout of Powertools' idempotency utility, which may share the table."
+        tables.add_table(stack, self.resource, partition_key=items.ID, sort_key=None, ttl=items.EXPIRATION, why=why)
 
     def grants(self, *, forgets: bool) -> list[Grant]:
         """What a function needs for this store; `forgets`: dead letters may come back, so their entries are deleted."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from msgspec import Struct
 
-from pipeline.aws.cloudformation.values import NO_VALUE, Att, If, Ref, Sub
+from pipeline.aws.cloudformation.values import NO_VALUE, Att, If, Ref, Sub, inside
 from pipeline.aws.names import Resource
 from pipeline.errors import ConfigurationError
 
@@ -141,6 +141,10 @@ class Stack:
         self.place(resource, Ref(name), Att(name))
         return name
 
+    def change(self, name: str, properties: Mapping[str, Any]) -> None:
+        """Give a resource other properties than it was added with."""
+        self.resources[name] = replace(self.resources[name], properties=properties)
+
     def place(self, resource: Resource, reference: Any, arn: Any) -> None:
         """Say what the code is told about a resource, and what policies say."""
         self._places[_key(resource)] = _Place(reference, arn)
@@ -168,7 +172,7 @@ class Stack:
             name,
             "AWS::CloudWatch::Alarm",
             {
-                "AlarmDescription": Sub(f"${{Stage}}: {description}"),
+                "AlarmDescription": Sub(f"${{Stage}}: {inside(description)}"),
                 **properties,
                 "ComparisonOperator": "GreaterThanOrEqualToThreshold",
                 "TreatMissingData": "notBreaching",

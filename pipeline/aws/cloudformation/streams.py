@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.aws.cloudformation import mappings
 from pipeline.aws.cloudformation.buckets import add_bucket
 from pipeline.aws.cloudformation.stack import Event, Grant, Reader, Series, Stack, logical_id, metric, part
-from pipeline.aws.cloudformation.values import Noted, Ref, Sub
+from pipeline.aws.cloudformation.values import Noted, Ref, Sub, plain
 from pipeline.aws.names import Resource
+from pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pipeline.sources.kinesis import Kinesis
@@ -22,6 +23,12 @@ _MARGIN = 4
 
 def add_stream(stack: Stack, stream: Resource, *, shards: int | None, max_record_age: int = -1) -> None:
     """Add an encrypted stream, on demand or with so many shards, that outlasts the mapping's `max_record_age`."""
+    name = stack.keep(stream, "AWS::Kinesis::Stream", _stream(stream, shards, _retention(max_record_age)))
+    described = f"Where records for {stream.name} are put, each with its partition key"
+    stack.outputs[f"{name}Name"] = {"Description": described, "Value": Ref(name)}
+
+
+def _stream(stream: Resource, shards: int | None, retention: Any) -> dict[str, Any]:
     capacity: dict[str, Any] = {
         "StreamModeDetails": Noted(
             {"StreamMode": "ON_DEMAND"},
@@ -30,18 +37,36 @@ def add_stream(stack: Stack, stream: Resource, *, shards: int | None, max_record
     }
     if shards is not None:
         capacity = {"StreamModeDetails": {"StreamMode": "PROVISIONED"}, "ShardCount": shards}
-    properties = {
+    return {
         "Name": Sub("${AWS::StackName}-" + stream.name),
         **capacity,
-        "RetentionPeriodHours": _retention(max_record_age),
+        "RetentionPeriodHours": retention,
         "StreamEncryption": Noted(
             {"EncryptionType": "KMS", "KeyId": "alias/aws/kinesis"},
             "With the key that AWS manages, neither producers nor the function need a permission for it.",
         ),
     }
-    name = stack.keep(stream, "AWS::Kinesis::Stream", properties)
-    described = f"Where records for {stream.name} are put, each with its partition key"
-    stack.outputs[f"{name}Name"] = {"Description": described, "Value": Ref(name)}
+
+
+def add_source(stack: Stack, source: Kinesis) -> None:
+    """Add the stream of a source. Where several handlers read it, it has the shards of the one that says how many.
+
+    It outlasts the longest `max_record_age` of all of them. Raises `ConfigurationError` when they want different shards.
+    """
+    stream = source.resource
+    if not stack.has(stream):
+        add_stream(stack, stream, shards=source.shards, max_record_age=source.max_record_age)
+    elif stream.existing is None:
+        name = stack.arn(stream).name
+        there = stack.resources[name].properties
+        shards: int | None = there.get("ShardCount")
+        if None not in (shards, source.shards) and shards != source.shards:
+            raise ConfigurationError(
+                f"the stream '{stream.name}' is declared with shards={shards} and with shards={source.shards}: "
+                "give one number, or give it once"
+            )
+        retention = max(there["RetentionPeriodHours"], _retention(source.max_record_age), key=plain)
+        stack.change(name, _stream(stream, source.shards or shards, retention))
 
 
 def given_up(stream: Resource) -> Resource:
