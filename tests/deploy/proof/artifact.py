@@ -31,7 +31,6 @@ class Artifact:
     """What was uploaded for one function, as its execution environment has it: /var/task and /opt."""
 
     def __init__(self, aws: MiniStack, function: dict[str, Any], directory: Path) -> None:
-        self._aws = aws
         self._configuration = function["Configuration"]
         self.task, self._layers, self._client = directory / "task", directory / "opt", directory / "client"
         _unpack(function["Code"]["Location"], self.task)
@@ -49,14 +48,14 @@ class Artifact:
         """Seconds that an invocation may take."""
         return float(self._configuration["Timeout"])
 
-    def start(self, output: IO[bytes]) -> RuntimeClient:
-        """An execution environment with the deployed function's own variables."""
+    def start(self, endpoint_url: str, output: IO[bytes]) -> RuntimeClient:
+        """An execution environment with the deployed function's own variables, and this way to AWS."""
         configuration = self._configuration
         python = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
         paths = [self.task, self._layers / "python", self._layers / "python" / python, self._client]
         environment = clean_environment(
             **configuration["Environment"]["Variables"],
-            AWS_ENDPOINT_URL=self._aws.endpoint_url,
+            AWS_ENDPOINT_URL=endpoint_url,
             AWS_LAMBDA_FUNCTION_NAME=configuration["FunctionName"],
             AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(configuration["MemorySize"]),
             AWS_LAMBDA_LOG_FORMAT=configuration["LoggingConfig"]["LogFormat"],

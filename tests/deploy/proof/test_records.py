@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,26 @@ from demo import logs_sample, webhooks_sample
 from handlers.log_formats import partition_key
 from tests.deploy.proof.artifact import Artifact
 from tests.deploy.proof.deployment import Stack
+from tests.deploy.proof.permissions import Recorder, allowed
 from tests.deploy.proof.polling import Invoke, Polled, poll_queue, poll_stream
+from tests.deploy.proof.translate import REGION
 from tests.flow.events import Invocation
 
 pytestmark = pytest.mark.timeout(400)  # the first test builds and deploys
+
+HANDLERS = ("handlers.webhooks.record", "handlers.webhooks.timeline", "handlers.logs.archive")
+#: What the event source mapping and the runtime call with the function's role.
+LAMBDAS_OWN = {
+    *(
+        f"kinesis:{name}"
+        for name in ("DescribeStream", "DescribeStreamSummary", "GetRecords", "GetShardIterator", "ListShards")
+    ),
+    *(f"sqs:{name}" for name in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")),
+    *(f"logs:{name}" for name in ("CreateLogStream", "PutLogEvents")),
+    "s3:ListBucket",
+}
+#: A record that fails and comes back after a delay; an upload in parts that fails. Not in these feeds.
+WHEN_SOMETHING_FAILS = {"sqs:ChangeMessageVisibility", "s3:AbortMultipartUpload"}
 
 
 class Deployed:
@@ -34,6 +50,9 @@ class Deployed:
         (self.mapping,) = client.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
         # MiniStack polls too, but by rules of its own: batches of 10, and no partial responses of streams.
         client.update_event_source_mapping(UUID=self.mapping["UUID"], Enabled=False)
+        account = self.aws.client("sts").get_caller_identity()["Account"]
+        self.recorder = Recorder(self.aws.endpoint_url, account=account, region=REGION)
+        self._role = function["Configuration"]["Role"].rpartition("/")[2]
 
     def name(self, service: str, logical: str) -> str:
         """What the deployed function was told that a resource is called."""
@@ -52,7 +71,7 @@ class Deployed:
     def poll(self) -> Polled:
         """To the end of the source, in one execution environment."""
         with self._printed.open("ab") as output:
-            runtime = self.artifact.start(output)
+            runtime = self.artifact.start(self.recorder.url, output)
             try:
                 return self._poll(lambda event: runtime.invoke(event, Invocation(self.artifact.timeout)))
             finally:
@@ -63,13 +82,20 @@ class Deployed:
             return poll_stream(self.aws, self.mapping, self.source, invoke)
         return poll_queue(self.aws, self.mapping, self.queue, invoke)
 
+    def allowances(self) -> list[dict[str, Any]]:
+        """What the deployed role's policies say."""
+        client = self.aws.client("iam")
+        names = client.list_role_policies(RoleName=self._role)["PolicyNames"]
+        found = [client.get_role_policy(RoleName=self._role, PolicyName=name)["PolicyDocument"] for name in names]
+        return [statement for policy in found for statement in policy["Statement"]]
+
     def printed(self) -> list[dict[str, Any]]:
         """What the function printed; everything is a line of JSON."""
         return [json.loads(line) for line in self._printed.read_text().splitlines() if line]
 
 
 @pytest.fixture(scope="module")
-def deployed(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Deployed]:
+def deployed(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Deployed]]:
     made: dict[str, Deployed] = {}
 
     def of(handler: str) -> Deployed:
@@ -77,7 +103,9 @@ def deployed(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Callable
             made[handler] = Deployed(stack, handler, tmp_path_factory.mktemp("artifact"))
         return made[handler]
 
-    return of
+    yield of
+    for one in made.values():
+        one.recorder.stop()
 
 
 def messages(one: Deployed, url: str) -> list[dict[str, Any]]:
@@ -199,12 +227,25 @@ def test_log_lines_through_the_deployed_stream_and_artifact(
     assert not [line for line in archive.printed() if line.get("level") in ("ERROR", "CRITICAL")]
 
 
+def test_every_call_is_one_that_the_functions_role_allows(deployed: Callable[[str], Deployed]) -> None:
+    """No stand-in refuses what a role does not allow. After the tests above."""
+    handlers = [deployed(name) for name in HANDLERS]
+    if not all(one.recorder.used for one in handlers):
+        pytest.skip("nothing ran before: run the whole file")
+    for one in handlers:
+        assert [use for use in one.recorder.used if not allowed(use, one.allowances())] == []
+
+    used = {use.action for one in handlers for use in one.recorder.used}
+    granted = {action for one in handlers for statement in one.allowances() for action in statement["Action"]}
+    assert granted - used == LAMBDAS_OWN | WHEN_SOMETHING_FAILS
+
+
 def test_every_metric_that_is_watched_is_one_that_the_deployed_functions_print(
     stack: Stack, deployed: Callable[[str], Deployed]
 ) -> None:
     """By namespace and dimensions: an alarm on a metric that nobody writes never rings. After the tests above."""
     printed: dict[str, set[str]] = {}
-    for handler in ("handlers.webhooks.record", "handlers.webhooks.timeline", "handlers.logs.archive"):
+    for handler in HANDLERS:
         for line in deployed(handler).printed():
             for emitted in line.get("_aws", {}).get("CloudWatchMetrics", []):
                 for names in emitted["Dimensions"]:
