@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks.children import ROOT
 from benchmarks.report import Report, table
-from pipeline.deploy import package_dependencies
-from pipeline.deploy.package import PLATFORMS, Request, build
+from pipeline.deploy.package import dependencies
+from pipeline.deploy.package.build import PLATFORMS, Request, build
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 #: Rows of the table by package; the others are one row.
@@ -42,7 +42,7 @@ def run() -> Report:
         begun = time.perf_counter()
         build(Request(scratch / "ours", ROOT, python=PYTHON, platform=_machine()), lambda _: None)
         seconds = time.perf_counter() - begun
-        requirements = package_dependencies.requirements(ROOT, scratch)
+        requirements = dependencies.requirements(ROOT, scratch)
         _pip(scratch / "plain", "--no-deps", "--require-hashes", "-r", str(requirements))
         for package in ("pipeline", "handlers"):
             shutil.copytree(ROOT / package, scratch / "plain" / package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.deploy.package import PARTS, PLATFORMS, PYTHONS, Request, build
+from pipeline.deploy.package.build import PARTS, PLATFORMS, PYTHONS, Request, build
 from pipeline.errors import ConfigurationError, PipelineError
 
 

@@ -14,7 +14,7 @@ import click
 
 from pipeline.app import Pipeline
 from pipeline.cli.importing import watched
-from pipeline.deploy.package_settings import read as read_settings
+from pipeline.deploy.settings import read as read_settings
 from pipeline.errors import ConfigurationError
 
 HELP = (

@@ -11,7 +11,7 @@ import click
 from pipeline.cli import targets
 from pipeline.deploy import document, merge
 from pipeline.deploy.merge import Merged
-from pipeline.deploy.package_settings import read as read_settings
+from pipeline.deploy.settings import read as read_settings
 from pipeline.deploy.template import template as template_of
 from pipeline.errors import ConfigurationError
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.deploy import package_dependencies, package_scan, package_trim
-from pipeline.deploy.package_scan import Scan
+from pipeline.deploy.package import dependencies, scan, trim
+from pipeline.deploy.package.scan import Scan
 from pipeline.errors import ConfigurationError
 from tests.deploy.package.projects import names, write
 
@@ -17,8 +17,8 @@ from tests.deploy.package.projects import names, write
 def trimmed(site: Path, *loaded: str) -> set[str]:
     """What is left of a directory of installed packages."""
     found = Scan()
-    package_scan.add(found, {path.relative_to(site).as_posix(): path for path in site.rglob("*.py")})
-    package_trim.unused_files(site, found, loaded)
+    scan.add(found, {path.relative_to(site).as_posix(): path for path in site.rglob("*.py")})
+    trim.unused_files(site, found, loaded)
     return names(site)
 
 
@@ -93,7 +93,7 @@ def models(site: Path, mentioned: set[str], *wanted: str) -> list[str] | None:
     data = "botocore/data"
     services = {f"{data}/{name}/1/service-2.json": "" for name in ("ec2", "polly", "sagemaker-runtime", "sqs", "sts")}
     write(site, {**services, f"{data}/endpoints.json": "", f"{data}/sqs/1/examples-1.json": ""})
-    found = package_trim.models(site, mentioned, wanted)
+    found = trim.models(site, mentioned, wanted)
     assert "botocore/data/endpoints.json" in names(site)
     assert found is None or found[1] == 5
     return None if found is None else found[0]
@@ -120,7 +120,7 @@ def test_a_service_that_botocore_does_not_know_is_a_mistake(tmp_path: Path) -> N
 
 
 def test_without_botocore_there_are_no_models(tmp_path: Path) -> None:
-    assert package_trim.models(tmp_path, {"sqs"}, []) is None
+    assert trim.models(tmp_path, {"sqs"}, []) is None
 
 
 @given(st.from_regex(r"[a-z0-9]+(-[a-z0-9]+)*", fullmatch=True), st.sampled_from(" \n'\":=/._,()"), st.text(max_size=5))
@@ -130,7 +130,7 @@ def test_a_word_is_found_wherever_it_stands_alone(
     path = tmp_path_factory.mktemp("words") / "settings.yaml"
     path.write_text(f"{around}{edge}{word}{edge}{around}", encoding="utf-8", errors="replace")
 
-    assert word in set(package_scan.words([path]))
+    assert word in set(scan.words([path]))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_word_is_found_wherever_it_stands_alone(
 def test_whether_requirements_name_the_toolkit(line: str, named: bool, tmp_path: Path) -> None:
     write(tmp_path, {"requirements.txt": f"orjson==3\n{line}\n", "more.txt": "fanout-pipeline\n"})
 
-    assert package_dependencies.names(tmp_path / "requirements.txt", "fanout-pipeline") is named
+    assert dependencies.names(tmp_path / "requirements.txt", "fanout-pipeline") is named
 
 
 @pytest.mark.parametrize(
@@ -170,4 +170,4 @@ def test_whether_requirements_name_the_toolkit(line: str, named: bool, tmp_path:
     ],
 )
 def test_what_of_the_toolkit_is_for_elsewhere(name: str, loaded: list[str], elsewhere: bool) -> None:
-    assert package_trim.is_for_elsewhere(name, loaded) is elsewhere
+    assert trim.is_for_elsewhere(name, loaded) is elsewhere

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.deploy.package import Request, build
+from pipeline.deploy.package.build import Request, build
 from pipeline.errors import ConfigurationError
 from tests.deploy.package.projects import package, write
 

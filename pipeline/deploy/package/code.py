@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.deploy import package_importer
-from pipeline.deploy.package_trim import TOOLKIT, is_for_elsewhere
+from pipeline.deploy.package import importer
+from pipeline.deploy.package.trim import TOOLKIT, is_for_elsewhere
 from pipeline.errors import ConfigurationError, PipelineError
 
 #: Where this toolkit was imported from.
@@ -78,7 +78,7 @@ def _imported(project: Path, targets: Sequence[str], scratch: Path) -> dict[str,
             dotted = name.removesuffix(".py").strip("./").replace(os.sep, ".")
             raise ConfigurationError(f"'{name}' is a path: name the module, as `{dotted}`")
     # -P: the directory of the script is this package, whose modules are nobody's top level.
-    command = [sys.executable, "-P", str(package_importer.__file__), str(project), str(report), *targets]
+    command = [sys.executable, "-P", str(importer.__file__), str(project), str(report), *targets]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(  # noqa: S603 - this interpreter
         command, cwd=project, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

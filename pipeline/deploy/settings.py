@@ -1,4 +1,4 @@
-"""What a project says about its artifact: `[tool.pipeline]` in its pyproject.toml."""
+"""What a project says about its deployment: `[tool.pipeline]` in its pyproject.toml."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Settings:
-    """`[tool.pipeline]`, as far as packaging reads it."""
+    """`[tool.pipeline]`."""
 
     app: tuple[str, ...] = ()  #: targets, when none is given
     include: tuple[str, ...] = ()  #: files and directories, besides the packages that the targets import

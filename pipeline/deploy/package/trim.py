@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.deploy.package_scan import Scan
+from pipeline.deploy.package.scan import Scan
 from pipeline.errors import ConfigurationError
 
 #: botocore itself asks for these: credentials from a role, a web identity, or a profile.

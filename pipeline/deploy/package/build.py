@@ -14,14 +14,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
-from pipeline.deploy import (
-    package_bytecode,
-    package_code,
-    package_dependencies,
-    package_scan,
-    package_settings,
-    package_trim,
-)
+from pipeline.deploy.package import bytecode, dependencies, trim
+from pipeline.deploy.package import code as own_code
+from pipeline.deploy.package import scan as words_of
+from pipeline.deploy.settings import read as read_settings
 from pipeline.errors import ConfigurationError, PipelineError
 
 DISTRIBUTION = "fanout-pipeline"
@@ -82,30 +78,30 @@ def _check(request: Request) -> None:
 
 def _fill(request: Request, stage: Path, scratch: Path, say: Callable[[str], None]) -> None:
     project = request.project.resolve()
-    settings = package_settings.read(project)
+    settings = read_settings(project)
     targets = request.targets or settings.app
     if not targets:
         raise ConfigurationError(
             "there is no TARGET: give one, such as `handlers.shop`, or set `[tool.pipeline] app` in pyproject.toml"
         )
-    requirements = package_dependencies.requirements(project, scratch)
+    requirements = dependencies.requirements(project, scratch)
     part = request.part or ("code" if settings.layer else "all")
     is_layer = part == "dependencies"
     site = stage / "python" if is_layer else stage
     if part != "code":
         site.mkdir(exist_ok=True)
         platform = PLATFORMS[request.platform]
-        package_dependencies.install(requirements, site, project, python=request.python, platform=platform)
+        dependencies.install(requirements, site, project, python=request.python, platform=platform)
         count = sum(1 for _ in site.glob("*.dist-info"))
         say(f"dependencies: {count} for {platform}, Python {request.python}, from {_source(project)}")
-    is_locked = package_dependencies.names(requirements, DISTRIBUTION) or any(site.glob("fanout_pipeline-*.dist-info"))
-    code = package_code.gather(project, targets, settings.include, scratch, toolkit=not is_locked)
+    is_locked = dependencies.names(requirements, DISTRIBUTION) or any(site.glob("fanout_pipeline-*.dist-info"))
+    code = own_code.gather(project, targets, settings.include, scratch, toolkit=not is_locked)
     if not is_layer:
-        package_code.copy(code, site)
+        own_code.copy(code, site)
         say(f"code: {', '.join([*code.packages, *settings.include])}")
-    package_trim.toolkit(site, code.loaded)
+    trim.toolkit(site, code.loaded)
     scan = _scanned(site, code)
-    package_trim.unused_files(site, scan, code.loaded)
+    trim.unused_files(site, scan, code.loaded)
     if part != "code":
         _check_complete(site, code, project, say)
         _trim_models(site, scan, code, settings.services, say)
@@ -116,29 +112,29 @@ def _fill(request: Request, stage: Path, scratch: Path, say: Callable[[str], Non
         raise PipelineError(f"the artifact is {size / 1e6:.0f} MB unzipped, and Lambda takes {MAX_BYTES / 1e6:.0f} MB")
 
 
-def _scanned(site: Path, code: package_code.Code) -> package_scan.Scan:
+def _scanned(site: Path, code: own_code.Code) -> words_of.Scan:
     """What the artifact's sources mention, and the project's, which a layer does not hold."""
-    found = package_scan.Scan()
+    found = words_of.Scan()
     files = {path.relative_to(site).as_posix(): path for path in sorted(site.rglob("*.py"))}
     asking = {name: path for name, path in files.items() if name.partition("/")[0] not in _AWS}
-    package_scan.add(found, asking)
-    package_scan.add(found, {name: path for name, path in files.items() if name not in asking}, strings=False)
-    package_scan.add(found, {name: path for name, path in code.files.items() if name not in files})
+    words_of.add(found, asking)
+    words_of.add(found, {name: path for name, path in files.items() if name not in asking}, strings=False)
+    words_of.add(found, {name: path for name, path in code.files.items() if name not in files})
     return found
 
 
 def _trim_models(
-    site: Path, scan: package_scan.Scan, code: package_code.Code, wanted: Sequence[str], say: Callable[[str], None]
+    site: Path, scan: words_of.Scan, code: own_code.Code, wanted: Sequence[str], say: Callable[[str], None]
 ) -> None:
-    toolkit = f"{package_trim.TOOLKIT}/"  # its words are about AWS, and its texts were read
+    toolkit = f"{trim.TOOLKIT}/"  # its words are about AWS, and its texts were read
     own = [path for name, path in code.files.items() if not name.startswith(toolkit)]
-    found = package_trim.models(site, scan.strings | set(package_scan.words(own)), wanted)
+    found = trim.models(site, scan.strings | set(words_of.words(own)), wanted)
     if found is not None:
         kept, count = found
         say(f"AWS service models: {len(kept)} of {count}: {', '.join(kept)}; others: [tool.pipeline] services")
 
 
-def _check_complete(site: Path, code: package_code.Code, project: Path, say: Callable[[str], None]) -> None:
+def _check_complete(site: Path, code: own_code.Code, project: Path, say: Callable[[str], None]) -> None:
     """What the code imports is there: an error for the toolkit's needs, a note for what may be optional."""
     try:
         needed = [text for text in requires(DISTRIBUTION) or [] if "extra ==" not in text]
@@ -157,14 +153,14 @@ def _check_complete(site: Path, code: package_code.Code, project: Path, say: Cal
 
 
 def _compile(request: Request, stage: Path, mounted: str, project: Path, say: Callable[[str], None]) -> None:
-    interpreter = package_dependencies.interpreter(request.python, project)
+    interpreter = dependencies.interpreter(request.python, project)
     if interpreter is None:
         say(
             f"bytecode: LEFT OUT, because there is no Python {request.python} on this machine; each cold start "
             f"compiles everything and takes about three times as long: uv python install {request.python}"
         )
         return
-    say(f"bytecode: {package_bytecode.compile_all(stage, interpreter, mounted)} modules")
+    say(f"bytecode: {bytecode.compile_all(stage, interpreter, mounted)} modules")
 
 
 def _normalise(stage: Path) -> None:
