@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,17 @@ _INDENT = 2
 #: Lists of plain values stand on one line up to this length, mappings up to this length of their values.
 _SHORT, _SHORT_VALUES = 90, 60
 #: What YAML 1.1, which CloudFormation reads, takes for something else than text, and YAML 1.2 does not.
-_NOT_TEXT = re.compile(r"(?i:y|n|yes|no|on|off|true|false|null|~)|[-+]?[0-9][0-9_:.]*|0[0-7]+|0x[0-9a-f]+|=|<<")
+_NOT_TEXT = re.compile(
+    r"(?i:y|n|yes|no|on|off|true|false|null|~)|[-+]?[.0-9][0-9_:.]*(?:e[-+]?[0-9]+)?|[-+]?0[xb][0-9a-f_]+|=|<<",
+    re.IGNORECASE,
+)
+#: Text that needs no quotes of ours, and lines that can stand as they are: no characters that one of the two YAMLs, or
+#: an editor, takes for the end of a line or for nothing, and no spaces where they would get lost.
+_CHARACTERS = "\x21-\x7e\xa1-\u1fff\u2030-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff"
+_LINE = re.compile(f"(?![?])[{_CHARACTERS}](?:[{_CHARACTERS} ]*[{_CHARACTERS}])?")
+_LINES = re.compile(
+    f"[{_CHARACTERS}](?:[{_CHARACTERS} ]*[{_CHARACTERS}])?(?:\n(?: *[{_CHARACTERS}](?:[{_CHARACTERS} ]*[{_CHARACTERS}])?)?)+"
+)
 
 
 def text_of(template: Template, head: str) -> str:
@@ -33,7 +44,7 @@ def text_of(template: Template, head: str) -> str:
     _space(root, template)
     stream = io.StringIO()
     _yaml().dump(root, stream)
-    body = "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+    body = "\n".join(line.rstrip() for line in stream.getvalue().removesuffix("\n").split("\n"))
     return "".join(f"# {line}".rstrip() + "\n" for line in head.splitlines()) + body + "\n"
 
 
@@ -43,11 +54,17 @@ def _space(root: CommentedMap, template: Template) -> None:
     for position, name in enumerate(resources):
         lines = [""] if position else []
         if name in template.headings:
-            lines += [f"--- {template.headings[name]} ---", ""]
+            lines += [*_heading(template.headings[name]), ""]
         if name in template.whys:
             lines += template.whys[name].splitlines()
         if lines:
             resources.yaml_set_comment_before_after_key(name, before="\n".join(lines) or "\n", indent=_INDENT)
+
+
+def _heading(text: str) -> list[str]:
+    """Names stand in it, and those may hold anything; a comment holds no control characters."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return textwrap.wrap(f"--- {printable} ---", _WIDTH - 2 * _INDENT)
 
 
 def _yaml() -> YAML:
@@ -130,10 +147,11 @@ def _tagged(tag: str, value: list[Any], column: int) -> CommentedSeq:
 
 
 def _sub(text: str) -> TaggedScalar:
-    return TaggedScalar(value=text, style="|" if "\n" in text else None, tag="!Sub")
+    style = "|" if _LINES.fullmatch(text) else None if _LINE.fullmatch(text) else '"'
+    return TaggedScalar(value=text, style=style, tag="!Sub")
 
 
 def _text(text: str) -> Any:
-    if "\n" in text:
+    if _LINES.fullmatch(text):
         return LiteralScalarString(text)
-    return DoubleQuotedScalarString(text) if _NOT_TEXT.fullmatch(text) or text == "" else text
+    return text if _LINE.fullmatch(text) and not _NOT_TEXT.fullmatch(text) else DoubleQuotedScalarString(text)

@@ -84,10 +84,14 @@ class Deployed:
             "AWS::IAM::Role",
             {
                 "AssumeRolePolicyDocument": _trust("lambda.amazonaws.com"),
-                "Policies": [{"PolicyName": self.stage.name, "PolicyDocument": policy}],
+                "Policies": [{"PolicyName": self._policy_name(), "PolicyDocument": policy}],
             },
             why="Written out, because the role that SAM makes has managed policies for every resource.",
         )
+
+    def _policy_name(self) -> str:
+        """Python takes more letters than IAM."""
+        return self.stage.name if self.stage.name.isascii() else self.name
 
     def grants(self) -> list[Grant]:
         """What the function may do, beside writing its log."""
@@ -148,7 +152,9 @@ class Deployed:
             if (reference := stack.reference(resource)) is not None
         }
         given = dict(self.stage.deploy.environment)
-        size = sum(len(name) + _REFERENCE_BYTES for name in names) + sum(len(k) + len(v) for k, v in given.items())
+        size = sum(len(name) + _REFERENCE_BYTES for name in names) + len(
+            "".join(f"{name}{text}" for name, text in given.items()).encode()
+        )
         if size > _MAX_ENVIRONMENT:
             raise ConfigurationError(
                 f"{self.stage.full_name}: its variables take about {size:,} bytes, and Lambda takes {_MAX_ENVIRONMENT:,}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from pipeline.aws.cloudformation.policies import tls_only
 from pipeline.aws.cloudformation.stack import Event, Reader, Series, Stack, logical_id, metric
 from pipeline.aws.cloudformation.values import Att, Noted, Ref, Sub
 from pipeline.aws.names import Resource, arn_name
+from pipeline.errors import ConfigurationError
 from pipeline.sources.sqs_dead_letters import dead_letter_queue
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 LONGEST_RETENTION = 1_209_600
 #: SQS's default retention, 4 days.
 RETENTION = 345_600
+#: SQS takes 80 characters (CreateQueue, 2026); a stack's name and a dash take at least two.
+_LONGEST_NAME = 78
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.fifo)?")
 
 _SKIPPED = {
     "CKV_AWS_27": "Encrypted with the keys that SQS manages (SSE-SQS): no key to pay for, and EventBridge and SNS may send."
@@ -27,7 +32,15 @@ _SKIPPED = {
 
 
 def add_queue(stack: Stack, queue: Resource, properties: Mapping[str, Any], *, why: str | None = None) -> str:
-    """Add an encrypted queue that is reached over TLS only; return its logical id."""
+    """Add an encrypted queue that is reached over TLS only; return its logical id.
+
+    Raises `ConfigurationError` for a name that SQS does not take.
+    """
+    if not _NAME.fullmatch(queue.name) or len(queue.name) > _LONGEST_NAME:
+        raise ConfigurationError(
+            f"the queue '{queue.name}' has a name that SQS does not take: give letters, digits, '-' and '_' ('.fifo' "
+            f"at the end), at most {_LONGEST_NAME} characters, because the stack's name stands before it and SQS takes 80"
+        )
     fifo = {"FifoQueue": True} if sqs.is_fifo(queue.name) else {}
     named = {"QueueName": physical_name(queue), **fifo, **properties, "SqsManagedSseEnabled": True}
     name = stack.keep(queue, "AWS::SQS::Queue", named, why=why, skipped_checks=_SKIPPED)

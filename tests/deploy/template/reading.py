@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import boto3
-import yaml
+import yaml  # type: ignore[import-untyped]
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from samtranslator.parser.parser import Parser
@@ -33,7 +33,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
         assert len(set(map(repr, names))) == len(names), f"a name stands twice: {names}"
-        return super().construct_mapping(node, deep=deep)
+        made: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return made
 
 
 class _Constructor(SafeConstructor):
@@ -47,7 +48,7 @@ def _tagged(loader: Any, suffix: str, node: Any) -> dict[str, Any]:
     return _long_form(suffix, loader.construct_sequence(node, deep=True))
 
 
-_Loader.add_multi_constructor("!", _tagged)  # type: ignore[no-untyped-call]
+_Loader.add_multi_constructor("!", _tagged)
 _Constructor.add_multi_constructor("!", _tagged)
 
 
