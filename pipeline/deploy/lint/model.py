@@ -213,6 +213,14 @@ class Model:
     def alarms(self) -> tuple[Alarm, ...]:
         return tuple(_alarm(one) for one in self.of_type("AWS::CloudWatch::Alarm"))
 
+    @cached_property
+    def mappings_of(self) -> dict[str, list[EventSource]]:
+        """The mappings by the logical ids of their functions."""
+        found: dict[str, list[EventSource]] = {}
+        for one in self.mappings:
+            found.setdefault(one.function or "", []).append(one)
+        return found
+
     def of_type(self, *types: str) -> list[Resource]:
         return [one for one in self.resources.values() if one.type in types]
 
@@ -259,7 +267,22 @@ class Model:
             if len(parts) < 6 or _SERVICES.get(parts[2]) != _SOURCE_KINDS.get(kind):
                 return None
             last = parts[-1].rpartition("/")[2]
-        found = [one.id for one in self.of_type(kind) if last and one.name(property_name) == last]
+        return self._called(last, property_name, kind)
+
+    @cached_property
+    def _names(self) -> dict[tuple[str, str], dict[str, list[str]]]:
+        """Logical ids by physical names, for each type and its property that holds the name."""
+        return {}
+
+    def _called(self, name: str, property_name: str, *types: str) -> str | None:
+        """The one resource of these types that has a physical name."""
+        key = (" ".join(types), property_name)
+        if key not in self._names:
+            names: dict[str, list[str]] = {}
+            for one in self.of_type(*types):
+                names.setdefault(one.name(property_name) or "", []).append(one.id)
+            self._names[key] = names
+        found = self._names[key].get(name, []) if name else []
         return found[0] if len(found) == 1 else None
 
     def _mappings(self) -> Iterator[EventSource]:
@@ -316,8 +339,7 @@ class Model:
                 return str(name)
         parts = _ARN_PARTS.split(target.text or "")
         bare = parts[6] if len(parts) > 6 else parts[0]
-        found_ids = [one.id for one in self.functions.values() if bare and one.resource.name("FunctionName") == bare]
-        return found_ids[0] if len(found_ids) == 1 else None
+        return self._called(bare, "FunctionName", *_FUNCTIONS)
 
 
 def _resources(world: World) -> Iterator[Resource]:

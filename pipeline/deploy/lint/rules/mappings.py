@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.deploy.lint.findings import Check, Finding, Rule, Severity
-from pipeline.deploy.lint.model import EventSource, Model
+from pipeline.deploy.lint.model import Alarm, EventSource, Model
 
 #: A FIFO mapping's largest batch, and the largest of a standard queue without a window (Lambda API reference).
 _SMALL_BATCH = 10
@@ -166,7 +166,7 @@ def window_on_fifo(model: Model) -> Iterator[Finding]:
 
 def reserved_below_concurrency(model: Model) -> Iterator[Finding]:
     for function in model.functions.values():
-        used = [one.max_concurrency.value for one in _of_queues(model) if one.function == function.id and _is_read(one)]
+        used = [one.max_concurrency.value for one in _read_by(model, function.id)]
         most = sum(one for one in used if one is not None)
         reserved = function.reserved.value
         if reserved is not None and reserved < most:
@@ -182,11 +182,8 @@ def reserved_without_maximum(model: Model) -> Iterator[Finding]:
         reserved = function.reserved.value
         unlimited = [
             one.name
-            for one in _of_queues(model)
-            if one.function == function.id
-            and _is_read(one)
-            and one.max_concurrency.is_left_out
-            and one.provisioned.value is False
+            for one in _read_by(model, function.id)
+            if one.max_concurrency.is_left_out and one.provisioned.value is False
         ]
         if reserved is not None and unlimited:
             yield RESERVED_WITHOUT_MAXIMUM.at(
@@ -204,27 +201,26 @@ def concurrency_with_pollers(model: Model) -> Iterator[Finding]:
 
 
 def filter_without_alarm(model: Model) -> Iterator[Finding]:
+    alarms, mappings = _counting(model), {one.id for one in model.mappings}
     for mapping in _of_queues(model):
         if mapping.filtered.value is not True:
             continue
         if mapping.metrics.value is False:
             yield _at(FILTER_WITHOUT_ALARM, mapping, mapping.filtered.line, "it has filters, and counts no events")
-        elif not _has_alarm(model, mapping):
+        elif all(_is_about_another(alarm, mapping, mappings) for alarm in alarms):
             detail = "it has filters, and no alarm looks at FilteredOutEventCount"
             yield _at(FILTER_WITHOUT_ALARM, mapping, mapping.filtered.line, detail)
 
 
-def _has_alarm(model: Model, mapping: EventSource) -> bool:
-    """Whether an alarm counts what a mapping drops; one of which it is not known whose it is, counts."""
-    others = {one.id for one in model.mappings} - {mapping.id}
+def _counting(model: Model) -> list[Alarm]:
     dropped = {("AWS/Lambda", "FilteredOutEventCount"), ("AWS/Lambda", "DroppedEventCount")}
-    return any(
-        dropped & set(alarm.metrics)
-        and not (
-            alarm.dimensions and all(one.resource is not None and one.resource in others for one in alarm.dimensions)
-        )
-        for alarm in model.alarms
-    )
+    return [alarm for alarm in model.alarms if dropped & set(alarm.metrics)]
+
+
+def _is_about_another(alarm: Alarm, mapping: EventSource, mappings: set[str]) -> bool:
+    """One of which it is not known what it is about may be about this one."""
+    names = [one.resource for one in alarm.dimensions]
+    return bool(names) and mapping.id not in names and all(name in mappings for name in names)
 
 
 def mapping_disabled(model: Model) -> Iterator[Finding]:
@@ -237,8 +233,10 @@ def _of_queues(model: Model) -> Iterator[EventSource]:
     return (mapping for mapping in model.mappings if mapping.kind == "sqs")
 
 
-def _is_read(mapping: EventSource) -> bool:
-    return mapping.enabled.value is not False
+def _read_by(model: Model, function: str) -> list[EventSource]:
+    """A function's mappings from queues, without those that are turned off."""
+    found = model.mappings_of.get(function, [])
+    return [one for one in found if one.kind == "sqs" and one.enabled.value is not False]
 
 
 def _at(rule: Rule, mapping: EventSource, line: int, detail: str) -> Finding:
