@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from pipeline.deploy.graph.model import Edge, Graph, Kind, Node
@@ -23,6 +24,9 @@ _SHAPES = {
 }
 #: Characters that mean nothing to Mermaid, Markdown or HTML. Not `:`, beside which a `;` gets lost.
 _PLAIN = frozenset(" ,.-_/()+=")
+#: What Mermaid reads in a text that it draws, its codes resolved: a line's end, a formula, an icon's name. A space without
+#: width in it keeps it text.
+_READ_WHEN_DRAWN = re.compile(r"(\\(?=n)|\$(?=\$)|\bfa[bklrs]?:(?=fa-))")
 #: Strong enough to be read on both GitHub's light page and its dark one.
 _STYLES = (
     "  classDef handler fill:#0a5bc4,stroke:#0a5bc4,color:#ffffff",
@@ -35,6 +39,7 @@ def write(graph: Graph) -> str:
     lines = ["flowchart LR"]
     for cluster in graph.clusters if graph.has_clusters else ():
         lines.append(f"  subgraph {cluster.id}[{_text([cluster.name])}]")
+        lines.append("    direction LR")  # without it, a pipeline that shares nothing would run downwards
         lines += [f"    {_node(node)}" for node in graph.nodes if node.cluster == cluster.id]
         lines.append("  end")
     lines += [f"  {_node(node)}" for node in graph.nodes if node.cluster is None or not graph.has_clusters]
@@ -66,7 +71,7 @@ def _escaped(text: str) -> str:
 
     Some versions read every label as Markdown: so a mark is plain only where it can begin no list and no emphasis.
     """
-    shown = visible(text)
+    shown = _READ_WHEN_DRAWN.sub("\\1\u200b", visible(text))
     padded = f" {shown} "
     return "".join(
         c if c.isalnum() or (c in _PLAIN and _is_plain(*padded[at : at + 3], at_start=at == 0)) else f"#{ord(c)};"

@@ -41,7 +41,7 @@ def shown(text: str) -> list[str]:
     """The lines of a label, without the spaces around them: Mermaid keeps its codes in a form of its own until it draws."""
     decoded = re.sub("ﬂ°°(\\d+)¶ß", lambda found: chr(int(found[1])), re.sub("<br */?>", "\0", text))
     assert "ﬂ°" not in decoded
-    return [line.strip() for line in decoded.split("\0")]
+    return [line.replace("\u200b", "").strip() for line in decoded.split("\0")]
 
 
 def lines_of(node: Node) -> list[str]:
@@ -103,3 +103,22 @@ def test_a_name_with_style_in_it_keeps_its_last_semicolon() -> None:
 
     assert '"style#58; #60;<br/>c"' in text
     assert "style#58;#35;" in text
+
+
+def test_a_pipeline_runs_from_left_to_right_in_its_box_too() -> None:
+    """Mermaid turns a subgraph that no edge leaves, unless it is told not to."""
+    clusters = Cluster(id="p", name="p"), Cluster(id="q", name="q")
+    assert mermaid.write(Graph(clusters=clusters, nodes=(), edges=())).count("direction LR") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("a\nb", "a#92;#8203;nb"),  # else a line's end
+        ("$$x$$", "#36;#8203;#36;x#36;#8203;#36;"),  # else a formula
+        ("fa:fa-car", "fa#58;#8203;fa-car"),  # else an icon
+    ],
+)
+def test_what_mermaid_reads_when_it_draws_is_kept_apart(name: str, written: str) -> None:
+    node = Node(id="x", kind=Kind.MEMORY, caption="c", name=name)
+    assert f'["{written}<br/>c"]' in mermaid.write(Graph(clusters=(), nodes=(node,), edges=()))
