@@ -124,7 +124,7 @@ def test_an_unknown_value_gives_no_finding_by_itself(path: Any) -> None:
     text = path.read_text()
     (line,) = [one for one in text.splitlines() if one.endswith("# here")]
     key, _, value = line.removesuffix(" # here").partition(": ")
-    if not value or "Ignore" in text:
-        return  # what is missing is not unknown
+    if not value or value.endswith((">-", "|")) or "Ignore" in text:
+        return  # what is missing is not unknown, and a text of several lines is not taken out here
     unknown = text.replace(line, f"{key}: !ImportValue something")
-    assert [one.rule.id for one in lint.lint(lint.read(unknown.encode()), today=TODAY)] == []
+    assert path.stem not in [one.rule.id for one in lint.lint(lint.read(unknown.encode()), today=TODAY)]

