@@ -35,7 +35,8 @@ def lint(template: Path, target: str | None, as_json: bool, as_sarif: bool) -> N
     if as_json and as_sarif:
         raise click.UsageError("--json and --sarif: give one of them")
     try:
-        root = linting.read(template.read_bytes())
+        with template.open("rb") as file:
+            root = linting.read(file.read(linting.MAX_BYTES + 1))  # it may be a device that never ends
     except OSError as error:
         raise click.UsageError(f"{template} cannot be read: {error.strerror or error}") from None
     except linting.UnreadableTemplate as error:

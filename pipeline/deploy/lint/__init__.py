@@ -4,9 +4,9 @@
 the same for SAM and plain CloudFormation; `engine.lint` brings them together.
 """
 
-from pipeline.deploy.lint.document import read
+from pipeline.deploy.lint.document import MAX_BYTES, read
 from pipeline.deploy.lint.engine import RULES, lint
 from pipeline.deploy.lint.findings import Finding, Rule, Severity
 from pipeline.deploy.lint.nodes import UnreadableTemplate
 
-__all__ = ["RULES", "Finding", "Rule", "Severity", "UnreadableTemplate", "lint", "read"]
+__all__ = ["MAX_BYTES", "RULES", "Finding", "Rule", "Severity", "UnreadableTemplate", "lint", "read"]

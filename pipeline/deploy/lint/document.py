@@ -17,7 +17,7 @@ MAX_BYTES = 4 * 1_048_576
 def read(data: bytes) -> Members:
     """The tree of a template. Raises `UnreadableTemplate`."""
     if len(data) > MAX_BYTES:
-        raise UnreadableTemplate(f"the file has {len(data):,} bytes: CloudFormation takes templates of 1 MB")
+        raise UnreadableTemplate(f"the file has more than {MAX_BYTES:,} bytes: CloudFormation takes templates of 1 MB")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from json import JSONDecodeError, JSONDecoder
 
-from pipeline.deploy.lint.nodes import MAX_DEPTH, Node, Pair, Scalar, Sequence, UnreadableTemplate, mapping, too_deep
+from pipeline.deploy.lint.nodes import (
+    MAX_DEPTH,
+    Node,
+    Pair,
+    Scalar,
+    Sequence,
+    UnreadableTemplate,
+    mapping,
+    readable,
+    too_deep,
+)
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,400})(\.[0-9]{1,400})?([eE][-+]?[0-9]{1,3})?(?![0-9])")
@@ -93,7 +103,7 @@ class _Reader:
             text, end = _STRINGS.raw_decode(self._text, position)
         except JSONDecodeError as error:
             raise self.error("a text does not end, or holds what must be escaped", error.pos) from None
-        return str(text), end
+        return readable(str(text)), end
 
     def _line_at(self, position: int) -> int:
         self._line += self._text.count("\n", self._counted, position)

@@ -119,6 +119,11 @@ def tagged(tag: str, argument: Node, line: int) -> Call:
     return call(name if name in _NOT_FN or ":" in name else f"Fn::{name}", argument, line)
 
 
+def readable(text: str) -> str:
+    """Text that can be written out: half of a character of two escapes (`\\ud83d` alone) is none."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def too_deep(line: int) -> UnreadableTemplate:
     return UnreadableTemplate(f"the text is nested deeper than {MAX_DEPTH} levels: no template is", line)
 

@@ -90,7 +90,7 @@ class Word:
 class Statement:
     """One statement of a policy. `owner`: the logical id of the resource that it stands in.
 
-    `is_open`: something in it cannot be read, or it says what is *not* meant. `everybody`: its principal is "*".
+    `is_open`: it may allow more than can be told: something in it cannot be read, or it says what is *not* meant.
     """
 
     owner: str
@@ -102,6 +102,7 @@ class Statement:
     is_conditional: bool
     everybody: int | None  #: the line of Principal "*"
     properties: Properties
+    template: str = ""  #: SAM's policy template that it comes from
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _of_sam(model: Model, function: Function) -> Permissions:
         policy = Properties(node, model.world, node.line)
         template = next((name for name in policy.names() if name in _TEMPLATES), None)
         if template is not None:
-            found.append(_templated(policy.section(template), template, function, model))
+            found.append(_templated(policy.section(template), template, function))
         elif "Statement" in policy:
             found += statements(policy, function.id)
         elif isinstance(node, Members):
@@ -186,7 +187,7 @@ def _permissions(
     found: list[Statement], managed: list[tuple[str, Word]], is_open: bool, *, is_explicit: bool, owner: str
 ) -> Permissions:
     unknown = any(policy_name(word.text) not in MANAGED for _, word in managed)
-    opens = is_open or unknown or any(one.is_open and one.allows for one in found)
+    opens = is_open or unknown or any(one.is_open for one in found)
     return Permissions(tuple(found), tuple(managed), opens, is_explicit, owner)
 
 
@@ -206,14 +207,14 @@ def policy_name(text: str) -> str:
     return text.rpartition("/")[2]
 
 
-def _templated(parameters: Properties, template: str, function: Function, model: Model) -> Statement:
+def _templated(parameters: Properties, template: str, function: Function) -> Statement:
     name, service, actions = _TEMPLATES[template]
     found = parameters.reference(name) or Reference(None, "", None, parameters.line)
     if found.text is not None:  # a name, where statements have an ARN
         found = Reference(None, "", f"arn:*:{service}:*:*:{found.text}", found.line)
     words = tuple(Word(f"{service}:{action}", parameters.line) for action in actions)
     parts = (Reference(found.resource, "", found.text, found.line),)
-    return Statement(function.id, parameters.line, True, words, parts, False, False, None, parameters)
+    return Statement(function.id, parameters.line, True, words, parts, False, False, None, parameters, template)
 
 
 def statements(document: Properties, owner: str) -> Iterator[Statement]:
@@ -222,17 +223,19 @@ def statements(document: Properties, owner: str) -> Iterator[Statement]:
         yield Statement(owner, document.line, True, (), (), True, False, None, document)
         return
     for one in document.sections("Statement"):
+        effect = one.text("Effect").value
         actions = [(text_of(node), node.line) for node in one.items("Action")]
         resources = one.references("Resource")
         listed = any(isinstance(node, Call) for node in one.items("Resource") if _is_list(node))
-        inverted = "NotAction" in one or "NotResource" in one
+        inverted = "NotAction" in one or "NotResource" in one or effect is None
         yield Statement(
             owner=owner,
             line=one.line,
-            allows=one.text("Effect").value != "Deny",
+            allows=effect == "Allow",
             actions=tuple(Word(text, line) for text, line in actions if text is not None),
             resources=resources,
-            is_open=one.is_open or inverted or listed or any(text is None for text, _ in actions),
+            is_open=effect != "Deny"
+            and (one.is_open or inverted or listed or any(text is None for text, _ in actions)),
             is_conditional="Condition" in one,
             everybody=_everybody(one),
             properties=one,

@@ -11,7 +11,9 @@ from pipeline.deploy.lint.findings import Finding, Severity
 def text(findings: Sequence[Finding], path: str) -> list[str]:
     """One line for each finding, and one with their counts."""
     lines = [
-        f"{path}:{one.line}: {one.rule.severity.value} {one.rule.id}: {one.subject}: {one.message}. Fix: {one.fix}."
+        _printable(
+            f"{path}:{one.line}: {one.rule.severity.value} {one.rule.id}: {one.subject}: {one.message}. Fix: {one.fix}."
+        )
         for one in findings
     ]
     errors, warnings = _count(findings, Severity.ERROR), _count(findings, Severity.WARNING)
@@ -44,6 +46,11 @@ def has_errors(findings: Sequence[Finding]) -> bool:
 
 def _count(findings: Sequence[Finding], severity: Severity) -> int:
     return sum(one.rule.severity is severity for one in findings)
+
+
+def _printable(line: str) -> str:
+    """A template's names may hold line breaks, and what a terminal obeys."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 
 def _plural(count: int, noun: str) -> str:

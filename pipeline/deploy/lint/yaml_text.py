@@ -15,6 +15,7 @@ from pipeline.deploy.lint.nodes import (
     Sequence,
     UnreadableTemplate,
     mapping,
+    readable,
     tagged,
     too_deep,
 )
@@ -149,7 +150,7 @@ def _line(event: Any) -> int:
 
 def _key(event: Any, name: Scalar) -> str:
     """A key is text, also where the same word would be a number or a truth value as a value."""
-    return str(event.value) if hasattr(event, "value") else str(name.value)
+    return readable(str(event.value)) if hasattr(event, "value") else str(name.value)
 
 
 def _to_merge(node: Node, line: int) -> list[Members]:
@@ -172,7 +173,7 @@ _FLOAT = re.compile(r"[-+]?[0-9][0-9_]{0,400}\.[0-9_]{0,400}(?:[eE][-+][0-9]{1,3
 
 
 def _scalar(event: Any) -> str | int | float | bool | None:
-    text: str = event.value
+    text = readable(event.value)
     tag = "" if event.tag is None else str(event.tag)
     if event.style is not None or (tag and not tag.startswith(_CORE)):
         return text

@@ -144,7 +144,7 @@ BAD: dict[str, tuple[str | bytes, int, str]] = {
     "deep JSON": ('{"Resources": ' + '{"a":' * 100_000, 1, "nested deeper"),
     "deep tags": ("Resources: " + "[!a " * 100_000, 1, "nested deeper"),
     "too many values": ("Resources: {A: [" + "1," * 500_000 + "]}", 1, "more than 200,000 values"),
-    "too long": (b"#" * 5_000_000, 1, "5,000,000 bytes"),
+    "too long": (b"#" * 5_000_000, 1, "more than 4,194,304 bytes"),
 }
 
 

@@ -142,6 +142,22 @@ def test_json_says_the_same_as_text() -> None:
     assert [one["resource"] for one in found if one["rule"] in RULES] == ["Orders", "Orders", "Price"]
 
 
+def test_names_do_not_reach_the_terminal_as_they_are(project: Path) -> None:
+    name = "a\\n\\u001b[31m\\ud800\\u00e4"
+    queue = '{"Type": "AWS::SQS::Queue", "Properties": {"SqsManagedSseEnabled": false}}'
+    (project / "odd.json").write_text(f'{{"Resources": {{"{name}": {queue}}}}}')
+    (project / "odd.yaml").write_text(f'Resources:\n  "{name}": {queue}\n')
+
+    for template in ("odd.json", "odd.yaml"):
+        assert "queue-not-encrypted: a\\n\\x1b[31m?ä: " in lint(template).stdout
+        for option in ("--json", "--sarif"):
+            assert json.loads(lint(template, option).stdout)
+
+
+def test_a_file_without_an_end_is_refused() -> None:
+    assert "/dev/zero:1: the file has more than 4,194,304 bytes" in lint("/dev/zero").stderr
+
+
 def sarif(template: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(lint(template, "--sarif").stdout)
     return document

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import targets
 from pipeline.deploy import lint
 from pipeline.deploy.lint.code import Finder
+from pipeline.deploy.lint.findings import Severity
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent.parent
@@ -20,7 +22,10 @@ RULES = {rule.id: rule for rule in lint.RULES}
 
 
 def findings(path: Path) -> list[lint.Finding]:
-    return lint.lint(lint.read(path.read_bytes()), code=Finder(path.parent).find, today=TODAY)
+    """With the target that the first line names."""
+    target = re.match(r"# target: (\S+)", path.read_text())
+    stages = [stage for one in targets.load(target[1]) for stage in one.stages()] if target else []
+    return lint.lint(lint.read(path.read_bytes()), code=Finder(path.parent, stages).find, today=TODAY, stages=stages)
 
 
 def marked(path: Path) -> list[int]:
@@ -29,8 +34,9 @@ def marked(path: Path) -> list[int]:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_broken_template_gives_exactly_its_finding(rule: str) -> None:
+    """Beside notes of other rules: a template that retained and watched everything would show nothing but that."""
     path = TEMPLATES / f"{rule}.yaml"
-    found = findings(path)
+    found = [one for one in findings(path) if one.rule.severity is not Severity.NOTE or one.rule.id == rule]
 
     assert len(marked(path)) == 1
     assert [(one.rule.id, one.line) for one in found] == [(rule, line) for line in marked(path)]

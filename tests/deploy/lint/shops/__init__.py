@@ -1,0 +1,1 @@
+"""Pipelines that the templates beside are held against."""
