@@ -27,7 +27,6 @@ _SKIPPED = {
 }
 _LOG_SKIPPED = {
     "CKV_AWS_158": "Encrypted by CloudWatch Logs; payloads are not logged.",
-    "CKV_AWS_338": "The parameter says how long: a line is of use as long as the dead letter that it explains.",
 }
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.proof.deployment import Stack, build, deployable
+from tests.deploy.proof.deployment import Stack, build, generate
 from tests.deploy.proof.ministack import MiniStack
 from tests.deploy.proof.tools import ROOT
 from tests.deploy.proof.translate import read
+
+TEMPLATE = ROOT / "template.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -39,16 +41,24 @@ def built(one_process: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stack(ministack: MiniStack, built: Path) -> Stack:
     """Deployed with the template's defaults."""
-    return deployed(Stack(ministack, "proof", deployable(built), {}))
+    return deployed(Stack(ministack, "proof", TEMPLATE, built))
 
 
 @pytest.fixture(scope="session")
 def other_stack(ministack: MiniStack, built: Path) -> Stack:
     """Deployed with another value for each parameter, in the same account and region."""
-    topic = ministack.client("sns").create_topic(Name="alarms")["TopicArn"]
-    parameters = read((ROOT / "template.yaml").read_text()).get("Parameters", {})
-    others = {name: topic if "Topic" in name else other_value(one) for name, one in parameters.items()}
-    return deployed(Stack(ministack, "proof-other", deployable(built), others))
+    parameters = read(TEMPLATE.read_text()).get("Parameters", {})
+    others = {name: other_value(one) for name, one in parameters.items()}
+    others["AlarmTopicArn"] = ministack.client("sns").create_topic(Name="alarms")["TopicArn"]
+    return deployed(Stack(ministack, "proof-other", TEMPLATE, built, others))
+
+
+@pytest.fixture(scope="session")
+def wide_stack(ministack: MiniStack, tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """The template of other declarations. Nothing is built: it is about the template."""
+    ministack.client("sqs").create_queue(QueueName="old-returns")
+    template = generate("tests.deploy.proof.wide", tmp_path_factory.mktemp("wide"))
+    return deployed(Stack(ministack, "wide", template, template))
 
 
 def deployed(stack: Stack) -> Stack:

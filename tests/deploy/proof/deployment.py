@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tests.deploy.proof import read_back
 from tests.deploy.proof.intrinsics import Resolver
 from tests.deploy.proof.ministack import MiniStack
 from tests.deploy.proof.read_back import Properties
-from tests.deploy.proof.shortfalls import left_out
+from tests.deploy.proof.shortfalls import deployable
 from tests.deploy.proof.tools import ROOT, attempt, clean_environment, run
 from tests.deploy.proof.translate import REGION, read, translated
 
@@ -36,13 +37,21 @@ def build(directory: Path) -> Path:
     return directory / "template.yaml"
 
 
-def deployable(built: Path) -> Path:
-    """The built template without what MiniStack refuses, beside it: its paths are relative."""
-    template = read(built.read_text())
-    for name in list(left_out(template)):
-        del template["Resources"][name]
-    path = built.with_name("deployable.json")
-    path.write_text(json.dumps(template))
+def beside(template: Path) -> Path:
+    """A template without what MiniStack refuses, beside the whole one: its paths are relative."""
+    path = template.with_name("deployable.json")
+    path.write_text(json.dumps(deployable(read(template.read_text()))))
+    return path
+
+
+def generate(target: str, directory: Path) -> Path:
+    """`pipeline template`, with a layer."""
+    (directory / "pyproject.toml").write_text("[tool.pipeline]\nlayer = true\n")
+    path = directory / "template.yaml"
+    subprocess.run(
+        [sys.executable, "-m", "pipeline", "template", target, "--output", path],
+        cwd=directory, env=clean_environment(PYTHONPATH=str(ROOT)), check=True, capture_output=True,
+    )  # fmt: skip
     return path
 
 
@@ -56,11 +65,14 @@ class Resource:
 class Stack:
     """A stack in MiniStack, by the commands of the SAM command line."""
 
-    def __init__(self, aws: MiniStack, name: str, template: Path, parameters: Mapping[str, str]) -> None:
+    def __init__(
+        self, aws: MiniStack, name: str, source: Path, built: Path, parameters: Mapping[str, str] | None = None
+    ) -> None:
         self.aws = aws
         self.name = name
-        self._template = template
-        self._parameters = parameters
+        self._source = source
+        self._template = beside(built)
+        self._parameters = dict(parameters or {})
 
     def deploy(self) -> tuple[int, str]:
         """The exit code of `sam deploy`, and what it printed."""
@@ -82,7 +94,12 @@ class Stack:
     def template(self) -> dict[str, Any]:
         """The plain CloudFormation of what was deployed, translated here and not by MiniStack."""
         body = self.aws.client("cloudformation").get_template(StackName=self.name, TemplateStage="Original")
-        return translated(read(body["TemplateBody"]), dict(self._parameters))
+        return translated(read(body["TemplateBody"]), self._parameters)
+
+    @cached_property
+    def complete(self) -> dict[str, Any]:
+        """The plain CloudFormation of the project's template, before anything was built or left out."""
+        return translated(read(self._source.read_text()), self._parameters)
 
     @cached_property
     def physical(self) -> dict[str, tuple[str, str]]:

@@ -47,6 +47,10 @@ def attribute(aws: Clients, kind: str, physical: str, name: str) -> str:
             return str(_log_group(aws, physical)["arn"])
         case "AWS::Lambda::Function", "Arn":
             return str(_configuration(aws, physical)["FunctionArn"])
+        case "AWS::CloudWatch::Alarm", "Arn":
+            return str(_read_alarm(aws, physical, {})["AlarmArn"])
+        case "AWS::Lambda::Version", "Version":
+            return physical.rpartition(":")[2]
     raise ValueError(f"{kind}: the attribute {name} is not known here; add it to {__name__}")
 
 
@@ -173,6 +177,17 @@ def _read_layer(aws: Clients, physical: str, asked: Properties) -> Properties:
     return {**found, "LayerName": physical.split(":")[-2], "Content": content}
 
 
+def _read_version(aws: Clients, physical: str, asked: Properties) -> Properties:
+    found: Properties = aws.client("lambda").get_function_configuration(FunctionName=physical)
+    return {**found, "FunctionName": found["FunctionName"]}
+
+
+def _read_alias(aws: Clients, physical: str, asked: Properties) -> Properties:
+    function, _, name = physical.rpartition(":")
+    found: Properties = aws.client("lambda").get_alias(FunctionName=function, Name=name)
+    return {**found, "FunctionName": function.rpartition(":")[2]}
+
+
 def _read_mapping(aws: Clients, physical: str, asked: Properties) -> Properties:
     client = aws.client("lambda")
     found: Properties = client.get_event_source_mapping(UUID=physical)
@@ -187,9 +202,11 @@ _READERS: dict[str, Callable[[Clients, str, Properties], Properties]] = {
     "AWS::Events::EventBus": _read_bus,
     "AWS::IAM::Role": _read_role,
     "AWS::Kinesis::Stream": _read_stream,
+    "AWS::Lambda::Alias": _read_alias,
     "AWS::Lambda::EventSourceMapping": _read_mapping,
     "AWS::Lambda::Function": _read_function,
     "AWS::Lambda::LayerVersion": _read_layer,
+    "AWS::Lambda::Version": _read_version,
     "AWS::Logs::LogGroup": _read_log_group,
     "AWS::S3::Bucket": _read_bucket,
     "AWS::S3::BucketPolicy": _read_bucket_policy,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import boto3
@@ -26,7 +28,7 @@ class NotKept:
 class LeftOut:
     """Resources that MiniStack's CloudFormation refuses: they are not in the template that it gets."""
 
-    kind: str
+    kind: str  #: in the translated template; `*` stands for the rest of a service
     what: str
     instead: str
     is_one: Callable[[Properties], bool]
@@ -71,15 +73,38 @@ LEFT_OUT = [
         "alarms on metric math (`Metrics`)",
         "made in moto through PutMetricAlarm, with the deployed stack's names, and read back",
         lambda properties: "Metrics" in properties,
-    )
+    ),
+    LeftOut(
+        "AWS::CodeDeploy::*",
+        "gradual deployments (`Function(canary=)`)",
+        "the values are held against CloudFormation's schema (cfn-lint); the version and the alias are deployed",
+        lambda properties: True,
+    ),
+    LeftOut(
+        "AWS::IAM::Role",
+        "the role of a gradual deployment: it names alarms that are left out",
+        "cfn-lint and checkov, on the template and behind the transform",
+        lambda properties: "codedeploy.amazonaws.com" in json.dumps(properties["AssumeRolePolicyDocument"]),
+    ),
 ]
 
 
 def left_out(template: dict[str, Any]) -> Iterator[str]:
     """The logical ids of what a template must not hold when MiniStack gets it."""
     for name, resource in template["Resources"].items():
-        if any(one.kind == resource["Type"] and one.is_one(resource["Properties"]) for one in LEFT_OUT):
+        if any(fnmatchcase(resource["Type"], one.kind) and one.is_one(resource["Properties"]) for one in LEFT_OUT):
             yield name
+
+
+def deployable(template: dict[str, Any]) -> dict[str, Any]:
+    """A SAM template, or a plain one, without what is left out."""
+    template = json.loads(json.dumps(template))
+    for name in list(left_out(template)):
+        del template["Resources"][name]
+    for resource in template["Resources"].values():
+        resource.get("Properties", {}).pop("DeploymentPreference", None)
+        resource.pop("UpdatePolicy", None)  # of the alias: by CodeDeploy
+    return template
 
 
 def taken_by_model(service: str, operation: str, parameters: Properties) -> list[str]:
