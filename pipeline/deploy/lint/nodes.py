@@ -120,7 +120,7 @@ def tagged(tag: str, argument: Node, line: int) -> Call:
 
 
 def readable(text: str) -> str:
-    """Text that can be written out: half of a character of two escapes (`\\ud83d` alone) is none."""
+    """Text that can be written out: half of a surrogate pair, from an escape, is none."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
