@@ -30,6 +30,11 @@ class Resource(Struct, frozen=True):
         return _deployed(os.environ.get(VARIABLE)).get(f"{self.service}:{self.name}", self.name)
 
     @property
+    def address(self) -> str:
+        """What calls name where a name or an ARN will do: by its ARN, somebody else's is found in another account too."""
+        return self.existing or self.physical
+
+    @property
     def account(self) -> str | None:
         """The account that owns it, when an ARN says so."""
         return None if self.existing is None else self.existing.split(":")[4] or None

@@ -132,7 +132,7 @@ class DynamoDB:
         requests = [{"PutRequest": {"Item": entry.payload}} for entry in entries]
         try:
             service = await client(environment, "dynamodb")
-            answer = await service.batch_write_item(RequestItems={self.resource.physical: requests})
+            answer = await service.batch_write_item(RequestItems={self.resource.address: requests})
         except Exception as error:
             raise sink_error(error, "DynamoDB BatchWriteItem") from None
         unprocessed = {

@@ -141,7 +141,7 @@ class EventBridge:
         detail = object_text(output, carry=self.carry, sink="EventBridge")
         detail_type = self._type_of(output)
         payload = {
-            "EventBusName": self.resource.physical,
+            "EventBusName": self.resource.address,
             "Source": source,
             "DetailType": detail_type,
             "Detail": detail,

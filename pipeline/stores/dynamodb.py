@@ -122,7 +122,7 @@ class DynamoDB:
         return [Grant(to="ClaimIn", resource=self.resource, actions=actions, why=why)]
 
     def _table(self, environment: Environment) -> _Table:
-        return _Table(self.resource.physical, environment)
+        return _Table(self.resource.address, environment)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,12 +17,18 @@ import boto3
 import pytest
 
 from handlers import logs, webhooks
+from pipeline import sinks, stores
+from pipeline.aws.cloudformation.stack import Grant
+from pipeline.decisions.deadline import Deadline
+from pipeline.decisions.idempotency import ClaimRequest
 from pipeline.deploy.function import Deployed as DeployedStage
 from pipeline.emulator.isolation import REGION, isolated
+from pipeline.engine.environment import ProcessEnvironment
+from pipeline.output import Output
 from tests.support import calls, iam
 from tests.support import permission_pipelines as made
 from tests.support import permission_scenarios as scenarios
-from tests.support.calls import Call, Site
+from tests.support.calls import Call, Site, Wire
 from tests.support.deployed import (
     ACCOUNT,
     Boto,
@@ -215,6 +221,60 @@ def test_every_call_was_made_at_a_place_that_is_found_by_reading(found: Found, s
     unread = {call.operation for call in found.calls if not any(site.is_hit_by(call) for site in sites)}
 
     assert unread == set()
+
+
+# What is others'
+
+THEIRS = "444455556666"
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        sinks.SQS("theirs", existing=f"arn:aws:sqs:{REGION}:{THEIRS}:orders"),
+        sinks.DynamoDB("theirs", existing=f"arn:aws:dynamodb:{REGION}:{THEIRS}:table/orders"),
+        sinks.EventBridge("theirs", detail_type="order", source="s", existing=f"arn:aws:events:{REGION}:{THEIRS}:event-bus/b"),
+        sinks.Kinesis("theirs", existing=f"arn:aws:kinesis:{REGION}:{THEIRS}:stream/orders"),
+        sinks.S3("theirs", existing="arn:aws:s3:::orders-of-theirs"),
+    ],
+    ids=lambda sink: type(sink).__name__,
+)  # fmt: skip
+async def test_a_sink_in_another_account_is_called_where_its_permission_is(sink: Any, wire: Wire) -> None:
+    output = Output(id="1", sink=sink.name, body='{"id":"a"}', key=None, default_key="k", value={"id": "a"})
+    await called(sink.write([output], environment := ProcessEnvironment(), Deadline(soft=0.0)), environment)
+
+    _only_granted(wire, sink.grants())
+
+
+async def test_a_table_in_another_account_is_claimed_in_where_its_permission_is(wire: Wire) -> None:
+    store = stores.DynamoDB("theirs", existing=f"arn:aws:dynamodb:{REGION}:{THEIRS}:table/claims")
+    request = ClaimRequest(id="k", owner="me", lease_until=0.0, ttl=60, record="m1", is_alone=True)
+    await called(store.claim([request], environment := ProcessEnvironment()), environment)
+
+    _only_granted(wire, store.grants(forgets=True))
+
+
+@pytest.fixture
+def wire(world: World, monkeypatch: pytest.MonkeyPatch) -> Wire:
+    made = Wire()
+    made.connect(monkeypatch)
+    return made
+
+
+async def called(work: Awaitable[Any], environment: ProcessEnvironment) -> None:
+    """The server knows one account, so nothing is there: what is asked for is all that counts."""
+    try:
+        await work
+    finally:
+        await environment.aclose()
+
+
+def _only_granted(wire: Wire, grants: Sequence[Grant]) -> None:
+    given = [Statement(one.to, one.actions, (f"{one.resource.existing}{one.within}",), {}) for one in grants]
+    asked = [request for call in wire.calls for request in call.requests]
+
+    assert asked
+    assert iam.missing(given, asked) == []
 
 
 # The code, read
