@@ -91,6 +91,18 @@ def test_every_branch_that_can_be_is_looked_at(conditions: str, written: str, me
         assert {value for value, _ in found} == meant
 
 
+def test_what_is_left_of_a_parameter_is_its_own() -> None:
+    """Stage is not "test", so it is "live"; what Size is not says nothing of that."""
+    more = """
+Parameters:
+  Stage: {Type: String, Default: test, AllowedValues: [test, live]}
+  Size: {Type: String, Default: small, AllowedValues: [small, live]}
+Mappings: {M: {live: {s: 99}, test: {s: 5}}}
+Conditions: {T: !Equals [!Ref Stage, test], S: !Equals [!Ref Size, live]}
+"""
+    assert {value for value, _ in visibility("!If [S, 1, !FindInMap [M, !Ref Stage, s]]", more)} == {1, 5, 99}
+
+
 def test_many_conditions_make_few_worlds() -> None:
     names = [f"C{number}" for number in range(40)]
     conditions = "".join(f"  {name}: !Equals [!Ref P{name}, yes-please]\n" for name in names)
