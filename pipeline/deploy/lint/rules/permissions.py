@@ -89,6 +89,8 @@ _READING = {
 _PARTIQL = ("dynamodb:PartiQLInsert", "dynamodb:PartiQLUpdate", "dynamodb:PartiQLDelete", "dynamodb:PartiQLSelect")
 _ITEMS = ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:GetItem")
 _PLACE = re.compile(r"\$\{(?!AWS::)[^}]*\}")
+#: Of one queue, stream or table, written out; a consumer's is another thing.
+_PLAIN_ARN = re.compile(r"arn:[a-z-]+:[a-z0-9]+:[^:]*:[^:]*:(?!.*/consumer/)[^:${}*]+(/stream/[^:${}]+)?")
 #: An ARN of which only the account and the region are told.
 _EVERYTHING = re.compile(r"(table/|stream/|event-bus/|deliverystream/|function:|stateMachine:)?\*")
 
@@ -161,6 +163,8 @@ def _read(model: Model, mapping: EventSource) -> Iterator[tuple[Target, tuple[st
     part = "stream" if mapping.kind == "dynamodb" else ""
     if source is not None and source.type in permissions.NAMED:
         yield Target(source, mapping.kind, part=part), _READING[mapping.kind]
+    elif mapping.source.text is not None and _PLAIN_ARN.fullmatch(mapping.source.text):
+        yield Target(None, mapping.kind, arn=mapping.source.text, part=part), _READING[mapping.kind]
 
 
 def failure_destination_not_allowed(model: Model) -> Iterator[Finding]:
