@@ -39,7 +39,7 @@ class World:
 def of(root: Members) -> tuple[World, ...]:
     """The worlds of a template, the one of its parameters' defaults first."""
     parameters = _parameters(root)
-    defaults = {name: node for name, body in parameters.items() if (node := body.get("Default")) is not None}
+    defaults = {name: node for name, body in parameters.items() if (node := _default(body)) is not None}
     conditions = root.get("Conditions")
     if not isinstance(conditions, Members) or not conditions.items:
         return (World(defaults, {}, root),)
@@ -58,6 +58,17 @@ def _parameters(root: Members) -> dict[str, Members]:
     section = root.get("Parameters")
     items = section.items if isinstance(section, Members) else {}
     return {name: item.node for name, item in items.items() if isinstance(item.node, Members)}
+
+
+def _default(parameter: Members) -> Node | None:
+    """What `Ref` gives when nobody says otherwise: not the name of what is looked up in Systems Manager, and lists."""
+    kind, found = text_of(parameter.get("Type")) or "", parameter.get("Default")
+    text = text_of(found)
+    if found is None or text is None or kind.startswith("AWS::SSM::Parameter"):
+        return None
+    if kind == "CommaDelimitedList" or kind.startswith("List<"):
+        return Sequence(tuple(Scalar(part.strip(), found.line) for part in text.split(",")), found.line)
+    return found
 
 
 def _choices(comparisons: list[Comparison], defaults: Mapping[str, Node]) -> Iterator[dict[Comparison, bool]]:

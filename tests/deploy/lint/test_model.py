@@ -36,6 +36,8 @@ def visibility(written: str, more: str = "") -> list[tuple[int | None, bool]]:
         ("!Sub ['1${x}', {x: '5'}]", (15, True)),
         ("!Join ['', [1, 2]]", (12, True)),
         ("!FindInMap [M, a, b]", (7, True)),
+        ("!Select [0, !Ref Several]", (None, True)),
+        ("!Ref Stored", (None, True)),
         ("!FindInMap [M, !Ref Stage, b]", (8, True)),
         ("!Ref AWS::NoValue", (30, False)),
         ("!Ref Unknown", (None, True)),
@@ -51,7 +53,12 @@ def visibility(written: str, more: str = "") -> list[tuple[int | None, bool]]:
 )
 def test_a_number_is_worked_out_or_unknown(written: str, meant: tuple[int | None, bool]) -> None:
     more = """
-Parameters: {Seconds: {Type: Number, Default: 90}, NoDefault: {Type: Number}, Stage: {Type: String, Default: c}}
+Parameters:
+  Seconds: {Type: Number, Default: 90}
+  NoDefault: {Type: Number}
+  Stage: {Type: String, Default: c}
+  Several: {Type: CommaDelimitedList, Default: "1, 2"}
+  Stored: {Type: AWS::SSM::Parameter::Value<String>, Default: "45"}
 Mappings: {M: {a: {b: 7}, c: {b: 8}}}
 """
     assert visibility(written, more) == [meant]
@@ -221,6 +228,19 @@ def test_sam_and_plain_cloudformation_look_the_same() -> None:
             "A": "a",
             "B": "c",
         }
+
+
+def test_a_parameter_may_be_a_list() -> None:
+    text = """
+        Parameters: {Types: {Type: CommaDelimitedList, Default: "Something, ReportBatchItemFailures"}}
+        Resources:
+          M:
+            Type: AWS::Lambda::EventSourceMapping
+            Properties: {FunctionName: f, EventSourceArn: !ImportValue x, FunctionResponseTypes: !Ref Types}
+    """
+    (mapping,) = model(text).mappings
+
+    assert mapping.partial.value is True
 
 
 def test_what_cannot_be_read_is_not_taken_for_left_out() -> None:
