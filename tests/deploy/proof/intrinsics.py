@@ -58,7 +58,8 @@ class Resolver:
                 return any(self.resolve(argument))
             case "Condition":
                 return self._holds(argument)
-        raise ValueError(f"{function} is not known here: add it")
+            case _:
+                raise ValueError(f"{function} is not known here: add it")
 
     def _holds(self, condition: str) -> bool:
         return bool(self.resolve(self.conditions[condition]))

@@ -84,7 +84,8 @@ def _object_action(method: str, query: Mapping[str, Any]) -> str:
             return "PutObject"
         case "DELETE" if "uploadId" in query:
             return "AbortMultipartUpload"
-    raise ValueError(f"{method} with {sorted(query)} is not known here: add it")
+        case _:
+            raise ValueError(f"{method} with {sorted(query)} is not known here: add it")
 
 
 def _listed(value: Any) -> list[str]:
@@ -121,6 +122,6 @@ def _routes(upstream: str, record: Callable[[str, str, str, bytes], None]) -> ty
         def do_DELETE(self) -> None:
             self._carry_out()
 
-        def log_message(self, *_: Any) -> None: ...
+        def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002
 
     return Routes

@@ -51,7 +51,8 @@ def attribute(aws: Clients, kind: str, physical: str, name: str) -> str:
             return str(_read_alarm(aws, physical, {})["AlarmArn"])
         case "AWS::Lambda::Version", "Version":
             return physical.rpartition(":")[2]
-    raise ValueError(f"{kind}: the attribute {name} is not known here; add it to {__name__}")
+        case _:
+            raise ValueError(f"{kind}: the attribute {name} is not known here; add it to {__name__}")
 
 
 def _read_queue(aws: Clients, physical: str, asked: Properties) -> Properties:

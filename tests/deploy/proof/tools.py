@@ -43,7 +43,7 @@ def require(missing: str) -> None:
 def tool(command: str) -> Path:
     """The executable of a tool, installed by uv if it is not yet. Skips the test where it cannot be had."""
     package = _PACKAGES[command].format_map(versions())
-    asked = [UV, "tool", "run", "--quiet", "--python", sys.executable, "--from", package]
+    asked: list[str | Path] = [UV, "tool", "run", "--quiet", "--python", sys.executable, "--from", package]
     try:
         found = subprocess.run(
             [*asked, "python", "-c", "import sys; print(sys.prefix)"],
