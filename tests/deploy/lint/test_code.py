@@ -125,6 +125,9 @@ def project(tmp_path: Path) -> Path:
         ("CodeUri: !Ref Somewhere, Handler: app.handler", None),
         ("CodeUri: src, Handler: app.quiet, Runtime: nodejs24.x", None),
         ('InlineCode: "def quiet(e, c): ...", Handler: index.quiet', False),
+        ('InlineCode: !Sub "def quiet(e, c): print(${AWS::AccountId})", Handler: index.quiet', None),  # no Python yet
+        ("InlineCode: !Sub \"def quiet(e, c): print('${AWS::Region}')\", Handler: index.quiet", False),
+        ("InlineCode: !ImportValue code, Handler: index.quiet", None),
     ],
 )
 def test_the_source_is_found_below_code_uri(project: Path, properties: str, reports: bool | None) -> None:
