@@ -158,8 +158,8 @@ def _of_role(model: Model, role: Resource) -> Permissions:
         for reference in listed:
             if model.named(reference, "AWS::IAM::Role", "RoleName") == role.id:
                 found += statements(policy.properties.section("PolicyDocument"), policy.id)
-            elif not reference.is_known:
-                is_open = True
+            elif "RoleName" in role.properties and "${" in (reference.text or "${"):
+                is_open = True  # it may be this one; a name that CloudFormation makes up is known to nobody else
     return _permissions(found, managed, is_open, is_explicit=True, owner=role.id)
 
 

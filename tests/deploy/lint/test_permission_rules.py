@@ -1,0 +1,300 @@
+"""What a role allows, in the many ways that templates say it; and which actions there are."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.deploy import lint
+from pipeline.deploy.lint import actions
+
+HEAD = """\
+Parameters: { Foreign: { Type: String } }
+Resources:
+  Orders: { Type: AWS::SQS::Queue, Properties: { QueueName: orders } }
+  Others: { Type: AWS::SQS::Queue, Properties: { QueueName: others } }
+  Unnamed: { Type: AWS::SQS::Queue }
+  Ledger: { Type: AWS::DynamoDB::Table, Properties: { StreamSpecification: { StreamViewType: KEYS_ONLY } } }
+  GivenUp: { Type: AWS::S3::Bucket }
+  Failed: { Type: AWS::SNS::Topic }
+  Clicks: { Type: AWS::Kinesis::Stream }
+  Reader: { Type: AWS::Kinesis::StreamConsumer, Properties: { StreamARN: !GetAtt Clicks.Arn, ConsumerName: one } }
+  Price: { Type: AWS::Lambda::Function, Properties: { Role: !GetAtt Role.Arn } }
+"""
+READING = "[sqs:ReceiveMessage, sqs:DeleteMessage, sqs:GetQueueAttributes]"
+READING_STREAM = "[dynamodb:DescribeStream, dynamodb:GetRecords, dynamodb:GetShardIterator]"
+
+
+def found(text: str) -> dict[str, str]:
+    """The details of findings, by their rules."""
+    return {one.rule.id: one.detail for one in lint.lint(lint.read(text.encode()))}
+
+
+def role(*statements: str, more: str = "") -> str:
+    listed = "".join(f"              - {one}\n" for one in statements)
+    return (
+        f"  Role:\n    Type: AWS::IAM::Role\n    Properties:\n{more}      Policies:\n        - PolicyName: it\n"
+        f"          PolicyDocument:\n            Statement:\n{listed or '              []'}\n"
+    )
+
+
+def allow(action: str, resource: str, more: str = "") -> str:
+    return f"{{ Effect: Allow, Action: {action}, Resource: {resource}{more} }}"
+
+
+def mapping(source: str, more: str = "") -> str:
+    return (
+        "  Read:\n    Type: AWS::Lambda::EventSourceMapping\n"
+        f"    Properties: {{ FunctionName: !Ref Price, EventSourceArn: {source}{more} }}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        "!GetAtt Orders.Arn",
+        '"*"',
+        "arn:aws:sqs:eu-west-1:111122223333:orders",
+        '!Sub "arn:${AWS::Partition}:sqs:${AWS::Region}:${AWS::AccountId}:orders"',
+        '!Sub "arn:aws:sqs:*:*:ord*"',
+        '!Join [":", [arn, aws, sqs, !Ref AWS::Region, !Ref AWS::AccountId, !GetAtt Orders.QueueName]]',
+        "[!GetAtt Others.Arn, !GetAtt Orders.Arn]",
+        "!Ref Foreign",
+        '!Sub "arn:aws:sqs:eu-west-1:111122223333:${Foreign}"',
+        "!ImportValue orders",
+    ],
+)
+def test_a_mapping_is_allowed(resource: str) -> None:
+    assert "mapping-not-allowed" not in found(HEAD + mapping("!GetAtt Orders.Arn") + role(allow(READING, resource)))
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        "!GetAtt Others.Arn",
+        "arn:aws:sqs:eu-west-1:111122223333:others",
+        "arn:aws:sns:eu-west-1:111122223333:orders",
+        '!Sub "arn:aws:sqs:*:*:orders-*"',
+        '!Sub "${Others.Arn}"',
+    ],
+)
+def test_a_mapping_is_not_allowed_on_something_else(resource: str) -> None:
+    assert "mapping-not-allowed" in found(HEAD + mapping("!GetAtt Orders.Arn") + role(allow(READING, resource)))
+
+
+def test_a_literal_name_is_not_a_name_that_cloudformation_makes_up() -> None:
+    text = HEAD + mapping("!GetAtt Unnamed.Arn")
+
+    assert "mapping-not-allowed" in found(text + role(allow(READING, "arn:aws:sqs:eu-west-1:111122223333:unnamed")))
+    assert "mapping-not-allowed" not in found(text + role(allow(READING, '"arn:aws:sqs:eu-west-1:111122223333:*"')))
+
+
+@pytest.mark.parametrize("action", ['"*"', '"sqs:*"', "[SQS:receivemessage, 'sqs:Delete*', 'sqs:Get?ueueAttributes']"])
+def test_patterns_of_actions(action: str) -> None:
+    text = HEAD + mapping("!GetAtt Orders.Arn") + role(allow(action, "!GetAtt Orders.Arn"))
+
+    assert "mapping-not-allowed" not in found(text)
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_known"),
+    [
+        ("{ Effect: Deny, Action: '*', Resource: '*' }", True),
+        ("{ Effect: Allow, NotAction: 'iam:*', Resource: '*' }", False),
+        ("{ Effect: Allow, Action: 'sqs:*', NotResource: !GetAtt Others.Arn }", False),
+        ("{ Effect: !ImportValue effect, Action: 'sqs:*', Resource: '*' }", False),
+        ("{ Effect: Allow, Action: !ImportValue actions, Resource: '*' }", False),
+    ],
+)
+def test_what_cannot_be_told_counts_as_allowed(statement: str, is_known: bool) -> None:
+    assert ("mapping-not-allowed" in found(HEAD + mapping("!GetAtt Orders.Arn") + role(statement))) is is_known
+
+
+@pytest.mark.parametrize(
+    ("managed", "is_lacking"),
+    [
+        ("arn:aws:iam::aws:policy/service-role/AWSLambdaSQSQueueExecutionRole", False),
+        ("arn:aws:iam::aws:policy/AmazonSQSFullAccess", False),
+        ("arn:aws:iam::aws:policy/AdministratorAccess", False),
+        ("arn:aws:iam::aws:policy/SomethingElse", False),  # which is not known
+        ("!Ref Foreign", False),
+        ("arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole", True),
+        ("arn:aws:iam::aws:policy/service-role/AWSLambdaKinesisExecutionRole", True),
+    ],
+)
+def test_managed_policies(managed: str, is_lacking: bool) -> None:
+    text = HEAD + mapping("!GetAtt Orders.Arn") + role(more=f"      ManagedPolicyArns: [{managed}]\n")
+
+    assert ("mapping-not-allowed" in found(text)) is is_lacking
+
+
+@pytest.mark.parametrize("kind", ["Policy", "ManagedPolicy", "RolePolicy"])
+def test_policies_beside_the_role(kind: str) -> None:
+    roles = "RoleName: !Ref Role" if kind == "RolePolicy" else "Roles: [!Ref Role]"
+    policy = (
+        f"  Beside:\n    Type: AWS::IAM::{kind}\n    Properties:\n      {roles}\n"
+        f"      PolicyDocument: {{ Statement: {allow(READING, '!GetAtt Orders.Arn')} }}\n"
+    )
+    text = HEAD + mapping("!GetAtt Orders.Arn") + role()
+
+    assert "mapping-not-allowed" in found(text)
+    assert "mapping-not-allowed" not in found(text + policy)
+    elsewhere = policy.replace("!Ref Role", "!Ref Foreign")
+    assert "mapping-not-allowed" in found(text + elsewhere), "nobody knows a name that CloudFormation makes up"
+    text = HEAD + mapping("!GetAtt Orders.Arn") + role(more="      RoleName: worker\n")
+    assert "mapping-not-allowed" not in found(text + elsewhere)
+    assert "mapping-not-allowed" not in found(text + policy.replace("!Ref Role", "worker"))
+    assert "mapping-not-allowed" in found(text + policy.replace("!Ref Role", "other"))
+
+
+@pytest.mark.parametrize(
+    ("resource", "is_lacking"),
+    [
+        ("!GetAtt Ledger.StreamArn", False),
+        ('!Sub "${Ledger.Arn}/stream/*"', False),
+        ('!Sub "${Ledger.Arn}/*"', False),
+        ("!GetAtt Ledger.Arn", True),
+        ('!Sub "${Ledger.Arn}/index/*"', True),
+    ],
+)
+def test_a_stream_is_not_its_table(resource: str, is_lacking: bool) -> None:
+    text = HEAD + mapping("!GetAtt Ledger.StreamArn") + role(allow(READING_STREAM, resource))
+
+    assert ("mapping-not-allowed" in found(text)) is is_lacking
+
+
+def test_a_consumer_is_subscribed_to() -> None:
+    text = HEAD + mapping("!Ref Reader")
+
+    assert found(text + role())["mapping-not-allowed"] == "Role does not allow kinesis:SubscribeToShard"
+    assert "mapping-not-allowed" not in found(text + role(allow("kinesis:SubscribeToShard", "!Ref Reader")))
+
+
+@pytest.mark.parametrize(
+    ("destination", "statements", "lacking"),
+    [
+        ("!GetAtt Others.Arn", [], "sqs:SendMessage on Others"),
+        ("!GetAtt Others.Arn", [allow("sqs:SendMessage", "!GetAtt Others.Arn")], ""),
+        ("!Ref Failed", [], "sns:Publish on Failed"),
+        ("!Ref Failed", [allow("sns:Publish", "!Ref Failed")], ""),
+        ("!GetAtt GivenUp.Arn", [allow('"s3:*"', "!GetAtt GivenUp.Arn")], "s3:PutObject on GivenUp"),
+        ("!GetAtt GivenUp.Arn", [allow('"s3:*"', '!Sub "${GivenUp.Arn}/*"')], "s3:ListBucket on GivenUp"),
+        ("!GetAtt GivenUp.Arn", [allow('"s3:*"', '!Sub "${GivenUp.Arn}*"')], ""),
+        ("!GetAtt GivenUp.Arn", [allow('"s3:*"', '[!GetAtt GivenUp.Arn, !Sub "arn:aws:s3:::${GivenUp}/x/*"]')], ""),
+        ("!Ref Foreign", [], ""),
+    ],
+)
+def test_failure_destinations(destination: str, statements: list[str], lacking: str) -> None:
+    more = f", DestinationConfig: {{ OnFailure: {{ Destination: {destination} }} }}"
+    detail = found(HEAD + mapping("!GetAtt Clicks.Arn", more) + role(*statements)).get(
+        "failure-destination-not-allowed"
+    )
+
+    assert detail == (f"Role does not allow {lacking}" if lacking else None)
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "more", "is_wide"),
+    [
+        ("sqs:SendMessage", '"*"', "", True),
+        ("[xray:PutTraceSegments, sqs:SendMessage]", '"*"', "", True),
+        ("sqs:SendMessage", '!Sub "arn:aws:sqs:${AWS::Region}:${AWS::AccountId}:*"', "", True),
+        ("dynamodb:PutItem", '"arn:aws:dynamodb:*:*:table/*"', "", True),
+        ("s3:GetObject", '"arn:aws:s3:::*"', "", True),
+        ("sqs:SendMessage", '!Sub "arn:aws:sqs:${AWS::Region}:${AWS::AccountId}:shop-*"', "", False),
+        ("sqs:SendMessage", '!Sub "arn:aws:sqs:${AWS::Region}:${AWS::AccountId}:${Foreign}*"', "", False),
+        ("sqs:SendMessage", '"*"', ", Condition: { StringEquals: { 'aws:ResourceTag/a': b } }", False),
+        ("[sqs:ListQueues, kinesis:ListStreams, dynamodb:ListStreams, sns:Publish]", '"*"', "", False),
+        ("[logs:PutLogEvents, 'ec2:*NetworkInterface*', 'cloudwatch:PutMetricData']", '"*"', "", False),
+        ("s3:GetObject", '!Sub "${GivenUp.Arn}/*"', "", False),
+    ],
+)
+def test_wildcards_of_resources(action: str, resource: str, more: str, is_wide: bool) -> None:
+    assert ("wildcard-resource" in found(HEAD + role(allow(action, resource, more)))) is is_wide
+
+
+def test_a_role_that_no_function_has_is_not_judged() -> None:
+    text = HEAD.replace("!GetAtt Role.Arn", "!Ref Foreign") + role(allow('"*"', '"*"'))
+
+    assert "wildcard-action" not in found(text)
+    assert "wildcard-action" in found(HEAD + role(allow('"*"', '"*"')))
+
+
+@pytest.mark.parametrize(
+    ("action", "instead"),
+    [
+        ("sqs:SendMesage", ("sqs:SendMessage",)),
+        ("SQS:sendmessage", ()),
+        ("sqs:SendMessageBatch", ("sqs:SendMessage",)),
+        ("kinesis:PutRecord", ()),
+        ("kinesis:DescribeStreams", ("kinesis:DescribeStream",)),
+        ("dynamodb:TransactWriteItems", ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")),
+        ("s3:ListObjectsV2", ("s3:ListBucket",)),
+        ("s3:GetObjects", ()),  # not all of S3's are known
+        ("sqs:FoldMessage", ()),
+        ("sqs:*", ()),
+        ("sqs:", ()),
+        ("", ()),
+    ],
+)
+def test_names_of_actions(action: str, instead: tuple[str, ...]) -> None:
+    assert actions.instead_of(action) == instead
+
+
+@given(st.text())
+def test_any_text_may_be_an_action(text: str) -> None:
+    actions.instead_of(text)
+    actions.is_narrowable(text)
+
+
+def test_what_stands_instead_is_an_action() -> None:
+    names = {"sqs:SendMessageBatch", "dynamodb:ExecuteStatement", "s3:CopyObject", "sns:PublishBatch"}
+
+    assert {other for name in names for one in actions.instead_of(name) for other in actions.instead_of(one)} == set()
+
+
+def test_a_name_beside_the_one_that_it_stands_for_does_no_harm() -> None:
+    text = HEAD + role(allow("[sqs:SendMessage, sqs:SendMessageBatch]", "!GetAtt Orders.Arn"))
+
+    assert "unknown-action" not in found(text)
+    assert "unknown-action" in found(HEAD + role(allow("sqs:SendMessageBatch", "!GetAtt Orders.Arn")))
+
+
+@pytest.mark.parametrize(
+    ("principal", "more", "is_open"),
+    [
+        ('"*"', "", True),
+        ('{ AWS: "*" }', "", True),
+        ('{ AWS: [!Ref AWS::AccountId, "*"] }', "", True),
+        ("{ AWS: !Ref AWS::AccountId }", "", False),
+        ("{ Service: sns.amazonaws.com }", "", False),
+        ('"*"', ", Condition: { StringEquals: { aws:PrincipalOrgID: o-1 } }", False),
+    ],
+)
+def test_principals_of_queues(principal: str, more: str, is_open: bool) -> None:
+    policy = (
+        "  OrdersPolicy:\n    Type: AWS::SQS::QueuePolicy\n    Properties:\n      Queues: [!Ref Orders]\n"
+        f"      PolicyDocument: {{ Statement: {{ Effect: Allow, Principal: {principal}, Action: 'sqs:*'{more} }} }}\n"
+    )
+    assert ("queue-open-to-everybody" in found(HEAD + policy + role())) is is_open
+    assert "queue-open-to-everybody" not in found(HEAD + policy.replace("Allow", "Deny") + role())
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_safe"),
+    [
+        ("Bool: { aws:SecureTransport: false }", True),
+        ('Bool: { "aws:SecureTransport": "false" }', True),
+        ("BoolIfExists: { AWS:securetransport: false }", True),
+        ("Bool: { aws:SecureTransport: true }", False),
+        ("StringEquals: { aws:SourceVpce: vpce-1 }", False),
+    ],
+)
+def test_calls_without_tls(condition: str, is_safe: bool) -> None:
+    policy = (
+        "  OrdersPolicy:\n    Type: AWS::SQS::QueuePolicy\n    Properties:\n      Queues: [!Ref Orders]\n"
+        "      PolicyDocument:\n"
+        f"        Statement: {{ Effect: Deny, Principal: '*', Action: 'sqs:*', Condition: {{ {condition} }} }}\n"
+    )
+    assert ("queue-without-tls" not in found(HEAD + policy + role())) is is_safe
