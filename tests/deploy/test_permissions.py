@@ -93,14 +93,17 @@ class Found:
         return [one for one in self.function.statements if one not in self.for_lambda]
 
 
+#: The stacks, and what was found.
+Kept = tuple[dict[bool, Deployed], dict[str, Found]]
+
+
 class World:
     """The stacks on the tests' server, made when they are asked for; each handler is played once."""
 
-    def __init__(self, endpoint_url: str, boto: Boto) -> None:
+    def __init__(self, endpoint_url: str, boto: Boto, kept: Kept) -> None:
         self._endpoint_url = endpoint_url
         self._boto = boto
-        self._stacks: dict[bool, Deployed] = {}
-        self._found: dict[str, Found] = {}
+        self._stacks, self._found = kept
 
     def play(self, name: str) -> Found:
         if name not in self._found:
@@ -121,8 +124,14 @@ class World:
         return self._stacks[is_ours]
 
 
+@pytest.fixture(scope="session")
+def kept() -> Kept:
+    """As long as the server is there: a worker that takes over others' tests comes to this module several times."""
+    return {}, {}
+
+
 @pytest.fixture(scope="module")
-def world(moto_endpoint: str) -> Iterator[World]:
+def world(moto_endpoint: str, kept: Kept) -> Iterator[World]:
     with isolated(moto_endpoint), ExitStack() as stack:
         clients: dict[str, Any] = {}
 
@@ -132,7 +141,7 @@ def world(moto_endpoint: str) -> Iterator[World]:
                 stack.callback(clients[service].close)
             return clients[service]
 
-        yield World(moto_endpoint, boto)
+        yield World(moto_endpoint, boto, kept)
 
 
 @pytest.fixture(scope="module")
