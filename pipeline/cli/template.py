@@ -50,7 +50,7 @@ def template(target: str | None, output: Path | None, check: bool, merging: bool
     if output is None:
         click.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        _write(text, output)
     for note in made.notes:
         click.echo(note, err=True)
 
@@ -95,6 +95,13 @@ def _say(found: Merged) -> None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()  # with its own line ends
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{path} cannot be read: {error}") from None
+
+
+def _write(text: str, path: Path) -> None:
+    try:
+        path.write_bytes(text.encode())
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be written: {error.strerror}") from None

@@ -22,6 +22,7 @@ from pipeline.errors import ConfigurationError
 #: No digits in a digest: YAML would take some for numbers.
 _LETTERS = str.maketrans("0123456789", "ghijklmnop")
 _COMMENT = re.compile(r"(?:^|\s)#(.*)")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
 #: A section, and an entry of it; no entry for a section that is one value (`Transform`).
 Key = tuple[str, str | None]
 #: Sections whose entries are blocks of their own. All others are one block each.
@@ -30,30 +31,39 @@ SECTIONS = ("Metadata", "Parameters", "Mappings", "Conditions", "Rules", "Resour
 
 @dataclass
 class Document:
-    """A template's lines: a head, then its blocks in order. A section's own line stands above its first entry."""
+    """A template's text: a head, then its blocks in order. A section's own line stands above its first entry."""
 
-    head: list[str] = field(default_factory=list)
-    blocks: dict[Key, list[str]] = field(default_factory=dict)
+    head: str = ""
+    blocks: dict[Key, str] = field(default_factory=dict)  #: whole lines, with their ends
     values: dict[Key, Any] = field(default_factory=dict)  #: what each block says, for comparing
-    openings: dict[str, list[str]] = field(default_factory=dict)  #: the lines of `Resources:` and its like
+    openings: dict[str, str] = field(default_factory=dict)  #: the lines of `Resources:` and its like
+    end: str = "\n"  #: of its lines
+    columns: dict[str, int] = field(default_factory=dict)  #: where a section's entries begin
 
     @property
     def text(self) -> str:
         """The document as text."""
-        lines = list(self.head)
+        text = self.head
         opened: set[str] = set()
         for (section, entry), block in self.blocks.items():
-            if entry is not None and section not in opened:
-                lines += self.openings[section]
-                opened.add(section)
-            lines += block
-        return "\n".join(lines) + "\n"
+            opening = self.openings[section] if entry is not None and section not in opened else ""
+            opened.add(section)
+            # The last line of a file may have no end.
+            missing = "" if not text or text.endswith(("\r", "\n")) else self.end
+            text += missing + opening + block
+        return text
 
     def digest(self, key: Key) -> str:
         """What a block says, comments included, in eight letters: indentation and quotes do not count."""
-        comments = [found.group(1).strip() for line in self.blocks[key] if (found := _COMMENT.search(line))]
+        lines = self.blocks[key].splitlines()
+        comments = [found.group(1).strip() for line in lines if (found := _COMMENT.search(line))]
         said = json.dumps([self.values[key], comments], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:8].translate(_LETTERS)
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines with their ends."""
+    return _LINE.findall(text)
 
 
 def parse(text: str, name: str) -> Document:
@@ -64,27 +74,31 @@ def parse(text: str, name: str) -> Document:
         raise ConfigurationError(f"{name} is not YAML: {_short(error)}") from None
     if not isinstance(root, MappingNode) or root.flow_style:
         raise ConfigurationError(f"{name} is not a template in YAML's block style, so it cannot be merged")
-    lines = text.splitlines()
-    document = Document()
-    spans = [(key, start) for key, start in _starts(root, name)]
-    begins = [_above(lines, start) for _, start in spans]
-    document.head = lines[: begins[0]] if begins else lines
-    for position, (key, _) in enumerate(spans):
+    lines = lines_of(text)
+    found = list(_starts(root, name))
+    _check(found, name)
+    begins = [_above(lines, line) for line in _lines(found, lines, name)]
+    document = Document(head="".join(lines[: begins[0]] if begins else lines))
+    document.end = "\r\n" if lines[0].endswith("\r\n") else "\n"
+    for position, (key, node) in enumerate(found):
         end = begins[position + 1] if position + 1 < len(begins) else len(lines)
+        block = "".join(lines[begins[position] : end])
         section, entry = key
+        if entry is not None:
+            document.columns.setdefault(section, node.start_mark.column)
         if entry is None and section in SECTIONS and _has_entries(root, section):
-            document.openings[section] = lines[begins[position] : end]
+            document.openings[section] = block
         else:
-            document.blocks[key] = lines[begins[position] : end]
+            document.blocks[key] = block
             document.values[key] = _value(root, key)
     return document
 
 
-def _starts(root: MappingNode, name: str) -> Iterator[tuple[Key, int]]:
-    """Each section and entry with the line of its key, in order."""
+def _starts(root: MappingNode, name: str) -> Iterator[tuple[Key, Node]]:
+    """Each section and entry with its key's node, in order."""
     for key, value in root.value:
         section = str(key.value)
-        yield (section, None), key.start_mark.line
+        yield (section, None), key
         if section not in SECTIONS or not isinstance(value, MappingNode):
             continue
         if value.flow_style and value.value:
@@ -92,7 +106,33 @@ def _starts(root: MappingNode, name: str) -> Iterator[tuple[Key, int]]:
                 f"{name}: '{section}' is written in braces: write it as lines, so that it can be merged"
             )
         for inner, _ in value.value:
-            yield (section, str(inner.value)), inner.start_mark.line
+            yield (section, str(inner.value)), inner
+
+
+def _check(found: list[tuple[Key, Node]], name: str) -> None:
+    """Two entries of one name would become one; an alias would be taken for entries where its anchor stands."""
+    keys = [key for key, _ in found]
+    for section, entry in keys:
+        if keys.count((section, entry)) > 1:
+            raise ConfigurationError(f"{name}: there are two '{entry or section}': rename or remove one")
+    places = [node.start_mark.index for _, node in found]
+    if places != sorted(places):
+        raise ConfigurationError(f"{name}: a section is an alias of another: write it out, so that it can be merged")
+
+
+def _lines(found: list[tuple[Key, Node]], lines: list[str], name: str) -> list[int]:
+    """The number of the line on which each key stands."""
+    numbers: list[int] = []
+    number = passed = 0
+    for key, node in found:
+        while number < len(lines) and passed + len(lines[number]) <= node.start_mark.index:
+            passed += len(lines[number])
+            number += 1
+        before = "".join(lines[number : number + 1])[: node.start_mark.index - passed]
+        if before.strip("\ufeff \t") or number == len(lines) or (numbers and numbers[-1] == number):
+            raise ConfigurationError(f"{name}: '{key[1] or key[0]}' does not begin a line, so it cannot be merged")
+        numbers.append(number)
+    return numbers
 
 
 def _above(lines: list[str], start: int) -> int:

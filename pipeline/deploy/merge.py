@@ -2,17 +2,22 @@
 
 The last section of a generated template lists what was generated, with a digest of each entry. An
 entry that still has its digest is ours, and is written anew or taken away; any other is somebody's, and stays.
+Comments above a section's own line stay too, and are not asked about.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.deploy.blocks import Document, Key, parse
+from pipeline.deploy.blocks import Document, Key, lines_of, parse
+from pipeline.errors import ConfigurationError
 
 #: Where the digests stand.
 _DIGESTS: Key = ("Metadata", "Pipeline")
+#: The lines that `sealed` writes there, and what somebody may have put behind one.
+_DIGEST_LINE = re.compile(r"\s*(?:Pipeline:|Generated:|[A-Za-z0-9.:]+: [a-p]{8})[ \t]*(#[^\r\n]*)?(?:\r\n|\r|\n)?")
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,19 @@ def sealed(text: str) -> str:
 def merged(generated: str, existing: str, name: str) -> Merged:
     """A generated (sealed) template, with everything in the file `name` kept that is not ours.
 
-    Raises `ConfigurationError` for an existing text that cannot be taken apart.
+    Raises `ConfigurationError` for an existing text that cannot be taken apart, or put together again.
     """
     new, old = parse(generated, "the template"), parse(existing, name)
+    _open_empty(old, new, name)
+    _fit(new, old)
     digests = _digests(old)
-    result = Document(head=old.head, openings={**new.openings, **old.openings})
+    result = Document(head=old.head, openings={**new.openings, **old.openings}, end=old.end)
     said = Merged()
     for key, block in old.blocks.items():
-        kept = new.blocks[_DIGESTS] if key == _DIGESTS else _kept(key, block, old, new, digests, said)
+        if key != _DIGESTS:
+            kept = _kept(key, block, old, new, digests, said)
+        else:
+            kept = block if digests == _digests(new) else _redigested(block, new)
         if kept is not None:
             result.blocks[key] = kept
     for key, block in new.blocks.items():
@@ -59,12 +69,36 @@ def merged(generated: str, existing: str, name: str) -> Merged:
             said.missing.append(_name(key))
         else:
             _insert(key, block, new, result)
-    return Merged(result.text, said.edited, said.foreign, said.missing)
+    text = _without_loss(result, old)
+    if text != existing:
+        _prove(text, result, old, new, name)
+    return Merged(text, said.edited, said.foreign, said.missing)
 
 
-def _kept(
-    key: Key, block: list[str], old: Document, new: Document, digests: Mapping[str, str], said: Merged
-) -> list[str] | None:
+def _open_empty(old: Document, new: Document, name: str) -> None:
+    """Let a section that has nothing in it (`Outputs:`) take entries."""
+    for section in new.openings:
+        if old.values.get((section, None), "") != "":
+            raise ConfigurationError(f"{name}: '{section}' is no list of entries by name: write it as lines")
+        if (section, None) in old.blocks:
+            old.openings[section] = old.blocks.pop((section, None))
+
+
+def _fit(new: Document, old: Document) -> None:
+    """Give generated lines the file's ends, and entries the column of their neighbours."""
+    for key, block in new.blocks.items():
+        wider = old.columns.get(key[0], 0) - new.columns.get(key[0], 0) if key[0] in old.columns else 0
+        new.blocks[key] = "".join(_shifted(line.rstrip("\n"), wider) + old.end for line in lines_of(block))
+    new.openings = {section: opening.replace("\n", old.end) for section, opening in new.openings.items()}
+
+
+def _shifted(line: str, wider: int) -> str:
+    if not line or wider == 0:
+        return line
+    return " " * wider + line if wider > 0 else line.removeprefix(" " * -wider)
+
+
+def _kept(key: Key, block: str, old: Document, new: Document, digests: Mapping[str, str], said: Merged) -> str | None:
     """What becomes of one entry of the file: it stays, is written anew, or goes (None)."""
     name, digest = _name(key), old.digest(key)
     generated = new.blocks.get(key)
@@ -78,7 +112,22 @@ def _kept(
     return block
 
 
-def _insert(key: Key, block: list[str], new: Document, result: Document) -> None:
+def _redigested(block: str, new: Document) -> str:
+    """The new digests, between what somebody wrote before and behind the old ones."""
+    before, after = "", ""
+    is_behind = False
+    for line in lines_of(block):
+        found = _DIGEST_LINE.fullmatch(line)
+        is_behind = is_behind or found is not None
+        if found and found[1]:
+            line = line[: len(line) - len(line.lstrip())] + line[found.start(1) :]  # noqa: PLW2901 - only its comment
+        elif found:
+            continue
+        before, after = (before, after + line) if is_behind else (before + line, after)
+    return before + new.blocks[_DIGESTS] + after
+
+
+def _insert(key: Key, block: str, new: Document, result: Document) -> None:
     """Put a new entry behind the one that it follows in the generated template, in its own section."""
     order = list(new.blocks)
     earlier = [one for one in order[: order.index(key)] if one in result.blocks]
@@ -91,6 +140,33 @@ def _insert(key: Key, block: list[str], new: Document, result: Document) -> None
     items = list(result.blocks.items())
     items.insert(position, (key, block))
     result.blocks = dict(items)
+
+
+def _without_loss(result: Document, old: Document) -> str:
+    """The text; comments above sections that have lost all their entries stand at the end."""
+    left = [section for section in old.openings if all(key[0] != section for key in result.blocks)]
+    comments = [line for section in left for line in lines_of(old.openings[section]) if line.lstrip().startswith("#")]
+    text = result.text
+    if comments and not text.endswith(("\r", "\n")):
+        text += old.end
+    return text + "".join(line.lstrip() for line in comments)
+
+
+def _prove(text: str, result: Document, old: Document, new: Document, name: str) -> None:
+    """Raise `ConfigurationError` unless every entry says what it said where it came from: then the file stays as it is."""
+    try:
+        made = parse(text, name).values
+    except ConfigurationError:
+        made = {}
+    for key, block in result.blocks.items():
+        came_from = old if old.blocks.get(key) == block else new
+        if key != _DIGESTS and made.get(key) != came_from.values[key]:
+            raise ConfigurationError(
+                f"{name}: '{_name(key)}' as it is written there and what is generated do not go together: indent it as "
+                "its neighbours, or take it out"
+            )
+    if list(made) != list(result.blocks):
+        raise ConfigurationError(f"{name}: what is written there and what is generated do not go together")
 
 
 def _name(key: Key) -> str:
