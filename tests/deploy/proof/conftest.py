@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.proof.deployment import Stack, build, generate
+from tests.deploy.proof.deployment import Stack, build, deployed, generate
 from tests.deploy.proof.ministack import MiniStack
 from tests.deploy.proof.tools import ROOT
 from tests.deploy.proof.translate import read
@@ -35,7 +35,7 @@ def ministack(one_process: None) -> Iterator[MiniStack]:
 @pytest.fixture(scope="session")
 def built(one_process: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built template."""
-    return build(tmp_path_factory.mktemp("build"))
+    return build(TEMPLATE, tmp_path_factory.mktemp("build"))
 
 
 @pytest.fixture(scope="session")
@@ -59,12 +59,6 @@ def wide_stack(ministack: MiniStack, tmp_path_factory: pytest.TempPathFactory) -
     ministack.client("sqs").create_queue(QueueName="old-returns")
     template = generate("tests.deploy.proof.wide", tmp_path_factory.mktemp("wide"))
     return deployed(Stack(ministack, "wide", template, template))
-
-
-def deployed(stack: Stack) -> Stack:
-    status, text = stack.deploy()
-    assert status == 0, text
-    return stack
 
 
 def other_value(parameter: dict[str, Any]) -> str:

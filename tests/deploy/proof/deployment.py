@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -17,21 +18,23 @@ from tests.deploy.proof.intrinsics import Resolver
 from tests.deploy.proof.ministack import MiniStack
 from tests.deploy.proof.read_back import Properties
 from tests.deploy.proof.shortfalls import deployable
-from tests.deploy.proof.tools import ROOT, attempt, clean_environment, run
+from tests.deploy.proof.tools import ROOT, UV, attempt, clean_environment, run
 from tests.deploy.proof.translate import REGION, read, translated
 
 _BUILD_SECONDS = 240
 _DEPLOY_SECONDS = 120
 
 
-def build(directory: Path) -> Path:
-    """`sam build`, with dependencies for this machine and its Python, so that the artifact runs here."""
+def build(template: Path, directory: Path) -> Path:
+    """The template that `sam build` writes, with dependencies for this machine and its Python, so that the artifact runs here."""
     ours = {
+        # A project's Makefile finds `pipeline` and `uv` where its owner installed them.
+        "PATH": os.pathsep.join([str(ROOT / ".venv/bin"), str(UV.parent), os.environ["PATH"]]),
         "PIPELINE_PACKAGE_PYTHON": f"{sys.version_info.major}.{sys.version_info.minor}",
         "PIPELINE_PACKAGE_PLATFORM": platform.machine(),
     }
     run(
-        "sam", "build", "--build-in-source", "--template", ROOT / "template.yaml", "--build-dir", directory,
+        "sam", "build", "--build-in-source", "--template", template, "--build-dir", directory,
         environment=clean_environment(**ours), timeout=_BUILD_SECONDS,
     )  # fmt: skip
     return directory / "template.yaml"
@@ -45,8 +48,8 @@ def beside(template: Path) -> Path:
 
 
 def generate(target: str, directory: Path) -> Path:
-    """`pipeline template`, with a layer."""
-    (directory / "pyproject.toml").write_text("[tool.pipeline]\nlayer = true\n")
+    """`pipeline template`, with a layer, for a target that stands in the directory or in this checkout."""
+    (directory / "pyproject.toml").write_text(f'[tool.pipeline]\napp = "{target}"\nlayer = true\n')
     path = directory / "template.yaml"
     subprocess.run(
         [sys.executable, "-m", "pipeline", "template", target, "--output", path],
@@ -153,3 +156,10 @@ class Stack:
     @property
     def _environment(self) -> dict[str, str]:
         return clean_environment(AWS_ENDPOINT_URL=self.aws.endpoint_url)
+
+
+def deployed(stack: Stack) -> Stack:
+    """The stack, after its first deployment."""
+    status, text = stack.deploy()
+    assert status == 0, text
+    return stack
