@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
 
-_EVENTS = ("socket.connect", "socket.getaddrinfo")
+#: What reaches another machine, of Python's audit events; those that name a socket, and those that look a name up.
+_SENDING = ("socket.connect", "socket.sendto", "socket.sendmsg")
+_LOOKING_UP = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo")
 _OURS = Path(__file__).parent.parent
 
 
@@ -26,6 +30,7 @@ class _Watch:
     def __init__(self) -> None:
         self.is_on = False
         self.tried: str | None = None
+        self.importer = 0  #: the thread that imports
         self._is_hooked = False
 
     def hook(self) -> None:
@@ -34,11 +39,12 @@ class _Watch:
             sys.addaudithook(self._audit)
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self.is_on or event not in _EVENTS:
+        if not self.is_on or event not in (*_SENDING, *_LOOKING_UP):
             return
-        if event == "socket.connect" and getattr(arguments[0], "family", None) == getattr(socket, "AF_UNIX", None):
-            return  # to this machine itself
-        where = _place()
+        if event in _SENDING and (arguments[0].family not in (socket.AF_INET, socket.AF_INET6) or arguments[1] is None):
+            return  # to this machine itself, or over a connection that is there already
+        # A pool's thread has none of the user's lines on its stack: what waits for it has.
+        where = _place(sys._getframe()) or _place(sys._current_frames().get(self.importer))
         self.tried = self.tried or f"{_address(event, arguments)}{where}"
         raise ConnectionRefusedError("no connection is made while a module is imported")
 
@@ -49,8 +55,8 @@ _watch = _Watch()
 @contextmanager
 def watched(module: str) -> Iterator[None]:
     """Refuse connections inside the block. Raises `UsageError` when one was tried, also when the module hid that."""
-    outer, _watch.is_on = _watch.is_on, True
-    _watch.tried = None
+    outer = _watch.is_on, _watch.tried, _watch.importer
+    _watch.is_on, _watch.tried, _watch.importer = True, None, threading.get_ident()
     _watch.hook()
     try:
         yield
@@ -58,10 +64,11 @@ def watched(module: str) -> Iterator[None]:
         if _watch.tried is None:
             raise
     finally:
-        _watch.is_on = outer
-    if _watch.tried is not None:
+        tried = _watch.tried
+        _watch.is_on, _watch.tried, _watch.importer = outer
+    if tried is not None:
         raise click.UsageError(
-            f"importing '{module}' tried to connect to {_watch.tried}, and was not let: Lambda imports it at every cold "
+            f"importing '{module}' tried to connect to {tried}, and was not let: Lambda imports it at every cold "
             "start, and this command must touch nothing. Make clients in a @pipeline.resource, or in a function"
         )
 
@@ -70,13 +77,13 @@ def _address(event: str, arguments: tuple[Any, ...]) -> str:
     """What was to be reached; an address of AWS's says the service."""
     if event == "socket.getaddrinfo":
         return f"{arguments[0]}:{arguments[1]}"
-    address = arguments[1]
+    address = arguments[0] if event in _LOOKING_UP else arguments[1]
     return ":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address)
 
 
-def _place() -> str:
+def _place(innermost: FrameType | None) -> str:
     """The user's line that led there: the last one outside libraries and outside us."""
-    for frame in reversed(traceback.extract_stack()):
+    for frame in reversed(traceback.extract_stack(innermost) if innermost is not None else ()):
         path = Path(frame.filename)
         is_library = "site-packages" in path.parts or path.is_relative_to(Path(traceback.__file__).parent)
         if not is_library and not path.is_relative_to(_OURS) and not frame.filename.startswith("<"):
