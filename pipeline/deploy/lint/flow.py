@@ -34,8 +34,12 @@ class Step:
 
 def steps(model: Model) -> list[Step]:
     """All of them. Filtered ones are left out: a filter, a pattern or a prefix is how loops are ended."""
+    known: list[Step] | None = model.worked_out.get("steps")
+    if known is not None:
+        return known
     found = [*_read(model), *_written(model), *_subscribed(model), *_ruled(model), *_notified(model), *_piped(model)]
-    return list(dict.fromkeys(found))
+    model.worked_out["steps"] = list(dict.fromkeys(found))
+    return steps(model)
 
 
 def loops(found: Sequence[Step]) -> list[list[Step]]:

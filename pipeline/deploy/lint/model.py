@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from pipeline.deploy.lint import values
 from pipeline.deploy.lint.code import UNKNOWN_CODE, Code
@@ -188,6 +189,8 @@ class Model:
     code: Mapping[str, Code] = field(default_factory=dict)
     today: datetime.date = datetime.date.min
     stages: tuple[Stage, ...] = ()
+    #: What several rules work out of it, by a name of theirs, so that it is done once.
+    worked_out: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def resources(self) -> dict[str, Resource]:

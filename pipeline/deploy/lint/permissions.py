@@ -131,6 +131,13 @@ class Target:
 
 def of(model: Model, function: Function) -> Permissions:
     """What a function's role allows."""
+    known: dict[str, Permissions] = model.worked_out.setdefault("permissions", {})
+    if function.id not in known:
+        known[function.id] = _of(model, function)
+    return known[function.id]
+
+
+def _of(model: Model, function: Function) -> Permissions:
     if function.role is not None:
         role = model.resources.get(function.role.resource or "")
         if role is not None and role.type == "AWS::IAM::Role":
@@ -153,14 +160,31 @@ def _of_role(model: Model, role: Resource) -> Permissions:
         found += more
         managed += known
         is_open |= not more and not known
-    for policy in model.of_type("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy"):
-        listed = policy.properties.references("Roles") + policy.properties.references("RoleName")
-        for reference in listed:
-            if model.named(reference, "AWS::IAM::Role", "RoleName") == role.id:
-                found += statements(policy.properties.section("PolicyDocument"), policy.id)
-            elif "RoleName" in role.properties and "${" in (reference.text or "${"):
-                is_open = True  # it may be this one; a name that CloudFormation makes up is known to nobody else
+    beside = _beside(model)
+    found += (one for policy in beside.get(role.id, ()) for one in _documented(policy))
+    # It may be this one; a name that CloudFormation makes up is known to nobody else.
+    is_open |= "RoleName" in role.properties and "" in beside
     return _permissions(found, managed, is_open, is_explicit=True, owner=role.id)
+
+
+def _beside(model: Model) -> dict[str, list[Resource]]:
+    """The policies that name their roles, by these; under "" those of which it cannot be told."""
+    if "policies" in model.worked_out:
+        known: dict[str, list[Resource]] = model.worked_out["policies"]
+        return known
+    found: dict[str, list[Resource]] = model.worked_out.setdefault("policies", {})
+    for policy in model.of_type("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy"):
+        for reference in policy.properties.references("Roles") + policy.properties.references("RoleName"):
+            role = model.named(reference, "AWS::IAM::Role", "RoleName")
+            if role is not None:
+                found.setdefault(role, []).append(policy)
+            elif "${" in (reference.text or "${"):
+                found.setdefault("", []).append(policy)
+    return found
+
+
+def _documented(policy: Resource) -> Iterator[Statement]:
+    return statements(policy.properties.section("PolicyDocument"), policy.id)
 
 
 def _of_sam(model: Model, function: Function) -> Permissions:

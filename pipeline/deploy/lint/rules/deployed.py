@@ -122,7 +122,9 @@ def handler_not_deployed(model: Model) -> Iterator[Finding]:
     misnamed = {name.rpartition(".")[0] for name in deployed if not _is_there(name)}
     for stage in model.stages:
         path = f"{stage.function.__module__}.{stage.name}"
-        if path not in deployed and stage.function.__module__ not in misnamed:
+        # A handler below CodeUri is named from there.
+        is_deployed = any(path == one or path.endswith(f".{one}") for one in deployed if one)
+        if not is_deployed and stage.function.__module__ not in misnamed:
             detail = f"no function has `Handler: {path}`"
             yield HANDLER_NOT_DEPLOYED.at(stage.full_name, model.world.root.line_of("Resources"), detail)
 
@@ -152,13 +154,12 @@ def _is_there(path: str) -> bool:
 
 def source_differs(model: Model) -> Iterator[Finding]:
     for function, stage in _deployed(model):
-        source: Any = stage.source
+        wanted: Declared | None = getattr(stage.source, "resource", None)
         for mapping in declared.mappings_of(model, function):
-            wrong = _is_other(model, function, mapping, source.resource)
+            wrong = _is_other(model, function, mapping, wanted) if wanted is not None else ""
             if wrong:
-                yield _at(
-                    SOURCE_DIFFERS, mapping, mapping.line, f"{stage.full_name} reads '{source.name}', and {wrong}"
-                )
+                detail = f"{stage.full_name} reads '{stage.source.name}', and {wrong}"
+                yield _at(SOURCE_DIFFERS, mapping, mapping.line, detail)
 
 
 def _is_other(model: Model, function: Function, mapping: EventSource, wanted: Declared) -> str:

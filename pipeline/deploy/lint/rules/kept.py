@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from pipeline.deploy.lint import values
+from pipeline.deploy.lint import declared, values
 from pipeline.deploy.lint.findings import Check, Finding, Rule, Severity
 from pipeline.deploy.lint.model import EventSource, Model, Resource
 from pipeline.deploy.lint.nodes import Members
@@ -86,12 +87,12 @@ def _idempotency_tables(model: Model) -> list[Resource]:
             table = model.resources.get((reference.resource or "") if reference is not None else "")
             if table is not None and table.type in _TABLES and _IDEMPOTENCY.search(name):
                 found.append(table)
-    return [table for table in {table.id: table for table in found}.values() if _has_entry_key(table)]
-
-
-def _has_entry_key(table: Resource) -> bool:
-    """Whether the table's key can be an entry's: a partition key, whatever its name."""
-    return table.type == "AWS::Serverless::SimpleTable" or bool(table.properties.items("KeySchema"))
+        stage = declared.stage_of(model, function)
+        store: Any = getattr(stage.store, "resource", None) if stage is not None else None
+        kept = declared.found(model, function, store) if store is not None else None
+        if kept is not None and kept.type in _TABLES:
+            found.append(kept)
+    return list({table.id: table for table in found}.values())
 
 
 def entries_expire_too_soon(model: Model) -> Iterator[Finding]:

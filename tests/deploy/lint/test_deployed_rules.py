@@ -1,0 +1,132 @@
+"""Declared handlers beside templates that are not quite theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.deploy import lint
+from pipeline.deploy.lint.code import Finder
+from tests.deploy.lint.shops import orders, varied
+
+GOOD = (Path(__file__).parent / "good" / "target.yaml").read_text()
+STAGES = list(orders.shop.stages())
+
+
+def details(text: str) -> dict[str, str]:
+    findings = lint.lint(lint.read(text.encode()), code=Finder(Path(), STAGES).find, stages=STAGES)
+    return {one.rule.id: one.detail for one in findings}
+
+
+def changed(*pairs: tuple[str, str]) -> dict[str, str]:
+    text = GOOD
+    for old, new in pairs:
+        assert old in text
+        text = text.replace(old, new)
+    return details(text)
+
+
+def test_the_good_one() -> None:
+    assert details(GOOD) == {}
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("QueueName: !Sub ${AWS::StackName}-orders", "QueueName: orders"),
+        ('"sqs:priced": "${Priced}"', '"sqs:priced": "${Priced.QueueName}"'),
+        ('"sqs:priced": "${Priced}"', '"sqs:priced": "somewhere"'),
+        ("Timeout: 30", 'Timeout: "30"'),
+        ("BatchSize: 10", "Enabled: true"),  # 10 is AWS's default
+        ("tests.deploy.lint.shops.orders.price", "tests/deploy/lint/shops/orders.price"),
+        ("Role: !GetAtt PriceRole.Arn", "Role: !ImportValue role"),
+    ],
+)
+def test_other_ways_of_saying_the_same(pair: tuple[str, str]) -> None:
+    assert changed(pair) == {}
+
+
+def test_variables_that_cannot_be_read_say_nothing() -> None:
+    assert changed(('{"sqs:orders"', '{sqs:orders"')) == {}
+
+
+def test_a_function_without_its_variable_finds_a_resource_by_its_real_name() -> None:
+    text = GOOD.replace("PIPELINE_RESOURCES", "OTHER_RESOURCES")
+
+    assert "resource-not-mapped" in details(text)
+    named = text.replace("  Priced:\n    Type: AWS::SQS::Queue\n    DeletionPolicy: Retain\n",
+        "  Priced:\n    Type: AWS::SQS::Queue\n    DeletionPolicy: Retain\n    Properties: { QueueName: priced }\n")  # fmt: skip
+    found = lint.lint(lint.read(named.encode()), code=Finder(Path(), STAGES).find, stages=STAGES)
+    assert [one for one in found if one.rule.id == "resource-not-mapped" and "'sqs:priced'" in one.detail] == []
+
+
+@pytest.mark.parametrize(
+    ("pair", "detail"),
+    [
+        (("Timeout: 30\n", "Timeout: 20\n"), "`Timeout` is 20, and shop.price declares 30"),
+        (("      MemorySize: 512\n", ""), "`MemorySize` is left out, which is 128, and shop.price declares 512"),
+        (("BatchSize: 10", "BatchSize: 5"), "`BatchSize` is 5, and shop.price declares 10"),
+        (
+            ("BatchSize: 10", "ScalingConfig: { MaximumConcurrency: 5 }"),
+            "`MaximumConcurrency` is 5, and shop.price declares none",
+        ),
+        (("maxReceiveCount: 20", "maxReceiveCount: 30"), "`maxReceiveCount` is 30, and shop.price declares 20"),
+    ],
+)
+def test_what_differs(pair: tuple[str, str], detail: str) -> None:
+    assert changed(pair)["setting-differs"] == detail
+
+
+@pytest.mark.parametrize(
+    ("pair", "detail"),
+    [
+        (("${Archive}", "${Entries}"), "'s3:archive' leads to Entries, which is an AWS::DynamoDB::Table"),
+        (("${Priced}", "${Priced.Arn}"), "'sqs:priced' leads to Priced, by its ARN, where a URL is wanted"),
+        (
+            ("  Priced:\n    Type: AWS::SQS::Queue\n", "  Priced:\n    Type: AWS::SQS::Queue\n    Properties: { FifoQueue: true }\n"),
+            "'sqs:priced' leads to Priced, which is a FIFO queue",
+        ),
+    ],
+)  # fmt: skip
+def test_names_that_mislead(pair: tuple[str, str], detail: str) -> None:
+    assert changed(pair)["resource-of-wrong-type"] == detail
+
+
+def test_a_mapping_of_another_kind() -> None:
+    found = changed(("Type: SQS\n", "Type: Kinesis\n"), ("Queue: !GetAtt Orders.Arn", "Stream: !ImportValue stream"))
+
+    assert found["source-differs"] == "shop.price reads 'orders', and this is a mapping of kinesis"
+
+
+def test_a_handler_below_code_uri_is_deployed() -> None:
+    assert "handler-not-deployed" not in changed(("tests.deploy.lint.shops.orders.price", "orders.price"))
+    assert "handler-not-deployed" in changed(("tests.deploy.lint.shops.orders.price", "other.price"))
+    assert "handler-not-deployed" not in changed(("tests.deploy.lint.shops.orders.price", "!ImportValue handler"))
+
+
+def test_a_declared_event_that_a_rule_brings_back() -> None:
+    stages = list(varied.varied.stages())
+    text = """\
+Resources:
+  Bus: {{ Type: AWS::Events::EventBus, Properties: {{ Name: default }} }}
+  Queue: {{ Type: AWS::SQS::Queue }}
+  Back:
+    Type: AWS::Events::Rule
+    Properties:
+      EventBusName: !Ref Bus
+      EventPattern: {{ detail-type: [{detail_type}] }}
+      Targets: [{{ Id: back, Arn: !GetAtt Queue.Arn }}]
+  Sort:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: tests.deploy.lint.shops.varied.sort
+      Events: {{ In: {{ Type: SQS, Properties: {{ Queue: !GetAtt Queue.Arn }} }} }}
+"""
+
+    def found(detail_type: str) -> set[str]:
+        root = lint.read(text.format(detail_type=detail_type).encode())
+        return {one.rule.id for one in lint.lint(root, code=Finder(Path(), stages).find, stages=stages)}
+
+    assert "possible-loop" in found("order")
+    assert "possible-loop" not in found("answer")
