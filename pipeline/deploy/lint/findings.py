@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -60,6 +60,17 @@ class Finding:
     def message(self) -> str:
         """What is wrong here, and why that matters."""
         return f"{self.detail}. {self.rule.why}"
+
+
+def together(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """One finding for each place: what a rule says of it several times, joined."""
+    places: dict[tuple[str, str, int], list[Finding]] = {}
+    for one in findings:
+        places.setdefault((one.rule.id, one.subject, one.line), []).append(one)
+    for several in places.values():
+        details = dict.fromkeys(one.detail for one in several)
+        fixes = dict.fromkeys(one.fix for one in several)
+        yield replace(several[0], detail="; ".join(details), fix="; ".join(fixes))
 
 
 #: A rule at work: from what a template says, in one world, to what is wrong with it.

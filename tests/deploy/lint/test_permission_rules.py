@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.deploy import lint
 from pipeline.deploy.lint import actions
+from pipeline.deploy.lint.code import examine
 
 HEAD = """\
 Parameters: { Foreign: { Type: String } }
@@ -63,6 +64,7 @@ def mapping(source: str, more: str = "") -> str:
         "!Ref Foreign",
         '!Sub "arn:aws:sqs:eu-west-1:111122223333:${Foreign}"',
         "!ImportValue orders",
+        '!Sub "arn:aws:${Foreign}:eu-west-1:111122223333:orders"',
     ],
 )
 def test_a_mapping_is_allowed(resource: str) -> None:
@@ -259,6 +261,36 @@ def test_a_name_beside_the_one_that_it_stands_for_does_no_harm() -> None:
 
     assert "unknown-action" not in found(text)
     assert "unknown-action" in found(HEAD + role(allow("sqs:SendMessageBatch", "!GetAtt Orders.Arn")))
+
+
+def test_one_finding_says_all_of_its_line() -> None:
+    text = HEAD + role(allow("[sqs:SendMessages, sns:Publishh, 'events:*', 's3:*']", "!GetAtt Orders.Arn"))
+
+    assert found(text)["unknown-action"] == "there is no 'sqs:SendMessages'; there is no 'sns:Publishh'"
+    assert found(text)["wildcard-action"] == "it allows 'events:*'; it allows 's3:*'"
+
+
+def test_statements_under_a_role_that_is_not_known_to_its_end() -> None:
+    code = """\
+import boto3
+
+ledger = boto3.client("dynamodb")
+
+
+def price(event, context):
+    ledger.execute_statement(Statement="INSERT INTO ledger VALUE {'id': '1'}")
+"""
+
+    def judged(*statements: str, more: str = "") -> bool:
+        text = HEAD + role(allow("dynamodb:PutItem", "!GetAtt Ledger.Arn"), *statements, more=more)
+        root = lint.read(text.encode())
+        known = {"Price": examine(code, "price")}
+        return "statements-not-allowed" in [one.rule.id for one in lint.lint(root, code=lambda _: known)]
+
+    assert judged()
+    assert not judged(allow("dynamodb:PartiQLInsert", "!GetAtt Ledger.Arn"))
+    assert not judged(more="      ManagedPolicyArns: [!Ref Foreign]\n")
+    assert not judged(more="      ManagedPolicyArns: [arn:aws:iam::aws:policy/AmazonDynamoDBFullAccess]\n")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pipeline.aws.cloudformation.stack import Grant
 from pipeline.aws.names import Resource as Declared
 from pipeline.aws.names import arn_name
 from pipeline.deploy.lint import declared, permissions
-from pipeline.deploy.lint.findings import Check, Finding, Rule, Severity
+from pipeline.deploy.lint.findings import Check, Finding, Rule, Severity, together
 from pipeline.deploy.lint.model import EventSource, Function, Model, Resource
 from pipeline.deploy.lint.nodes import Scalar
 from pipeline.deploy.lint.permissions import Permissions, Statement, Target
@@ -181,6 +181,10 @@ def _is_other(model: Model, function: Function, mapping: EventSource, wanted: De
 
 
 def resource_not_mapped(model: Model) -> Iterator[Finding]:
+    return together(_resource_not_mapped(model))
+
+
+def _resource_not_mapped(model: Model) -> Iterator[Finding]:
     for function, stage in _deployed(model):
         mapped = declared.mapped(function)
         if mapped.names is None:
@@ -220,6 +224,10 @@ def _mapping_fix(model: Model, resource: Declared) -> str:
 
 
 def resource_of_wrong_type(model: Model) -> Iterator[Finding]:
+    return together(_resource_of_wrong_type(model))
+
+
+def _resource_of_wrong_type(model: Model) -> Iterator[Finding]:
     for function, _ in _deployed(model):
         mapped = declared.mapped(function)
         for name in mapped.names or ():
@@ -254,6 +262,10 @@ def resource_not_used(model: Model) -> Iterator[Finding]:
 
 
 def setting_differs(model: Model) -> Iterator[Finding]:
+    return together(_setting_differs(model))
+
+
+def _setting_differs(model: Model) -> Iterator[Finding]:
     for function, stage in _deployed(model):
         for name, setting, wanted in (
             ("Timeout", function.timeout, stage.deploy.timeout),
@@ -338,6 +350,10 @@ def _same(there: Sequence[Any], wanted: Sequence[Any]) -> bool:
 
 def action_missing(model: Model) -> Iterator[Finding]:
     """What the code calls; what Lambda calls with the role is `mapping-not-allowed`'s."""
+    return together(_action_missing(model))
+
+
+def _action_missing(model: Model) -> Iterator[Finding]:
     for function, stage in _deployed(model):
         allowed = permissions.of(model, function)
         if allowed.is_open or allowed.owner is None:
@@ -359,6 +375,10 @@ def action_missing(model: Model) -> Iterator[Finding]:
 
 def action_not_needed(model: Model) -> Iterator[Finding]:
     """On what is declared only: what else a function may do is its own code's affair."""
+    return together(_action_not_needed(model))
+
+
+def _action_not_needed(model: Model) -> Iterator[Finding]:
     shared = [permissions.of(model, one).owner for one in model.functions.values()]
     for function, stage in _deployed(model):
         allowed = permissions.of(model, function)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pipeline.deploy.lint import permissions
 from pipeline.deploy.lint.actions import instead_of, is_narrowable
-from pipeline.deploy.lint.findings import Check, Finding, Rule, Severity
+from pipeline.deploy.lint.findings import Check, Finding, Rule, Severity, together
 from pipeline.deploy.lint.model import EventSource, Model, Resource
 from pipeline.deploy.lint.permissions import Permissions, Statement, Target, Word
 from pipeline.deploy.lint.values import Reference
@@ -96,6 +96,10 @@ _EVERYTHING = re.compile(r"(table/|stream/|event-bus/|deliverystream/|function:|
 
 
 def wildcard_action(model: Model) -> Iterator[Finding]:
+    return together(_wildcard_action(model))
+
+
+def _wildcard_action(model: Model) -> Iterator[Finding]:
     for statement in _allowing(model):
         for word in statement.actions:
             if word.text == "*" or word.text.endswith(":*"):
@@ -251,6 +255,10 @@ def _key_allows(key: Resource) -> bool:
 
 def unknown_action(model: Model) -> Iterator[Finding]:
     """A name beside the one that it stands for does no harm: SAM's own policy templates have such."""
+    return together(_unknown_action(model))
+
+
+def _unknown_action(model: Model) -> Iterator[Finding]:
     for allowed in _of_functions(model):
         words = [word for one in allowed.statements if one.allows for word in one.actions]
         for statement in allowed.statements:
