@@ -22,7 +22,7 @@ _INDENT = 2
 _SHORT, _SHORT_VALUES = 90, 60
 #: What YAML 1.1, which CloudFormation reads, takes for something else than text, and YAML 1.2 does not.
 _NOT_TEXT = re.compile(
-    r"(?i:y|n|yes|no|on|off|true|false|null|~)|[-+]?[.0-9][0-9_:.]*(?:e[-+]?[0-9]+)?|[-+]?0[xb][0-9a-f_]+|=|<<",
+    r"y|n|yes|no|on|off|true|false|null|~|[-+]?[.0-9][0-9_:.]*(?:e[-+]?[0-9]+)?|[-+]?0[xb][0-9a-f_]+|=|<<",
     re.IGNORECASE,
 )
 #: Text that needs no quotes of ours, and lines that can stand as they are: no characters that one of the two YAMLs, or

@@ -329,3 +329,26 @@ def test_any_text_is_refused_or_taken_apart_without_loss(text: str) -> None:
     except ConfigurationError:
         return
     assert parts.text == text
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda old: old + "...\nMine: 1\n",
+        lambda old: old[: old.index("\n# What was generated")] + "...\n",
+        lambda old: once(once(old, "  Beta:\n", "  Beta: &mine\n"), "Outputs:\n", "Outputs:\n  Mine: *mine\n"),
+        lambda old: old[: old.index("\n# What was generated")] + "Metadata:\n  Pipeline: mine\n",
+        lambda old: old + "     Mine: 1\n",
+    ],
+    ids=[
+        "two documents",
+        "an end and something new",
+        "an alias of what is written anew",
+        "another value",
+        "a wrong column",
+    ],
+)
+def test_what_cannot_be_put_together_is_refused(edit: Edit) -> None:
+    old = edit(generated(BEFORE))
+    with pytest.raises(ConfigurationError, match=r"template\.yaml.*(do not go together|is not YAML)"):
+        merge.merged(generated({**AFTER, "Zeta": 1}), old, "template.yaml")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -295,11 +294,3 @@ def test_functions_share_a_layer_when_asked(declare: Declare) -> None:
 
     assert [one["Properties"]["Layers"] for one in functions] == [[{"Ref": layer}]] * 2
     assert found.value["Resources"]["DependenciesLayer"]["Metadata"]["BuildMethod"] == "makefile"
-
-
-def test_the_repositorys_template_is_what_its_handlers_declare() -> None:
-    root = Path(__file__).parent.parent.parent.parent
-    text = (root / "template.yaml").read_text(encoding="utf-8")
-
-    assert read(text) == read_newer(text)
-    check_layout(text)
