@@ -33,6 +33,11 @@ def dead_letter_queue(queue: Resource) -> Resource:
     return Resource("sqs", _with_suffix(queue.name), None if queue.existing is None else _arn(queue.existing))
 
 
+def named_elsewhere(queue: Resource) -> Resource:
+    """In a template, the dead-letter queue of a queue that is not ours. No queue of ours can have this name."""
+    return Resource("sqs", f"dead letters of {queue.name}")
+
+
 @dataclass(frozen=True)
 class SQSDeadLetters:
     """The dead-letter queue of a queue: ours is `<name>-dlq`, another's is what its policy names."""
@@ -70,13 +75,11 @@ class SQSDeadLetters:
         """What a function needs to put dead letters there."""
         from pipeline.aws.cloudformation.stack import Grant
 
-        dead = dead_letter_queue(self.queue)
         if self.queue.existing is None:
-            return [Grant(to="SendTo", resource=dead, actions=("sqs:SendMessage",))]
+            return [Grant(to="SendTo", resource=dead_letter_queue(self.queue), actions=("sqs:SendMessage",))]
         find = Grant(to="FindDeadLettersOf", resource=self.queue, actions=("sqs:GetQueueUrl", "sqs:GetQueueAttributes"))
-        # Its ARN is what the parameter says, not what our naming would make of it.
-        theirs = Resource("sqs", dead.name)
-        return [find, Grant(to="SendTo", resource=theirs, actions=("sqs:SendMessage", "sqs:GetQueueUrl"))]
+        send = Grant(to="SendTo", resource=named_elsewhere(self.queue), actions=("sqs:SendMessage", "sqs:GetQueueUrl"))
+        return [find, send]
 
     @property
     def is_fifo(self) -> bool:

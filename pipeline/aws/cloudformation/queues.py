@@ -13,7 +13,7 @@ from pipeline.aws.cloudformation.stack import Event, Reader, Series, Stack, logi
 from pipeline.aws.cloudformation.values import Att, Noted, Ref, Sub
 from pipeline.aws.names import Resource, arn_name
 from pipeline.errors import ConfigurationError
-from pipeline.sources.sqs_dead_letters import dead_letter_queue
+from pipeline.sources.sqs_dead_letters import dead_letter_queue, named_elsewhere
 
 if TYPE_CHECKING:
     from pipeline.sources.sqs import SQS
@@ -144,7 +144,7 @@ def ask_for_dead_letters(stack: Stack, queue: Resource) -> None:
         "AllowedPattern": "arn:[a-z-]+:sqs:.+",
         "Description": f"ARN of the dead-letter queue that the redrive policy of {queue.physical} names",
     }
-    stack.place(Resource("sqs", dead.name), None, Ref(name))
+    stack.place(named_elsewhere(queue), None, Ref(name))
 
 
 def watch_source(stack: Stack, queue: Resource, reader: Reader, *, visibility: int) -> None:

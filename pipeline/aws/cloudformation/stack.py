@@ -134,7 +134,8 @@ class Stack:
                 "existing= with the ARN of what is there"
             )
         name = logical_id(resource.name, suffix or kind.rpartition(":")[2])
-        attributes: dict[str, Any] = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+        # Not plain Retain: what a first deployment has made before it fails would stay, and its names stop the next try.
+        attributes: dict[str, Any] = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
         if skipped_checks:
             attributes["Metadata"] = skip_checks(skipped_checks)
         self.add(name, kind, properties, why=why, attributes=attributes)

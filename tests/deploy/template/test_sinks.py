@@ -343,7 +343,8 @@ def test_what_holds_data_is_encrypted_private_over_tls_and_outlives_the_stack(de
     kinds = ("SQS::Queue", "Kinesis::Stream", "DynamoDB::Table", "S3::Bucket", "Events::EventBus")
     for kind in kinds:
         for name in found.of_type(f"AWS::{kind}"):
-            assert resources[name]["DeletionPolicy"] == resources[name]["UpdateReplacePolicy"] == "Retain"
+            assert resources[name]["DeletionPolicy"] == "RetainExceptOnCreate"
+            assert resources[name]["UpdateReplacePolicy"] == "Retain"
 
 
 def test_the_dashboard_has_a_row_for_each_function(declare: Declare) -> None:

@@ -18,7 +18,7 @@ from pipeline.deploy.lint.nodes import Scalar
 from pipeline.deploy.lint.permissions import Permissions, Statement, Target
 from pipeline.deploy.lint.values import Setting
 from pipeline.engine.stage import Stage
-from pipeline.sources.sqs_dead_letters import dead_letter_queue
+from pipeline.sources.sqs_dead_letters import named_elsewhere
 
 _SOURCE = "this project: `pipeline template` writes what is declared"
 
@@ -201,7 +201,7 @@ def _resource_not_mapped(model: Model) -> Iterator[Finding]:
 def _used(stage: Stage) -> list[Declared]:
     """What the code itself looks for by name. The dead-letter queue of somebody else's queue is asked for."""
     source: Any = getattr(stage.source, "resource", None)
-    theirs = dead_letter_queue(source).name if source is not None and source.existing is not None else None
+    theirs = named_elsewhere(source).name if source is not None and source.existing is not None else None
     found = [one.resource for one in declared.grants(stage) if not one.is_for_lambda and one.resource.existing is None]
     return [
         one for one in dict.fromkeys(found) if one.name != theirs and (one.service, one.name) != ("events", "default")
