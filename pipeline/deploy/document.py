@@ -28,7 +28,7 @@ _NOT_TEXT = re.compile(
 #: Text that needs no quotes of ours, and lines that can stand as they are: no characters that one of the two YAMLs, or
 #: an editor, takes for the end of a line or for nothing, and no spaces where they would get lost.
 _CHARACTERS = "\x21-\x7e\xa1-\u1fff\u2030-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff"
-_LINE = re.compile(f"(?![?])[{_CHARACTERS}](?:[{_CHARACTERS} ]*[{_CHARACTERS}])?")
+_LINE = re.compile(f"(?![?:])[{_CHARACTERS}](?:[{_CHARACTERS} ]*[{_CHARACTERS}])?")
 _LINES = re.compile(
     f"[{_CHARACTERS}](?:[{_CHARACTERS} ]*[{_CHARACTERS}])?(?:\n(?: *[{_CHARACTERS}](?:[{_CHARACTERS} ]*[{_CHARACTERS}])?)?)+"
 )

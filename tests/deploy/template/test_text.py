@@ -21,7 +21,7 @@ from tests.deploy.template.rules import Generated, check_layout, generate
 WORDS = [
     "", "~", "null", "y", "N", "on", "Off", "YES", "no", "true", "1_000", "0o17", "017", "0x_1F", "0b1_0", "12:30:45", "-1:30.5",
     "1.5e+3", "1_0.5e3", "1e3", ".5", "._5", ".5_0", ".inf", "-.INF", ".NaN", "=", "<<", "2001-12-14", "2001-12-14t21:59:43.10-05:00", "+1", "-0x1f",
-    "- a", "? a", "a: b", "a #b", "#a", "&a", "*a", "!a", "|", ">", "%a", "@a", "`a", "{a", "[a", "a'b", 'a"b', "a\\b", "---", "...",
+    "- a", "? a", ":0", "a: b", "a #b", "#a", "&a", "*a", "!a", "|", ">", "%a", "@a", "`a", "{a", "[a", "a'b", 'a"b', "a\\b", "---", "...",
     " a", "a ", "\ta", "a\tb", "a\n", "\na", "a\n\n b\n", "a \nb", "  a\nb", "a\r\nb", "\x85a\u2028b", "a\u2028b", "\ufeffa", "\x07", "\x7f", "ü 漢 🙂", "\ud7ff\ue000",
 ]  # fmt: skip
 #: What a file in UTF-8 can hold.
@@ -38,7 +38,9 @@ VALUE = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, min_size=1, max_size=4),
         st.dictionaries(TEXT.filter(bool), inner, min_size=1, max_size=4),
-        st.builds(Noted, inner, st.sampled_from(["One reason.", "Two\nlines."])),
+        st.builds(
+            Noted, inner.filter(lambda one: not isinstance(one, Noted)), st.sampled_from(["One reason.", "Two\nlines."])
+        ),
         st.builds(lambda one: If("C", one, Ref("AWS::NoValue")), st.lists(LEAF, min_size=1, max_size=2)),
     ),
     max_leaves=8,
