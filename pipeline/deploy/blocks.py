@@ -37,6 +37,7 @@ class Document:
     blocks: dict[Key, str] = field(default_factory=dict)  #: whole lines, with their ends
     values: dict[Key, Any] = field(default_factory=dict)  #: what each block says, for comparing
     openings: dict[str, str] = field(default_factory=dict)  #: the lines of `Resources:` and its like
+    tail: str = ""  #: comments in the first column behind everything
     end: str = "\n"  #: of its lines
     columns: dict[str, int] = field(default_factory=dict)  #: where a section's entries begin
 
@@ -51,7 +52,7 @@ class Document:
             # The last line of a file may have no end.
             missing = "" if not text or text.endswith(("\r", "\n")) else self.end
             text += missing + opening + block
-        return text
+        return text + ("" if not self.tail or text.endswith(("\r", "\n")) else self.end) + self.tail
 
     def digest(self, key: Key) -> str:
         """What a block says, comments included, in eight letters: indentation and quotes do not count."""
@@ -79,9 +80,11 @@ def parse(text: str, name: str) -> Document:
     _check(found, name)
     begins = [_above(lines, line) for line in _lines(found, lines, name)]
     document = Document(head="".join(lines[: begins[0]] if begins else lines))
+    last = _behind(lines)
+    document.tail = "".join(lines[last:])
     document.end = "\r\n" if lines[0].endswith("\r\n") else "\n"
     for position, (key, node) in enumerate(found):
-        end = begins[position + 1] if position + 1 < len(begins) else len(lines)
+        end = begins[position + 1] if position + 1 < len(begins) else last
         block = "".join(lines[begins[position] : end])
         section, entry = key
         if entry is not None:
@@ -133,6 +136,15 @@ def _lines(found: list[tuple[Key, Node]], lines: list[str], name: str) -> list[i
             raise ConfigurationError(f"{name}: '{key[1] or key[0]}' does not begin a line, so it cannot be merged")
         numbers.append(number)
     return numbers
+
+
+def _behind(lines: list[str]) -> int:
+    """Where the comments begin that stand in the first column behind everything."""
+    last = position = len(lines)
+    while position > 0 and (not lines[position - 1].strip() or lines[position - 1].startswith("#")):
+        position -= 1
+        last = position if lines[position].startswith("#") else last
+    return last
 
 
 def _above(lines: list[str], start: int) -> int:

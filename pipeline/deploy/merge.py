@@ -53,7 +53,7 @@ def merged(generated: str, existing: str, name: str) -> Merged:
     _open_empty(old, new, name)
     _fit(new, old)
     digests = _digests(old)
-    result = Document(head=old.head, openings={**new.openings, **old.openings}, end=old.end)
+    result = Document(head=old.head, openings={**new.openings, **old.openings}, tail=old.tail, end=old.end)
     said = Merged()
     for key, block in old.blocks.items():
         if key != _DIGESTS:
