@@ -6,6 +6,7 @@ does on import happens again and again, and here it would happen to an account, 
 
 from __future__ import annotations
 
+import inspect
 import socket
 import sys
 import threading
@@ -44,7 +45,8 @@ class _Watch:
         if event in _SENDING and (arguments[0].family not in (socket.AF_INET, socket.AF_INET6) or arguments[1] is None):
             return  # to this machine itself, or over a connection that is there already
         # A pool's thread has none of the user's lines on its stack: what waits for it has.
-        where = _place(sys._getframe()) or _place(sys._current_frames().get(self.importer))
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - there is no public way
+        where = _place(inspect.currentframe()) or _place(frames.get(self.importer))
         self.tried = self.tried or f"{_address(event, arguments)}{where}"
         raise ConnectionRefusedError("no connection is made while a module is imported")
 
