@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 
 from pipeline.cli import targets
-from pipeline.deploy import document, merge
-from pipeline.deploy.merge import Merged
 from pipeline.deploy.settings import read as read_settings
-from pipeline.deploy.template import template as template_of
+from pipeline.deploy.template import document, merge
+from pipeline.deploy.template.assembly import template as template_of
+from pipeline.deploy.template.merge import Merged
 from pipeline.errors import ConfigurationError
 
 _DEFAULT = Path("template.yaml")

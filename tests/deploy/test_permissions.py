@@ -21,7 +21,7 @@ from pipeline import sinks, stores
 from pipeline.aws.cloudformation.stack import Grant
 from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.idempotency import ClaimRequest
-from pipeline.deploy.function import Deployed as DeployedStage
+from pipeline.deploy.template.function import Deployed as DeployedStage
 from pipeline.emulator.isolation import REGION, isolated
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.output import Output

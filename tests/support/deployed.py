@@ -11,8 +11,8 @@ from typing import Any
 from samtranslator.yaml_helper import yaml_parse
 
 from pipeline import Handler, Pipeline
-from pipeline.deploy.document import text_of
-from pipeline.deploy.template import template
+from pipeline.deploy.template.assembly import template
+from pipeline.deploy.template.document import text_of
 from pipeline.emulator.isolation import REGION
 from tests.support import iam
 

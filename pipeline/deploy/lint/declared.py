@@ -11,10 +11,10 @@ from typing import Any
 from pipeline.aws.cloudformation.stack import Grant, logical_id
 from pipeline.aws.names import VARIABLE
 from pipeline.aws.names import Resource as Declared
-from pipeline.deploy.function import Deployed
 from pipeline.deploy.lint import values
 from pipeline.deploy.lint.model import EventSource, Function, Model, Resource
 from pipeline.deploy.lint.permissions import NAMED, Target
+from pipeline.deploy.template.function import Deployed
 from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError
 

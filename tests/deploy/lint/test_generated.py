@@ -12,9 +12,9 @@ import pytest
 from pipeline import Pipeline
 from pipeline.cli import targets
 from pipeline.deploy import lint
-from pipeline.deploy.document import text_of
 from pipeline.deploy.lint.code import Finder
-from pipeline.deploy.template import template
+from pipeline.deploy.template.assembly import template
+from pipeline.deploy.template.document import text_of
 from pipeline.engine.stage import Stage
 from tests.deploy.lint.shops import orders, varied
 from tests.support import permission_pipelines as made

@@ -11,9 +11,9 @@ from typing import Any
 
 from pipeline import Pipeline
 from pipeline.aws.cloudformation.values import plain
-from pipeline.deploy import document
-from pipeline.deploy.template import Template
-from pipeline.deploy.template import template as template_of
+from pipeline.deploy.template import document
+from pipeline.deploy.template.assembly import Template
+from pipeline.deploy.template.assembly import template as template_of
 from tests.deploy.template.reading import (
     expanded,
     filled,

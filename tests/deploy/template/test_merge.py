@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline import ConfigurationError
 from pipeline.aws.cloudformation.values import Noted, Ref, Sub
-from pipeline.deploy import blocks, document, merge
-from pipeline.deploy.template import Template
+from pipeline.deploy.template import blocks, document, merge
+from pipeline.deploy.template.assembly import Template
 from tests.deploy.template.reading import read
 
 Edit = Callable[[str], str]

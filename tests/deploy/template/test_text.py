@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline import ConfigurationError
 from pipeline.aws.cloudformation.values import Att, If, Noted, Ref, Sub, plain
-from pipeline.deploy import document, merge
-from pipeline.deploy.template import Template
+from pipeline.deploy.template import document, merge
+from pipeline.deploy.template.assembly import Template
 from tests.deploy.template.conftest import Declare
 from tests.deploy.template.reading import filled, read, read_newer
 from tests.deploy.template.rules import Generated, check_layout, generate

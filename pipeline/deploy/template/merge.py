@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.deploy.blocks import Document, Key, lines_of, parse
+from pipeline.deploy.template.blocks import Document, Key, lines_of, parse
 from pipeline.errors import ConfigurationError
 
 #: Where the digests stand.

@@ -12,8 +12,8 @@ from pipeline.aws.cloudformation.stack import ALARM_TOPIC, HAS_ALARM_TOPIC, Stac
 from pipeline.aws.cloudformation.values import IsGiven, Noted, Ref, plain
 from pipeline.aws.names import Resource
 from pipeline.checks import is_same_source
-from pipeline.deploy import dashboard
-from pipeline.deploy.function import Deployed, first_line
+from pipeline.deploy.template import dashboard
+from pipeline.deploy.template.function import Deployed, first_line
 from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError
 from pipeline.ports import Sink

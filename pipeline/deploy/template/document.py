@@ -14,7 +14,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarStri
 from ruamel.yaml.tag import Tag
 
 from pipeline.aws.cloudformation.values import Att, If, IsGiven, Noted, Ref, Sub, inside
-from pipeline.deploy.template import Template
+from pipeline.deploy.template.assembly import Template
 
 _WIDTH = 120
 _INDENT = 2

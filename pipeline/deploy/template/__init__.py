@@ -1,0 +1,1 @@
+"""The SAM template that the declared pipelines ask for, as text, and beside what people wrote into it."""
