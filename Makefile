@@ -24,7 +24,7 @@ help:
 	@echo "make lint    ruff: rules and formatting"
 	@echo "make types   mypy and pyright, both strict"
 	@echo "make bench   measure against peers; prints ratios"
-	@echo "make check   what CI runs: tests with coverage, lint, types, template, lock file, advisories"
+	@echo "make check   what CI runs: tests with coverage, lint, types, template, artifact, deployment, lock file, advisories"
 	@echo "make format  let ruff rewrite the sources"
 
 demo: .venv/.has-demo

@@ -50,7 +50,19 @@ IMPURE = AWS_LIBRARIES | {
     *("select", "selectors", "signal", "socket", "ssl", "subprocess", "tempfile", "threading", "time", "urllib"),
 }
 #: What only the local run, the command line and the tests need.
-NOT_IN_LAMBDA = ["moto", "click", "rich", "ruamel", "pydantic", "pytest", "flask", "boto3", "hypothesis", "_pytest", "werkzeug"]
+NOT_IN_LAMBDA = [
+    "moto",
+    "click",
+    "rich",
+    "ruamel",
+    "pydantic",
+    "pytest",
+    "flask",
+    "boto3",
+    "hypothesis",
+    "_pytest",
+    "werkzeug",
+]
 
 
 def modules() -> Iterator[tuple[str, Path]]:
