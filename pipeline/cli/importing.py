@@ -7,10 +7,10 @@ does on import happens again and again, and here it would happen to an account, 
 from __future__ import annotations
 
 import inspect
+import ipaddress
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +22,8 @@ import click
 #: What reaches another machine, of Python's audit events; those that name a socket, and those that look a name up.
 _SENDING = ("socket.connect", "socket.sendto", "socket.sendmsg")
 _LOOKING_UP = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo")
-_OURS = Path(__file__).parent.parent
+_OURS, _PYTHON = Path(__file__).parent.parent, Path(inspect.__file__).parent
+_LOOKS = 100
 
 
 class _Watch:
@@ -42,11 +43,10 @@ class _Watch:
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.is_on or event not in (*_SENDING, *_LOOKING_UP):
             return
-        if event in _SENDING and (arguments[0].family not in (socket.AF_INET, socket.AF_INET6) or arguments[1] is None):
-            return  # to this machine itself, or over a connection that is there already
+        if _is_this_machine(event, arguments):
+            return
         # A pool's thread has none of the user's lines on its stack: what waits for it has.
-        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - there is no public way
-        where = _place(inspect.currentframe()) or _place(frames.get(self.importer))
+        where = _place(inspect.currentframe()) or _importers_place(self.importer)
         self.tried = self.tried or f"{_address(event, arguments)}{where}"
         raise ConnectionRefusedError("no connection is made while a module is imported")
 
@@ -84,10 +84,46 @@ def _address(event: str, arguments: tuple[Any, ...]) -> str:
 
 
 def _place(innermost: FrameType | None) -> str:
-    """The user's line that led there: the last one outside libraries and outside us."""
-    for frame in reversed(traceback.extract_stack(innermost) if innermost is not None else ()):
-        path = Path(frame.filename)
-        is_library = "site-packages" in path.parts or path.is_relative_to(Path(traceback.__file__).parent)
-        if not is_library and not path.is_relative_to(_OURS) and not frame.filename.startswith("<"):
-            return f" ({frame.filename}, line {frame.lineno})"
+    """The user's line that led there: the last one outside libraries and outside us.
+
+    Without reading any file: another thread's frames go on while they are looked at.
+    """
+    frame = innermost
+    while frame is not None:
+        if is_of_user(frame.f_code.co_filename):
+            return f" ({frame.f_code.co_filename}, line {frame.f_lineno})"
+        frame = frame.f_back
     return ""
+
+
+def is_of_user(filename: str) -> bool:
+    """True for a file that is neither the toolkit's, nor a library's, nor Python's own."""
+    path = Path(filename)
+    is_library = "site-packages" in path.parts or "dist-packages" in path.parts or path.is_relative_to(_PYTHON)
+    return not is_library and not path.is_relative_to(_OURS) and not filename.startswith("<")
+
+
+def _importers_place(importer: int) -> str:
+    """The line at which the importing thread is. It may move on under our eyes, so a few looks."""
+    for _ in range(_LOOKS):
+        found = _place(sys._current_frames().get(importer))  # pyright: ignore[reportPrivateUsage] - no public way
+        if found:
+            return found
+    return ""
+
+
+def _is_this_machine(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Nothing leaves the machine: a socket of another kind, one that is connected already, or a loopback address."""
+    if event in _LOOKING_UP:
+        host = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
+    elif arguments[0].family not in (socket.AF_INET, socket.AF_INET6) or arguments[1] is None:
+        return True
+    else:
+        host = arguments[1][0]
+    text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+    if text == "localhost" or text == socket.gethostname():
+        return True
+    try:
+        return ipaddress.ip_address(text.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

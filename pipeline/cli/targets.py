@@ -13,7 +13,7 @@ from types import ModuleType
 import click
 
 from pipeline.app import Pipeline
-from pipeline.cli.importing import watched
+from pipeline.cli.importing import is_of_user, watched
 from pipeline.deploy.settings import read as read_settings
 from pipeline.errors import ConfigurationError
 
@@ -23,8 +23,8 @@ HELP = (
 )
 
 
-#: Our own frames tell a user nothing about a module of theirs.
-_OURS = Path(__file__).parent.parent
+#: Lines of a user's own traceback that are shown.
+_FRAMES = 5
 
 
 def load(target: str | None) -> list[Pipeline]:
@@ -89,14 +89,15 @@ def _import(name: str, directory: str) -> ModuleType:
 
 
 def _why(name: str, error: BaseException) -> str:
-    """One sentence, with the last place in the user's own code."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    own = [frame for frame in frames if not Path(frame.filename).is_relative_to(_OURS)]
-    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    """One sentence, and the user's own lines that led there: the last ones first."""
     if isinstance(error, SyntaxError):
-        where = f" ({error.filename}, line {error.lineno})"
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"module '{name}' does not import: {type(error).__name__}: {text}{where}"
+        return f"module '{name}' does not import: SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_of_user(frame.filename)]
+    lines = "".join(
+        f"\n  {frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line}"
+        for frame in frames[: -_FRAMES - 1 : -1]
+    )
+    return f"module '{name}' does not import: {type(error).__name__}: {error}{lines}"
 
 
 def _attribute(module: ModuleType, path: str) -> Pipeline:

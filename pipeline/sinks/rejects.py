@@ -76,6 +76,9 @@ class SinkDeadLetters:
         declare = getattr(self._sink, "declare", None)
         if declare is not None:
             declare(stack)
+        watch = getattr(self._sink, "watch_letters", None)
+        if watch is not None:
+            watch(stack)
 
     def grants(self) -> list[Grant]:
         """What the sink needs."""

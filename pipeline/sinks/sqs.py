@@ -99,6 +99,13 @@ class SQS:
         if not stack.has(self.resource):
             queues.add_unread(stack, self.resource)
 
+    def watch_letters(self, stack: Stack) -> None:
+        """Add the alarm of a queue that takes what will never succeed."""
+        from pipeline.aws.cloudformation import queues
+        from pipeline.aws.cloudformation.stack import logical_id
+
+        queues.watch_letters(stack, self.resource, logical_id(self.queue, "Queue"))
+
     def grants(self) -> list[Grant]:
         """What a function needs for this sink."""
         from pipeline.aws.cloudformation.stack import Grant

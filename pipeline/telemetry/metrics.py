@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from pipeline.outcome import tally
@@ -21,10 +22,15 @@ OUTCOMES = {
 }
 
 
+#: Set by Lambda; elsewhere the handler's name stands for it.
+_FUNCTION_NAME = "AWS_LAMBDA_FUNCTION_NAME"
+
+
 class MetricsWriter:
     """Writes the metrics of one handler: records by outcome, age, durations and batch size.
 
-    Namespace: the pipeline's name; dimensions: `service` (the pipeline) and `handler`.
+    Namespace: the pipeline's name; dimensions: `service` (the pipeline), `handler`, and `function_name`, because
+    two stacks in one account must not ring each other's alarms.
     """
 
     failures_only = True
@@ -55,5 +61,5 @@ def metrics_for(pipeline: str, handler: str) -> EphemeralMetrics:
     from aws_lambda_powertools.metrics import EphemeralMetrics  # only for what really writes metrics
 
     metrics = EphemeralMetrics(namespace=pipeline, service=pipeline)
-    metrics.set_default_dimensions(handler=handler)
+    metrics.set_default_dimensions(handler=handler, function_name=os.environ.get(_FUNCTION_NAME, handler))
     return metrics

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.aws.cloudformation.stack import Reader, Stack, metric, part
+from pipeline.aws.cloudformation.stack import Reader, Series, Stack, metric, part
 from pipeline.aws.cloudformation.values import Noted, Ref
 
 
@@ -29,26 +29,34 @@ def filtered(patterns: Sequence[Any], why: str) -> dict[str, Any]:
     return {"FilterCriteria": Noted({"Filters": filters}, why)}
 
 
-def counted(reader: Reader, name: str) -> dict[str, Any]:
-    """A mapping's own metric, as a sum over five minutes."""
-    return metric("AWS/Lambda", name, {"EventSourceMappingUUID": Ref(reader.mapping)}, "Sum", 300)
+def counted(reader: Reader, name: str, period: int = 300) -> dict[str, Any]:
+    """A mapping's own metric, as a sum over a period in seconds."""
+    return metric("AWS/Lambda", name, {"EventSourceMappingUUID": Ref(reader.mapping)}, "Sum", period)
 
 
 def watch_filter(stack: Stack, source: str, reader: Reader) -> None:
-    """Add the alarm of a filter that lets nothing through."""
+    """Add the alarm of a filter that lets nothing through for a day, and the graph of what it keeps out."""
     threshold = Noted(
-        1, "Whether everything is filtered out: then a pattern no longer fits the records, and none is handled."
+        1,
+        "Whether everything of an hour was filtered out. A day of such hours means that a pattern no longer fits the\n"
+        "records; a shorter time may only mean that nothing happened.",
     )
     stack.alarm(
         f"{reader.function}FiltersEverything",
-        f"{source}: the filter lets nothing through any more",
+        f"{source}: the filter has let nothing through for a day",
         {
             "Metrics": [
                 {"Id": "nothing", "Expression": "IF(FILL(filtered, 0) > 0 AND FILL(invoked, 0) == 0, 1, 0)"},
-                part("filtered", counted(reader, "FilteredOutEventCount")),
-                part("invoked", counted(reader, "InvokedEventCount")),
+                part("filtered", counted(reader, "FilteredOutEventCount", 3_600)),
+                part("invoked", counted(reader, "InvokedEventCount", 3_600)),
             ],
-            "EvaluationPeriods": 3,
+            "EvaluationPeriods": 24,
             "Threshold": threshold,
         },
     )
+    dimensions = {"EventSourceMappingUUID": Ref(reader.mapping)}
+    counts = [
+        Series(namespace="AWS/Lambda", metric=name, dimensions=dimensions)
+        for name in ("FilteredOutEventCount", "InvokedEventCount")
+    ]
+    stack.graph(reader.function, f"{source}: filtered out, and let through", counts)

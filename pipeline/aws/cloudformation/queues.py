@@ -10,7 +10,7 @@ from pipeline.aws import sqs
 from pipeline.aws.cloudformation import mappings
 from pipeline.aws.cloudformation.policies import tls_only
 from pipeline.aws.cloudformation.stack import Event, Reader, Series, Stack, logical_id, metric
-from pipeline.aws.cloudformation.values import Att, Noted, Ref, Sub
+from pipeline.aws.cloudformation.values import Att, NameOfArn, Noted, Ref, Sub
 from pipeline.aws.names import Resource, arn_name
 from pipeline.errors import ConfigurationError
 from pipeline.sources.sqs_dead_letters import dead_letter_queue, named_elsewhere
@@ -114,8 +114,21 @@ def add_dead_letters(stack: Stack, dead: Resource, properties: Mapping[str, Any]
         LONGEST_RETENTION, "14 days, SQS's longest: the age of a dead letter counts from when it was first sent."
     )
     name = add_queue(stack, dead, {"MessageRetentionPeriod": retention, **properties}, why=why)
+    watch_letters(stack, dead, name)
+    stack.outputs[f"{name}Url"] = {
+        "Description": "Records that will never succeed, with their cause",
+        "Value": Ref(name),
+    }
+    stack.outputs[f"{name}Arn"] = {"Description": "The same, as a redrive names it", "Value": Att(name)}
+    return name
+
+
+def watch_letters(stack: Stack, dead: Resource, name: str) -> None:
+    """Add the alarm that rings when something is in a queue of dead letters; `name`: what its alarm is called by."""
+    if f"{name}NotEmpty" in stack.resources:
+        return
     watched = metric(
-        "AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": Att(name, "QueueName")}, "Maximum", 60
+        "AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": queue_name(stack, dead)}, "Maximum", 60
     )
     threshold = Noted(1, "What is there, not what was sent: NumberOfMessagesSent does not count redriven messages.")
     stack.alarm(
@@ -123,11 +136,6 @@ def add_dead_letters(stack: Stack, dead: Resource, properties: Mapping[str, Any]
         f"{dead.name}: there are dead letters; read their cause, then redrive",
         {**watched, "EvaluationPeriods": 1, "Threshold": threshold},
     )
-    stack.outputs[f"{name}Url"] = {
-        "Description": "Records that will never succeed, with their cause",
-        "Value": Ref(name),
-    }
-    return name
 
 
 def physical_name(queue: Resource) -> Sub:
@@ -144,16 +152,20 @@ def ask_for_dead_letters(stack: Stack, queue: Resource) -> None:
         "AllowedPattern": "arn:[a-z-]+:sqs:.+",
         "Description": f"ARN of the dead-letter queue that the redrive policy of {queue.physical} names",
     }
-    stack.place(named_elsewhere(queue), None, Ref(name))
+    theirs = named_elsewhere(queue)
+    if not stack.has(theirs):
+        stack.place(theirs, None, Ref(name))
+        watch_letters(stack, theirs, logical_id(dead.name, "Queue"))
 
 
 def watch_source(stack: Stack, queue: Resource, reader: Reader, *, visibility: int) -> None:
     """Add the alarm of a queue that is read too late, and its graph."""
     dimensions = {"QueueName": queue_name(stack, queue)}
-    threshold = max(600, 3 * visibility)
+    threshold = max(600, 3 * visibility, reader.retrying + visibility)
     reason = Noted(
         threshold,
-        f"Seconds: at least three visibility timeouts. One crashed batch comes back after {visibility} s; a backlog stays.",
+        f"Seconds: three visibility timeouts ({visibility} s, after which a crashed batch comes back), or all the retries of\n"
+        f"one record ({reader.retrying} s) and one of them. A backlog stays longer.",
     )
     age = metric("AWS/SQS", "ApproximateAgeOfOldestMessage", dimensions, "Maximum", 60)
     stack.alarm(
@@ -175,7 +187,8 @@ def queue_name(stack: Stack, queue: Resource) -> Any:
     """A queue's real name, as metrics have it."""
     if queue.existing is not None:
         return arn_name(queue.existing)
-    return Att(stack.arn(queue).name, "QueueName")
+    arn = stack.arn(queue)
+    return NameOfArn(arn.name) if isinstance(arn, Ref) else Att(arn.name, "QueueName")
 
 
 def event(stack: Stack, source: SQS) -> Event:

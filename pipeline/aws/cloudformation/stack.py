@@ -38,6 +38,7 @@ class Reader(Struct, frozen=True, kw_only=True):
     function: str  #: its logical id
     mapping: str  #: the logical id of its event source mapping
     timeout: int  #: seconds
+    retrying: int = 0  #: seconds that a record may take with all its retries
 
 
 class Event(Struct, frozen=True, kw_only=True):

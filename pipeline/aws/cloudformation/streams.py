@@ -9,7 +9,7 @@ from pipeline.aws.cloudformation import mappings
 from pipeline.aws.cloudformation.buckets import add_bucket
 from pipeline.aws.cloudformation.stack import Event, Grant, Reader, Series, Stack, logical_id, metric, part
 from pipeline.aws.cloudformation.values import Noted, Ref, Sub, plain
-from pipeline.aws.names import Resource
+from pipeline.aws.names import Resource, arn_name
 from pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -109,6 +109,24 @@ def watch_source(stack: Stack, stream: Resource, reader: Reader) -> None:
                 "They are in the bucket (delivered), or lost because even that was not possible (dropped).",
             ),
             "EvaluationPeriods": 1,
+            "Threshold": 1,
+        },
+    )
+    name = arn_name(stream.existing) if stream.existing is not None else stack.reference(stream)
+    incoming = metric("AWS/Kinesis", "IncomingRecords", {"StreamName": name}, "Sum", 300)
+    stack.alarm(
+        f"{reader.function}NotReading",
+        f"{stream.name}: records come, and the mapping reads none",
+        {
+            "Metrics": Noted(
+                [
+                    {"Id": "unread", "Expression": "IF(FILL(incoming, 0) > 0 AND FILL(polled, 0) == 0, 1, 0)"},
+                    part("incoming", incoming),
+                    part("polled", mappings.counted(reader, "PolledEventCount")),
+                ],
+                "A mapping that is disabled, or not allowed to read, has no iterator age that could ring.",
+            ),
+            "EvaluationPeriods": 3,
             "Threshold": 1,
         },
     )

@@ -35,6 +35,12 @@ class If(Struct, frozen=True):
     otherwise: Any
 
 
+class NameOfArn(Struct, frozen=True):
+    """A queue's name in the ARN that a parameter has."""
+
+    parameter: str
+
+
 class IsGiven(Struct, frozen=True):
     """The condition that a parameter is not empty."""
 
@@ -65,6 +71,8 @@ def plain(value: Any) -> Any:
             return {"Fn::Sub": value.text}
         case If():
             return {"Fn::If": [value.condition, plain(value.then), plain(value.otherwise)]}
+        case NameOfArn():
+            return {"Fn::Select": [5, {"Fn::Split": [":", {"Ref": value.parameter}]}]}
         case IsGiven():
             return {"Fn::Not": [{"Fn::Equals": [{"Ref": value.name}, ""]}]}
         case Mapping():

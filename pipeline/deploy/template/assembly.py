@@ -23,6 +23,8 @@ from pipeline.sinks.rejects import SinkDeadLetters
 
 #: Dollars a month for each metric of an alarm, us-east-1, at standard resolution (CloudWatch's price list, 2026).
 ALARM_PRICE = 0.10
+#: CloudFormation's limit. The functions' versions and mappings, which SAM adds, count too.
+_MAX_RESOURCES = 500
 #: The newest Python that Lambda runs, and the cheaper processor.
 RUNTIME, ARCHITECTURE = "python3.14", "arm64"
 LAYER = "DependenciesLayer"
@@ -88,6 +90,7 @@ def template(pipelines: Sequence[Pipeline], *, layer: bool = False) -> Template:
         _add_layer(stack)
     for function in functions:
         function.complete(stack, layer=Ref(LAYER) if layer else None)
+    _check_size(stack)
     dashboard.add(stack, {function.name: function.title for function in functions})
     return _finished(pipelines, stages, stack)
 
@@ -161,6 +164,14 @@ def _place(resource: Resource) -> tuple[str, str]:
     return resource.service, resource.existing or resource.name
 
 
+def _check_size(stack: Stack) -> None:
+    if len(stack.resources) >= _MAX_RESOURCES:
+        raise ConfigurationError(
+            f"the template would have {len(stack.resources) + 1} resources, and CloudFormation takes {_MAX_RESOURCES}: "
+            "give each pipeline a template of its own (TARGET is `module:pipeline`)"
+        )
+
+
 def _add_layer(stack: Stack) -> None:
     stack.begin("what the functions import")
     stack.add(
@@ -171,8 +182,9 @@ def _add_layer(stack: Stack) -> None:
             "ContentUri": ".",
             "CompatibleRuntimes": [RUNTIME],
             "CompatibleArchitectures": [ARCHITECTURE],
+            "PublishLambdaVersion": Noted(True, "A function with a canary publishes a version when the layer changes."),
         },
-        attributes={"Metadata": {"BuildMethod": "makefile"}},
+        attributes={"Metadata": {"BuildMethod": "makefile", "BuildArchitecture": ARCHITECTURE}},
     )
 
 

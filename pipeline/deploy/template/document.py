@@ -13,7 +13,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 from ruamel.yaml.tag import Tag
 
-from pipeline.aws.cloudformation.values import Att, If, IsGiven, Noted, Ref, Sub, inside
+from pipeline.aws.cloudformation.values import Att, If, IsGiven, NameOfArn, Noted, Ref, Sub, inside
 from pipeline.deploy.template.assembly import Template
 
 _WIDTH = 120
@@ -86,6 +86,12 @@ def _node(value: Any, column: int) -> Any:
             return _sub(value.text)
         case If():
             return _tagged("!If", [value.condition, value.then, value.otherwise], column)
+        case NameOfArn():
+            split = _tagged("!Split", [":", Ref(value.parameter)], column)
+            made = CommentedSeq([5, split])
+            made.fa.set_flow_style()
+            made.yaml_set_ctag(Tag(suffix="!Select"))
+            return made
         case IsGiven():
             equals = _tagged("!Equals", [Ref(value.name), ""], column)
             made = CommentedSeq([equals])

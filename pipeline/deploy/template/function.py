@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from typing import Any
 
-from pipeline.aws.cloudformation.stack import Grant, Reader, Series, Stack, logical_id, metric, part, skip_checks
+from pipeline.aws.cloudformation.stack import Grant, Reader, Stack, logical_id, skip_checks
 from pipeline.aws.cloudformation.values import Att, Noted, Ref, Sub, inside
 from pipeline.aws.names import VARIABLE
+from pipeline.deploy.template import alarms
 from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError
-from pipeline.telemetry.metrics import OUTCOMES
 
 #: The name of a function's event, and of the alias that a canary needs.
 _EVENT, _ALIAS = "Source", "live"
 #: Lambda's limit for all variables of a function; what a name of AWS's may add to our own is estimated.
 _MAX_ENVIRONMENT = 4_096
 _REFERENCE_BYTES = 140
-_LEVELS = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 _SKIPPED = {
-    "CKV_AWS_115": "No reserved concurrency: its throttling sends healthy messages to the dead letters. The mapping has a maximum.",
+    "CKV_AWS_115": "No reserved concurrency: its throttling sends healthy messages to the dead letters. A mapping can have a maximum.",
     "CKV_AWS_116": "Only asynchronous invocations use a function's own dead-letter queue; a mapping uses the source's.",
-    "CKV_AWS_117": "No VPC: it reaches AWS's services only, over TLS.",
+    "CKV_AWS_117": "No VPC: AWS's services are reached over TLS. Code that needs one has it added by hand.",
     "CKV_AWS_173": "The variables hold names of resources, and no secret.",
 }
 _LOG_SKIPPED = {
@@ -54,7 +54,12 @@ class Deployed:
 
     def declare_source(self, stack: Stack) -> None:
         """Add what the source needs."""
-        reader = Reader(function=self.name, mapping=f"{self.name}{_EVENT}", timeout=self.stage.deploy.timeout)
+        reader = Reader(
+            function=self.name,
+            mapping=f"{self.name}{_EVENT}",
+            timeout=self.stage.deploy.timeout,
+            retrying=_retrying(self.stage),
+        )
         source: Any = self.stage.source
         source.declare(stack, reader)
 
@@ -123,7 +128,10 @@ class Deployed:
             **({"Layers": [layer]} if layer else {}),
             "LoggingConfig": {
                 "LogFormat": "JSON",
-                "ApplicationLogLevel": _LEVELS.get(stage.log_level, stage.log_level),
+                "ApplicationLogLevel": Noted(
+                    "DEBUG" if stage.log_level == "DEBUG" else "INFO",
+                    "Not above INFO: metrics are lines without a level, and Lambda would drop them. The code has a level.",
+                ),
                 "LogGroup": Ref(self.log),
             },
             "Tags": {"pipeline": stage.pipeline},
@@ -138,9 +146,11 @@ class Deployed:
 
     def watch(self, stack: Stack) -> None:
         """Add the alarms: Lambda's own, and the toolkit's, because failed records are no errors of a function."""
-        self._watch_function(stack)
-        self._watch_records(stack)
-        self._draw(stack)
+        alarms.watch_function(self.stage, self.name, stack)
+        alarms.watch_records(self.stage, self.name, stack)
+        alarms.draw(self.stage, self.name, stack)
+        if self.stage.deploy.canary is not None:
+            alarms.watch_canary(self.stage, self.name, stack)
 
     def _variables(self, grants: list[Grant], stack: Stack) -> dict[str, Any]:
         """Where the code finds what it uses. Every function gets only its own: Lambda takes 4 KB for all variables."""
@@ -164,97 +174,20 @@ class Deployed:
         lines = ",\n".join(f'"{name}": "{inside(reference)}"' for name, reference in names.items())
         return {VARIABLE: Sub(f"{{{lines}}}"), **given}
 
-    def _watch_function(self, stack: Stack) -> None:
-        title, dimensions = self.stage.full_name, {"FunctionName": Ref(self.name)}
-        timeout = self.stage.deploy.timeout
-
-        def alarm(suffix: str, name: str, statistic: str, periods: int, threshold: Noted, text: str) -> None:
-            watched = metric("AWS/Lambda", name, dimensions, statistic, 300)
-            stack.alarm(
-                f"{self.name}{suffix}",
-                f"{title}: {text}",
-                {**watched, "EvaluationPeriods": periods, "Threshold": threshold},
-            )
-
-        one = Noted(1, "A failing record is no error of the function, so a single one means that a process died.")
-        alarm("Errors", "Errors", "Sum", 1, one, "an invocation crashed or timed out")
-        burst = Noted(1, "A throttled batch costs its messages a receive each: three periods, so not for one burst.")
-        alarm("Throttles", "Throttles", "Sum", 3, burst, "invocations are throttled")
-        near = Noted(
-            timeout * 900, f"Milliseconds: nine tenths of the timeout of {timeout} s. Work is handed back there."
-        )
-        alarm("Duration", "Duration", "Maximum", 3, near, "invocations come near their timeout")
-        if self.stage.source.is_stream:
-            return
-        loop = Noted(1, "Lambda drops what it takes for a loop: its messages go to the dead letters unseen.")
-        alarm("Recursion", "RecursiveInvocationsDropped", "Sum", 1, loop, "Lambda dropped invocations as a loop")
-
-    def _watch_records(self, stack: Stack) -> None:
-        stage = self.stage
-        dimensions = {"service": stage.pipeline, "handler": stage.name}
-
-        def count(outcome: str) -> dict[str, Any]:
-            name = OUTCOMES.get(outcome, outcome)
-            return metric(stage.pipeline, name, dimensions, "Sum", 300)
-
-        exhausted = Noted(1, "Each has failed in all its attempts, and stands among the dead letters with its cause.")
-        stack.alarm(
-            f"{self.name}Exhausted",
-            f"{stage.full_name}: a record failed in all its attempts",
-            {**count("exhausted"), "EvaluationPeriods": 1, "Threshold": exhausted},
-        )
-        for outcome, percent, periods, text in (
-            ("failed", 10, 3, "many records fail, and are tried again"),
-            ("rejected", 10, 3, "many records are rejected"),
-            ("unprocessed", 50, 3, "most records are handed back: an outage, or too little time"),
-        ):
-            reason = Noted(percent, "Percent of the records. Lambda's own Errors stays at 0 when every record fails.")
-            stack.alarm(
-                f"{self.name}{OUTCOMES[outcome].removeprefix('Records')}",
-                f"{stage.full_name}: {text}",
-                {
-                    "Metrics": [
-                        {"Id": "share", "Expression": "100 * FILL(these, 0) / FILL(records, 1)"},
-                        part("these", count(outcome)),
-                        part("records", count("BatchSize")),
-                    ],
-                    "EvaluationPeriods": periods,
-                    "Threshold": reason,
-                },
-            )
-
-    def _draw(self, stack: Stack) -> None:
-        stage = self.stage
-        own = {"service": stage.pipeline, "handler": stage.name}
-        outcomes = [Series(namespace=stage.pipeline, metric=name, dimensions=own) for name in OUTCOMES.values()]
-        stack.graph(self.name, "records by outcome", outcomes)
-        lambdas = {"FunctionName": Ref(self.name)}
-        stack.graph(
-            self.name,
-            "invocations, errors, throttles",
-            [
-                Series(namespace="AWS/Lambda", metric=name, dimensions=lambdas)
-                for name in ("Invocations", "Errors", "Throttles")
-            ],
-        )
-        stack.graph(
-            self.name,
-            "milliseconds of an invocation",
-            [
-                Series(namespace="AWS/Lambda", metric="Duration", dimensions=lambdas, statistic=s)
-                for s in ("p50", "Maximum")
-            ],
-        )
-
     def _add_canary(self, kind: str, stack: Stack) -> None:
         """Shift traffic step by step, and back when an alarm rings."""
         role = f"{self.name}DeploymentRole"
-        alarms = [f"{self.name}{suffix}" for suffix in ("Errors", "Exhausted", "Failed")]
+        watched = [f"{self.name}Errors", f"{self.name}Canary"]
         self._properties |= {
             "AutoPublishAlias": _ALIAS,
-            "DeploymentPreference": {"Type": kind, "Role": Att(role), "Alarms": [Ref(name) for name in alarms]},
+            "AutoPublishAliasAllProperties": Noted(
+                True,
+                "Otherwise a new timeout, runtime or layer would publish no version, and the alias keep the old one.",
+            ),
+            "DeploymentPreference": {"Type": kind, "Role": Att(role), "Alarms": [Ref(name) for name in watched]},
         }
-        alias = Sub(f"${{{self.name}.Arn}}:{_ALIAS}")
+        # Actions on an alias are allowed, or not, for the function's ARN (service authorization reference of Lambda).
+        alias = [Att(self.name), Sub(f"${{{self.name}.Arn}}:{_ALIAS}")]
         shift = ["lambda:GetAlias", "lambda:UpdateAlias", "lambda:GetProvisionedConcurrencyConfig"]
         statements = [
             {"Sid": "ShiftTraffic", "Effect": "Allow", "Action": shift, "Resource": alias},
@@ -262,7 +195,7 @@ class Deployed:
                 "Sid": "SeeAlarms",
                 "Effect": "Allow",
                 "Action": "cloudwatch:DescribeAlarms",
-                "Resource": [Att(name) for name in alarms],
+                "Resource": [Att(name) for name in watched],
             },
         ]
         policy = {"PolicyName": "shift", "PolicyDocument": {"Version": "2012-10-17", "Statement": statements}}
@@ -293,6 +226,13 @@ def _description(stage: Stage) -> str:
     """The first line of the function's docstring, else from where to where; Lambda takes 256 characters."""
     text = first_line(stage.function.__doc__) or f"{stage.full_name}: records from {stage.source.name}"
     return text[:256]
+
+
+def _retrying(stage: Stage) -> int:
+    """Seconds that the longest delays of all retries add up to."""
+    if stage.retry is None:
+        return 0
+    return math.ceil(sum(stage.retry.delay(attempt, 1.0) for attempt in range(1, min(stage.retry.attempts, 1_000))))
 
 
 def _trust(service: str) -> dict[str, Any]:

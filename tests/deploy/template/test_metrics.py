@@ -20,8 +20,10 @@ AWS = {
         "FunctionName": {"Invocations", "Errors", "Throttles", "Duration", "IteratorAge", "RecursiveInvocationsDropped"},
         "EventSourceMappingUUID": {
             "FilteredOutEventCount", "InvokedEventCount", "OnFailureDestinationDeliveredEventCount", "DroppedEventCount",
+            "PolledEventCount",
         },
     },
+    "AWS/Kinesis": {"StreamName": {"IncomingRecords"}},
     "AWS/SQS": {"QueueName": {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"}},
 }  # fmt: skip
 SHOP = """
@@ -97,13 +99,13 @@ def test_every_metric_that_is_watched_is_one_that_the_code_emits(
     }
     everything = by_handler["price"] | by_handler["exhausted"]
     shapes = {(space, frozenset(name for name, _ in on)) for space, _, on in sent}
-    assert shapes == {("shop", frozenset({"service", "handler"}))}
+    assert shapes == {("shop", frozenset({"service", "handler", "function_name"}))}
     for namespace, name, dimensions in own:
         assert (namespace, name) in everything, f"{name} is never emitted"
-        assert dict(dimensions) in (
-            {"service": "shop", "handler": "price"},
-            {"service": "shop", "handler": "exhausted"},
-        )
+        given = dict(dimensions)
+        function = f"Shop{given['handler'].capitalize()}Function"
+        assert function in given.pop("function_name"), "another stack's function has the same pipeline and handler"
+        assert given in ({"service": "shop", "handler": "price"}, {"service": "shop", "handler": "exhausted"})
     handlers = {dict(dimensions)["handler"] for _, _, dimensions in own}
     assert handlers == {"price", "exhausted"}
 

@@ -265,8 +265,8 @@ def test_the_function_has_what_was_declared(declare: Declare) -> None:
     assert (function["Timeout"], function["MemorySize"], function["Handler"]) == (77, 1769, "shopfront.price")
 
 
-@pytest.mark.parametrize(("level", "said"), [("DEBUG", "DEBUG"), ("WARNING", "WARN"), ("CRITICAL", "FATAL")])
-def test_the_log_level_is_in_lambdas_words(declare: Declare, level: str, said: str) -> None:
+@pytest.mark.parametrize(("level", "said"), [("DEBUG", "DEBUG"), ("INFO", "INFO"), ("ERROR", "INFO")])
+def test_lambda_drops_no_line_of_metrics_whatever_the_codes_own_level(declare: Declare, level: str, said: str) -> None:
     source = f"shop = Pipeline('shop', log_level='{level}')\n@shop.handler(sources.SQS('a'))\nasync def price(order: dict) -> dict: ...\n"
 
     assert generate(*declare(source)).function("price")["LoggingConfig"]["ApplicationLogLevel"] == said
@@ -280,10 +280,37 @@ def test_a_canary_has_an_alias_a_role_and_the_alarms_that_turn_it_back(declare: 
     alarms = kinds["AWS::CodeDeploy::DeploymentGroup"]["Properties"]["AlarmConfiguration"]["Alarms"]
 
     assert mapping["FunctionName"] == {"Ref": "ShopPriceFunctionAliaslive"}
-    assert [one["Name"]["Ref"].removeprefix("ShopPriceFunction") for one in alarms] == ["Errors", "Exhausted", "Failed"]
+    assert [one["Name"]["Ref"].removeprefix("ShopPriceFunction") for one in alarms] == ["Errors", "Canary"]
     assert kinds["AWS::CodeDeploy::DeploymentGroup"]["Properties"]["ServiceRoleArn"]
     roles = [body for body in found.plain["Resources"].values() if body["Type"] == "AWS::IAM::Role"]
     assert len(roles) == 2, "SAM makes none"
+    (shift,) = [
+        statement
+        for role in roles
+        for statement in role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+        if statement["Sid"] == "ShiftTraffic"
+    ]
+    assert {"Fn::GetAtt": ["ShopPriceFunction", "Arn"]} in shift["Resource"], (
+        "an alias is changed by its function's ARN"
+    )
+
+
+@pytest.mark.parametrize("changed", ["timeout=31", "memory=513"])
+def test_whatever_changes_of_a_function_with_a_canary_is_published(declare: Declare, changed: str) -> None:
+    versions = [
+        [
+            name
+            for name, body in handler(
+                declare, f'sources.SQS("orders"), deploy=Function(canary="Canary10Percent5Minutes", {options})'
+            )
+            .plain["Resources"]
+            .items()
+            if body["Type"] == "AWS::Lambda::Version"
+        ]
+        for options in ("", changed)
+    ]
+
+    assert versions[0] != versions[1]
 
 
 def test_functions_share_a_layer_when_asked(declare: Declare) -> None:
