@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from pipeline.deploy.lint import suppression, worlds
 from pipeline.deploy.lint.code import Code
-from pipeline.deploy.lint.findings import Finding, Rule
+from pipeline.deploy.lint.findings import Finding, Rule, together
 from pipeline.deploy.lint.model import Model
 from pipeline.deploy.lint.nodes import Members
 from pipeline.deploy.lint.rules import CHECKS
@@ -41,7 +41,7 @@ def lint(
         if code is not None:
             model = Model(world, code(model), today, tuple(stages))
         for _, check in CHECKS:
-            for finding in check(model):
+            for finding in together(check(model)):
                 key = (finding.rule.id, finding.subject, finding.line)
                 seen.setdefault(key, (finding, []))[1].append(world)
     findings = [_conditional(finding, there, ways) for finding, there in seen.values()]

@@ -283,6 +283,8 @@ def _everybody(statement: Properties) -> int | None:
 
 def allowed(model: Model, permissions: Permissions, action: str, target: Target) -> bool:
     """Whether an action on a target is allowed, or may be: what cannot be told counts as allowed."""
+    if any(_denies(model, statement, action, target) for statement in permissions.statements):
+        return False
     if permissions.is_open:
         return True
     for _, word in permissions.managed:
@@ -293,6 +295,15 @@ def allowed(model: Model, permissions: Permissions, action: str, target: Target)
         and any(may_mean(model, one, target) for one in statement.resources)
         for statement in permissions.statements
         if statement.allows
+    )
+
+
+def _denies(model: Model, statement: Statement, action: str, target: Target) -> bool:
+    """Whether a statement surely refuses an action on a target: it wins over all that is allowed."""
+    if statement.allows or statement.is_open or statement.is_conditional or statement.properties.is_open:
+        return False
+    return any(is_action(action, word.text) for word in statement.actions) and any(
+        one.text == "*" or (one.resource is not None and may_mean(model, one, target)) for one in statement.resources
     )
 
 

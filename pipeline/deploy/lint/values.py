@@ -70,6 +70,11 @@ class Properties:
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None
 
+    @property
+    def identity(self) -> int:
+        """The same for the same mapping of the template, as long as that is held."""
+        return id(self._members)
+
     def names(self) -> Iterator[str]:
         """Those that have a value in this world."""
         return (name for name in self._members.items if name in self)

@@ -270,6 +270,47 @@ def test_one_finding_says_all_of_its_line() -> None:
     assert found(text)["wildcard-action"] == "it allows 'events:*'; it allows 's3:*'"
 
 
+def test_statements_on_one_line_are_all_judged() -> None:
+    one = [allow("sqs:SendMessage", "!GetAtt Orders.Arn"), allow("'*'", "'*'"), allow("dynamodb:PutItem", "'*'")]
+    text = HEAD + role().replace("              []\n", f"              [{', '.join(one)}]\n")
+
+    assert found(text)["wildcard-action"] == "it allows '*'"
+    assert found(text)["wildcard-resource"] == "it allows dynamodb:PutItem on '*'"
+
+
+def test_policies_of_queues_on_one_line_are_all_judged() -> None:
+    one = [f"{{ Effect: Allow, Principal: '*', Action: 'sqs:{name}' }}" for name in ("SendMessage", "ReceiveMessage")]
+    policy = (
+        "  OrdersPolicy:\n    Type: AWS::SQS::QueuePolicy\n    Properties:\n      Queues: [!Ref Orders]\n"
+        f"      PolicyDocument: {{ Statement: [{', '.join(one)}] }}\n"
+    )
+    detail = found(HEAD + policy + role())["queue-open-to-everybody"]
+
+    assert "sqs:SendMessage" in detail
+    assert "sqs:ReceiveMessage" in detail
+
+
+@pytest.mark.parametrize(
+    ("deny", "lacking"),
+    [
+        ("Action: sqs:DeleteMessage, Resource: '*'", "sqs:DeleteMessage"),
+        ("Action: 'sqs:*', Resource: !GetAtt Orders.Arn", "sqs:ReceiveMessage, sqs:DeleteMessage, sqs:GetQueueAttributes"),
+        ("Action: sqs:DeleteMessage, Resource: !GetAtt Others.Arn", ""),
+        ("Action: sqs:DeleteMessage, Resource: !Ref Foreign", ""),
+        ("Action: sqs:DeleteMessage, Resource: '*', Condition: { Bool: { aws:SecureTransport: false } }", ""),
+        ("NotAction: sqs:DeleteMessage, Resource: '*'", ""),
+        ("Action: sqs:DeleteMessage, NotResource: !GetAtt Orders.Arn", ""),
+    ],
+)  # fmt: skip
+def test_what_is_denied_is_not_allowed(deny: str, lacking: str) -> None:
+    text = (
+        HEAD + mapping("!GetAtt Orders.Arn") + role(allow(READING, "!GetAtt Orders.Arn"), f"{{ Effect: Deny, {deny} }}")
+    )
+
+    detail = f"Role does not allow {lacking}" if lacking else None
+    assert found(text).get("mapping-not-allowed") == detail
+
+
 def test_statements_under_a_role_that_is_not_known_to_its_end() -> None:
     code = """\
 import boto3
@@ -302,6 +343,15 @@ def price(event, context):
         ("{ AWS: !Ref AWS::AccountId }", "", False),
         ("{ Service: sns.amazonaws.com }", "", False),
         ('"*"', ", Condition: { StringEquals: { aws:PrincipalOrgID: o-1 } }", False),
+        ('"*"', ', Condition: { Bool: { "aws:SecureTransport": "true" } }', True),
+        ('"*"', ', Condition: { ArnLike: { "aws:SourceArn": "*" } }', True),
+        ('"*"', ', Condition: { ForAnyValue:StringLike: { "aws:PrincipalArn": [a, "*"] } }', True),
+        ('"*"', ", Condition: { IpAddress: { aws:SourceIp: 0.0.0.0/0 } }", True),
+        ('"*"', ', Condition: { ArnEquals: { "aws:SourceArn": "*" } }', True),
+        ('"*"', ', Condition: { StringEquals: { "aws:SourceAccount": "*" } }', False),
+        ('"*"', ', Condition: { Bool: { "aws:SecureTransport": "true", aws:ViaAWSService: true } }', False),
+        ('"*"', ', Condition: { ArnLike: { "aws:SourceArn": !Ref Foreign } }', False),
+        ('"*"', ", Condition: !ImportValue condition", False),
     ],
 )
 def test_principals_of_queues(principal: str, more: str, is_open: bool) -> None:
@@ -311,6 +361,8 @@ def test_principals_of_queues(principal: str, more: str, is_open: bool) -> None:
     )
     assert ("queue-open-to-everybody" in found(HEAD + policy + role())) is is_open
     assert "queue-open-to-everybody" not in found(HEAD + policy.replace("Allow", "Deny") + role())
+    inline = policy.replace("QueuePolicy", "QueueInlinePolicy").replace("Queues: [!Ref Orders]", "Queue: !Ref Orders")
+    assert ("queue-open-to-everybody" in found(HEAD + inline + role())) is is_open
 
 
 @pytest.mark.parametrize(

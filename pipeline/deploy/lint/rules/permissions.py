@@ -304,11 +304,12 @@ def _of_functions(model: Model) -> Iterator[Permissions]:
 
 
 def _allowing(model: Model) -> Iterator[Statement]:
+    """Those that several roles have by one policy once. Not told apart by lines: a line may hold several."""
     seen = set[tuple[str, int]]()
     for found in _of_functions(model):
         for statement in found.statements:
-            if statement.allows and (statement.owner, statement.line) not in seen:
-                seen.add((statement.owner, statement.line))
+            if statement.allows and (statement.owner, statement.properties.identity) not in seen:
+                seen.add((statement.owner, statement.properties.identity))
                 yield statement
 
 

@@ -29,26 +29,54 @@ QUEUE_WITHOUT_TLS = Rule(
     source="Amazon SQS developer guide, Security best practices: enforce encryption of data in transit",
 )
 
+_POLICIES = ("AWS::SQS::QueuePolicy", "AWS::SQS::QueueInlinePolicy")
+#: What means everything, by the operators that take patterns (IAM user guide, JSON policy elements: condition operators).
+_EVERYTHING = {
+    "stringlike": {"*"}, "arnlike": {"*"}, "arnequals": {"*"}, "ipaddress": {"0.0.0.0/0", "::/0"},
+}  # fmt: skip
+
 
 def queue_open_to_everybody(model: Model) -> Iterator[Finding]:
-    for policy in model.of_type("AWS::SQS::QueuePolicy"):
+    for policy in model.of_type(*_POLICIES):
         for statement in permissions.statements(policy.properties.section("PolicyDocument"), policy.id):
-            if statement.allows and statement.everybody is not None and not statement.is_conditional:
+            if statement.allows and statement.everybody is not None and _admits_everybody(statement):
                 actions = ", ".join(word.text for word in statement.actions[:5]) or "actions"
-                yield QUEUE_OPEN_TO_EVERYBODY.at(
-                    policy.id, statement.everybody, f"it allows {actions} to Principal '*' without a condition"
+                condition = (
+                    "under a condition that everybody meets" if statement.is_conditional else "without a condition"
                 )
+                detail = f"it allows {actions} to Principal '*' {condition}"
+                yield QUEUE_OPEN_TO_EVERYBODY.at(policy.id, statement.everybody, detail)
+
+
+def _admits_everybody(statement: Statement) -> bool:
+    """Whether its condition, if any, keeps nobody out: TLS, which anybody can use, or a pattern that means all."""
+    condition = statement.properties.section("Condition")
+    if condition.is_open:
+        return False
+    for operator in condition.names():
+        asked = condition.section(operator)
+        if asked.is_open or not all(_is_met(operator, name, asked) for name in asked.names()):
+            return False
+    return True
+
+
+def _is_met(operator: str, name: str, asked: Properties) -> bool:
+    texts = {(text_of(node) or "").lower() for node in asked.items(name)}
+    if name.lower() == "aws:securetransport":
+        return texts == {"true"}
+    everything = _EVERYTHING.get(operator.lower().rpartition(":")[2].removesuffix("ifexists"))
+    return everything is not None and bool(texts & everything)
 
 
 def queue_without_tls(model: Model) -> Iterator[Finding]:
     """Of queues that have a policy: one without any is reached by its own account's roles only, which AWS's SDKs
     lead over TLS. One finding a policy."""
-    for policy in model.of_type("AWS::SQS::QueuePolicy"):
+    for policy in model.of_type(*_POLICIES):
         found = list(permissions.statements(policy.properties.section("PolicyDocument"), policy.id))
         if policy.properties.is_open or any(one.is_open for one in found):
             continue
         queues = _queues_of(model, policy.properties)
-        others = [other for other in model.of_type("AWS::SQS::QueuePolicy") if other is not policy]
+        others = [other for other in model.of_type(*_POLICIES) if other is not policy]
         if (
             queues
             and not any(map(_is_tls_only, found))
@@ -59,7 +87,8 @@ def queue_without_tls(model: Model) -> Iterator[Finding]:
 
 
 def _queues_of(model: Model, properties: Properties) -> set[str]:
-    found = (model.queues.get(one.resource or "") for one in properties.references("Queues"))
+    named = properties.references("Queues") + properties.references("Queue")
+    found = (model.queues.get(one.resource or "") for one in named)
     return {queue.id for queue in found if isinstance(queue, Queue)}
 
 
