@@ -39,6 +39,8 @@ _SOURCE_KINDS = {
     "AWS::Serverless::SimpleTable": "dynamodb", "AWS::MSK::Cluster": "msk",
 }  # fmt: skip
 _SERVICES = {"sqs": "sqs", "kinesis": "kinesis", "dynamodb": "dynamodb", "kafka": "msk"}
+#: Macros of AWS that add no resources but those that are known here.
+_TRANSFORMS = {"AWS::Serverless-2016-10-31", "AWS::LanguageExtensions", "AWS::CodeDeployBlueGreen"}
 #: The colons of an ARN, and not those of "${AWS::Region}".
 _ARN_PARTS = re.compile(r"(?<!:):(?!:)")
 #: What may name one resource in a text: "${Orders.Arn}:live", "arn:...:function:orders".
@@ -54,6 +56,7 @@ class Resource:
     line: int
     properties: Properties
     metadata: Properties
+    connectors: Properties  #: SAM's, that begin at it
 
     def name(self, property_name: str) -> str | None:
         """Its physical name, as far as it is known: "${AWS::StackName}-orders"."""
@@ -195,6 +198,17 @@ class Model:
     @cached_property
     def resources(self) -> dict[str, Resource]:
         return {one.id: one for one in _resources(self.world)}
+
+    @cached_property
+    def is_open(self) -> bool:
+        """Whether there may be resources that are not seen: a macro or a loop makes them."""
+        found, transforms = (
+            self.world.root.get("Resources"),
+            Properties(self.world.root, self.world, 1).items("Transform"),
+        )
+        if not isinstance(found, Members) or any(text_of(one) not in _TRANSFORMS for one in transforms):
+            return True
+        return any(name.startswith("Fn::") for name in (*self.world.root.items, *found.items))
 
     @cached_property
     def functions(self) -> dict[str, Function]:
@@ -358,7 +372,8 @@ def _resources(world: World) -> Iterator[Resource]:
         if kind == "AWS::Serverless::Function":
             node = _with_globals(node, world, item.line)
         metadata = Properties(body.get("Metadata"), world, item.line)
-        yield Resource(name, kind, item.line, Properties(node, world, item.line), metadata)
+        connectors = Properties(body.get("Connectors"), world, item.line)
+        yield Resource(name, kind, item.line, Properties(node, world, item.line), metadata, connectors)
 
 
 def _with_globals(own: Node | None, world: World, line: int) -> Node | None:

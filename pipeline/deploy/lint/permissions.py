@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from pipeline.deploy.lint import values
@@ -133,8 +133,39 @@ def of(model: Model, function: Function) -> Permissions:
     """What a function's role allows."""
     known: dict[str, Permissions] = model.worked_out.setdefault("permissions", {})
     if function.id not in known:
-        known[function.id] = _of(model, function)
+        allowed = _of(model, function)
+        connected = _connected(model)
+        is_open = allowed.is_open or not connected.isdisjoint({"", *_sharing(model, function)})
+        known[function.id] = replace(allowed, is_open=is_open)
     return known[function.id]
+
+
+def _sharing(model: Model, function: Function) -> set[str]:
+    """The functions with the same role: what is added to it for one of them, all have."""
+    role = function.role.resource if function.role is not None else None
+    others = (one for one in model.functions.values() if one.role is not None and one.role.resource == role)
+    return {function.id, *(one.id for one in others if role is not None)}
+
+
+def _connected(model: Model) -> set[str]:
+    """The logical ids between which SAM's connectors add permissions; "" for what cannot be told."""
+    if "connected" in model.worked_out:
+        known: set[str] = model.worked_out["connected"]
+        return known
+    found: set[str] = model.worked_out.setdefault("connected", set())
+    for resource in model.resources.values():
+        if resource.type == "AWS::Serverless::Connector":
+            found |= _ends(resource.properties, "Source") | _ends(resource.properties, "Destination")
+        for name in resource.connectors.names():
+            found |= {resource.id} | _ends(resource.connectors.section(name).section("Properties"), "Destination")
+        if resource.connectors.is_open:
+            found.add("")
+    return found
+
+
+def _ends(connector: Properties, name: str) -> set[str]:
+    ends = connector.sections(name)
+    return {one.text("Id").value or "" for one in ends} if ends and not connector.is_open else {""}
 
 
 def _of(model: Model, function: Function) -> Permissions:
@@ -203,7 +234,6 @@ def _of_sam(model: Model, function: Function) -> Permissions:
             found += more
             managed += known
             is_open |= not more and not known
-    is_open |= bool(model.of_type("AWS::Serverless::Connector")) or "Connectors" in function.resource.properties
     return _permissions(found, managed, is_open, is_explicit=False, owner=function.id)
 
 

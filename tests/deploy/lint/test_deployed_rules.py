@@ -99,6 +99,29 @@ def test_a_mapping_of_another_kind() -> None:
     assert found["source-differs"] == "shop.price reads 'orders', and this is a mapping of kinesis"
 
 
+EVENT = GOOD[GOOD.index("      Events:\n") : GOOD.index("  PriceRole:")]
+
+
+def test_a_source_that_nothing_reads() -> None:
+    assert changed((EVENT, ""))["source-not-read"] == "no mapping calls it, and shop.price reads 'orders'"
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        EVENT.replace("          Type: SQS\n", "          Type: SQS\n").replace("BatchSize: 10", "Enabled: true"),
+        "      Events: !ImportValue events\n",
+        "      Events: { Fn::Transform: { Name: AWS::Include } }\n",
+        '  Fn::ForEach::Mappings: [Name, [A], { "${Name}": { Type: AWS::Lambda::EventSourceMapping } }]\n',
+        "  Read: { Type: AWS::Lambda::EventSourceMapping, Properties: { FunctionName: !ImportValue f } }\n",
+        "  Read: { Type: AWS::Lambda::EventSourceMapping, Properties: { FunctionName: !GetAtt Price.Arn } }\n",
+        "  Read: { Type: AWS::Pipes::Pipe, Properties: { Target: !GetAtt Price.Arn } }\n",
+    ],
+)
+def test_what_may_read_the_source(instead: str) -> None:
+    assert "source-not-read" not in changed((EVENT, instead))
+
+
 def test_a_handler_below_code_uri_is_deployed() -> None:
     assert "handler-not-deployed" not in changed(("tests.deploy.lint.shops.orders.price", "orders.price"))
     assert "handler-not-deployed" in changed(("tests.deploy.lint.shops.orders.price", "other.price"))

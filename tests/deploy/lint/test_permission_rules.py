@@ -290,6 +290,46 @@ def test_policies_of_queues_on_one_line_are_all_judged() -> None:
     assert "sqs:ReceiveMessage" in detail
 
 
+EMBEDDED = """\
+  Third:
+    Type: AWS::SQS::Queue
+    Connectors: {{ It: {{ Properties: {{ Destination: {destination}, Permissions: [Read, Write] }} }} }}
+"""
+CONNECTOR = """\
+  Connector:
+    Type: AWS::Serverless::Connector
+    Properties: {{ Source: {{ Id: Orders }}, Destination: {destination}, Permissions: [Read, Write] }}
+"""
+
+
+@pytest.mark.parametrize("connector", [EMBEDDED, CONNECTOR])
+@pytest.mark.parametrize(
+    ("destination", "is_lacking"),
+    [
+        ("{ Id: Price }", False),
+        ("[{ Id: Orders }, { Id: Price }]", False),
+        ("{ Id: Sharing }", False),  # which has the same role
+        ("{ Arn: !Ref Foreign, Type: AWS::Lambda::Function, RoleName: !Ref Role }", False),
+        ("!ImportValue destination", False),
+        ("{ Id: Others }", True),
+    ],
+)
+def test_connectors_allow_what_they_connect(connector: str, destination: str, is_lacking: bool) -> None:
+    shared = "  Sharing: { Type: AWS::Lambda::Function, Properties: { Role: !GetAtt Role.Arn } }\n"
+    text = HEAD + shared + connector.format(destination=destination) + mapping("!GetAtt Orders.Arn") + role()
+
+    assert ("mapping-not-allowed" in found(text)) is is_lacking
+
+
+def test_a_connector_of_the_function_itself() -> None:
+    text = HEAD.replace(
+        "Price: { Type: AWS::Lambda::Function,",
+        "Price: { Type: AWS::Lambda::Function, Connectors: { It: { Properties: { Destination: { Id: Others } } } },",
+    )
+
+    assert "mapping-not-allowed" not in found(text + mapping("!GetAtt Orders.Arn") + role())
+
+
 @pytest.mark.parametrize(
     ("deny", "lacking"),
     [

@@ -46,6 +46,14 @@ SOURCE_DIFFERS = Rule(
     fix="Let the mapping read the declared source, or declare what it reads",
     source=_SOURCE,
 )
+SOURCE_NOT_READ = Rule(
+    id="source-not-read",
+    severity=Severity.ERROR,
+    title="no mapping brings a handler its records",
+    why="The function is never called: what is sent to the source waits until it expires",
+    fix="Add an event of the declared source to the function, as `pipeline template` writes it",
+    source=_SOURCE,
+)
 RESOURCE_NOT_MAPPED = Rule(
     id="resource-not-mapped",
     severity=Severity.ERROR,
@@ -160,6 +168,21 @@ def source_differs(model: Model) -> Iterator[Finding]:
             if wrong:
                 detail = f"{stage.full_name} reads '{stage.source.name}', and {wrong}"
                 yield _at(SOURCE_DIFFERS, mapping, mapping.line, detail)
+
+
+def source_not_read(model: Model) -> Iterator[Finding]:
+    for function, stage in _deployed(model):
+        source: Declared | None = getattr(stage.source, "resource", None)
+        if source is not None and not _may_be_called(model, function):
+            detail = f"no mapping calls it, and {stage.full_name} reads '{stage.source.name}'"
+            yield SOURCE_NOT_READ.at(function.id, function.line, detail)
+
+
+def _may_be_called(model: Model, function: Function) -> bool:
+    """Whether a mapping calls a function, or may; a pipe may, too."""
+    is_unknown = model.is_open or function.resource.properties.section("Events").is_open
+    others = [one for one in model.mappings if one.function not in model.functions]
+    return is_unknown or bool(declared.mappings_of(model, function) or others or model.of_type("AWS::Pipes::Pipe"))
 
 
 def _is_other(model: Model, function: Function, mapping: EventSource, wanted: Declared) -> str:
@@ -438,6 +461,7 @@ CHECKS: tuple[tuple[Rule, Check], ...] = (
     (HANDLER_NOT_DEPLOYED, handler_not_deployed),
     (HANDLER_NOT_FOUND, handler_not_found),
     (SOURCE_DIFFERS, source_differs),
+    (SOURCE_NOT_READ, source_not_read),
     (RESOURCE_NOT_MAPPED, resource_not_mapped),
     (RESOURCE_OF_WRONG_TYPE, resource_of_wrong_type),
     (RESOURCE_NOT_USED, resource_not_used),
