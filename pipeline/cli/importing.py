@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
+import os
 import socket
 import sys
 import threading
@@ -18,6 +19,8 @@ from types import FrameType
 from typing import Any
 
 import click
+
+from pipeline.deploy.settings import LIKE_LAMBDA
 
 #: What reaches another machine, of Python's audit events; those that name a socket, and those that look a name up.
 _SENDING = ("socket.connect", "socket.sendto", "socket.sendmsg")
@@ -57,6 +60,22 @@ _watch = _Watch()
 @contextmanager
 def watched(module: str) -> Iterator[None]:
     """Refuse connections inside the block. Raises `UsageError` when one was tried, also when the module hid that."""
+    with _like_lambda():
+        yield from _refusing(module)
+
+
+@contextmanager
+def _like_lambda() -> Iterator[None]:
+    missing = {name: value for name, value in LIKE_LAMBDA.items() if name not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)
+
+
+def _refusing(module: str) -> Iterator[None]:
     outer = _watch.is_on, _watch.tried, _watch.importer
     _watch.is_on, _watch.tried, _watch.importer = True, None, threading.get_ident()
     _watch.hook()

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigurationError, PipelineError
 
 TARGET is the module of the handlers, perhaps with `:attribute`, or a package of such modules; there may be several,
 and without any it is `[tool.pipeline] app` in the working directory's pyproject.toml. The packages of this project that it imports are
-copied as a whole, without tests and hidden files; `[tool.pipeline] include` names more. Dependencies are those of
+copied as a whole, without tests and hidden files; `[tool.pipeline] include` adds paths of the project. Dependencies are those of
 uv.lock, or else of requirements.txt, as wheels for Lambda, with the models of those AWS services only that the code
 names; `[tool.pipeline] services` names more, for names that come from elsewhere, such as the function's environment: botocore
 knows no other service in the artifact, and says so with UnknownServiceError. The same input gives the same bytes.

@@ -25,8 +25,8 @@ _HEAD = "Written by `pipeline template`; `--merge` keeps what you change here. T
 
 Queues, streams, tables and buckets, a function for each handler with a role of its own, mappings, alarms and a
 dashboard. A file that somebody has edited is not overwritten: --merge writes anew what was generated, leaves alone
-what was not, and says what that is. Exit code 1: --check found the file out of step, or the file was edited and
---merge was not given; 2 for misuse.
+what was not, and says what that is. Exit code 1: --check found the file out of step, the file was edited and --merge
+was not given, or what was added by hand refers to something that is no longer there; 2 for misuse.
 """)  # fmt: skip
 @click.argument("target", required=False)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there; default: stdout.")
@@ -43,19 +43,22 @@ def template(target: str | None, output: Path | None, check: bool, merging: bool
         if check:
             _check(text, output or _DEFAULT)
             return
+        found = Merged(text)
         if output is not None and output.exists():
-            text = _with_edits(text, output, merging=merging)
+            found = _with_edits(text, output, merging=merging)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     if output is None:
-        click.echo(text, nl=False)
+        click.echo(found.text, nl=False)
     else:
-        _write(text, output)
+        _write(found.text, output)
     for note in made.notes:
         click.echo(note, err=True)
+    if found.dangling:
+        sys.exit(1)
 
 
-def _with_edits(text: str, path: Path, *, merging: bool) -> str:
+def _with_edits(text: str, path: Path, *, merging: bool) -> Merged:
     found = merge.merged(text, _read(path), str(path))
     if not merging and not found.is_ours:
         _say(found)
@@ -63,16 +66,18 @@ def _with_edits(text: str, path: Path, *, merging: bool) -> str:
             f"{path} was edited by hand, and is left as it was: --merge keeps the edits; to have them no more, delete it"
         )
     _say(found)
-    return found.text
+    return found
 
 
 def _check(text: str, path: Path) -> None:
     existing = _read(path)
     found = merge.merged(text, existing, str(path))
     _say(found)
-    if found.text == existing:
+    if found.text == existing and not found.dangling:
         click.echo(f"{path} is in step", err=True)
         return
+    if found.text == existing:
+        sys.exit(1)
     lines = difflib.unified_diff(
         existing.splitlines(), found.text.splitlines(), str(path), "what would be written", lineterm=""
     )
@@ -91,6 +96,8 @@ def _say(found: Merged) -> None:
     ):
         for name in names:
             click.echo(f"{name} {text}", err=True)
+    for sentence in found.dangling:
+        click.echo(f"{sentence}: CloudFormation will refuse it", err=True)
 
 
 def _read(path: Path) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 
 from pipeline.errors import ConfigurationError
 
+#: What a client that is made on import finds in Lambda: a region, and no need to ask a machine for credentials.
+LIKE_LAMBDA = {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+
 
 @dataclass(frozen=True)
 class Settings:

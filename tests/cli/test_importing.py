@@ -54,7 +54,7 @@ def load(project: Path, source: str) -> str | None:
 
 REACHING = {
     "boto3": (f"import boto3\ns3 = boto3.client('s3', **{KEYS})\ns3.list_buckets()", "s3.eu-west-1.amazonaws.com", 3),
-    "credentials of an instance": ("import boto3\nimport botocore.session\nbotocore.session.Session().get_credentials()", "169.254.169.254", 3),
+    "credentials of an instance": ("import urllib.request\n\nurllib.request.urlopen('http://169.254.169.254/latest/meta-data/iam/')", "169.254.169.254", 3),
     "aiobotocore": (
         f"""import asyncio
 from aiobotocore.session import get_session

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pipeline
 from pipeline.deploy.package import importer
 from pipeline.deploy.package.trim import TOOLKIT, is_for_elsewhere
+from pipeline.deploy.settings import LIKE_LAMBDA
 from pipeline.errors import ConfigurationError, PipelineError
 
 #: Where this toolkit was imported from.
-_TOOLKIT = Path(__file__).resolve().parent.parent
+_TOOLKIT = Path(pipeline.__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,17 @@ def gather(project: Path, targets: Sequence[str], include: Sequence[str], scratc
         for top in tops[name]:
             files.update(_below(name, top) if top.is_dir() else {top.name: top})
     files = {name: path for name, path in files.items() if not is_for_elsewhere(name, modules)}
-    for name in include:
-        files.update(_below(name, project / name) if (project / name).is_dir() else {name: project / name})
+    roots = {top.parent for places in tops.values() for top in places if top.is_relative_to(project)}
+    for path in (project / name for name in include):
+        name = _within(path, roots, project)
+        files.update(_below(name, path) if path.is_dir() else {name: path})
     return Code(files, frozenset(modules), tuple(sorted(tops)), tuple(sorted({*foreign} - {TOOLKIT})))
+
+
+def _within(path: Path, roots: set[Path], project: Path) -> str:
+    """A path as the artifact has it: without what the packages stand in, such as `src/`."""
+    inner = [root for root in roots if path.is_relative_to(root) and path != root]
+    return path.relative_to(max(inner, key=lambda root: len(root.parts), default=project)).as_posix()
 
 
 def copy(code: Code, into: Path) -> None:
@@ -79,7 +89,7 @@ def _imported(project: Path, targets: Sequence[str], scratch: Path) -> dict[str,
             raise ConfigurationError(f"'{name}' is a path: name the module, as `{dotted}`")
     # -P: the directory of the script is this package, whose modules are nobody's top level.
     command = [sys.executable, "-P", str(importer.__file__), str(project), str(report), *targets]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**LIKE_LAMBDA, **os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(  # noqa: S603 - this interpreter
         command, cwd=project, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

@@ -8,8 +8,9 @@ Comments above a section's own line stay too, and are not asked about.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.deploy.template.blocks import Document, Key, lines_of, parse
 from pipeline.errors import ConfigurationError
@@ -18,6 +19,8 @@ from pipeline.errors import ConfigurationError
 _DIGESTS: Key = ("Metadata", "Pipeline")
 #: The lines that `sealed` writes there, and what somebody may have put behind one.
 _DIGEST_LINE = re.compile(r"\s*(?:Pipeline:|Generated:|[A-Za-z0-9.:]+: [a-p]{8})[ \t]*(#[^\r\n]*)?(?:\r\n|\r|\n)?")
+
+_IN_SUB = re.compile(r"\$\{([^!}][^}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Merged:
     edited: list[str] = field(default_factory=list)  #: ours once, changed since: kept as they are
     foreign: list[str] = field(default_factory=list)  #: never ours
     missing: list[str] = field(default_factory=list)  #: ours once, taken out by hand, and not put back
+    dangling: list[str] = field(default_factory=list)  #: refers to something that is not in the template
 
     @property
     def is_ours(self) -> bool:
@@ -70,9 +74,8 @@ def merged(generated: str, existing: str, name: str) -> Merged:
         else:
             _insert(key, block, new, result)
     text = _without_loss(result, old)
-    if text != existing:
-        _prove(text, result, old, new, name)
-    return Merged(text, said.edited, said.foreign, said.missing)
+    made = old if text == existing else _proved(text, result, old, new, name)
+    return Merged(text, said.edited, said.foreign, said.missing, sorted(_dangling(made)))
 
 
 def _open_empty(old: Document, new: Document, name: str) -> None:
@@ -152,21 +155,65 @@ def _without_loss(result: Document, old: Document) -> str:
     return text + "".join(line.lstrip() for line in comments)
 
 
-def _prove(text: str, result: Document, old: Document, new: Document, name: str) -> None:
-    """Raise `ConfigurationError` unless every entry says what it said where it came from: then the file stays as it is."""
+def _proved(text: str, result: Document, old: Document, new: Document, name: str) -> Document:
+    """The text taken apart again.
+
+    Raises `ConfigurationError` unless every entry says what it said where it came from: then the file stays as it is.
+    """
     try:
-        made = parse(text, name).values
+        made = parse(text, name)
     except ConfigurationError:
-        made = {}
+        made = Document()
     for key, block in result.blocks.items():
         came_from = old if old.blocks.get(key) == block else new
-        if key != _DIGESTS and made.get(key) != came_from.values[key]:
+        if key != _DIGESTS and made.values.get(key) != came_from.values[key]:
             raise ConfigurationError(
                 f"{name}: '{_name(key)}' as it is written there and what is generated do not go together: indent it as "
                 "its neighbours, or take it out"
             )
-    if list(made) != list(result.blocks):
+    if list(made.values) != list(result.blocks):
         raise ConfigurationError(f"{name}: what is written there and what is generated do not go together")
+    return made
+
+
+def _dangling(document: Document) -> Iterator[str]:
+    """What refers to a resource or parameter that is not there, such as one that the code no longer declares."""
+    there = {entry for section, entry in document.blocks if section in ("Resources", "Parameters") and entry}
+    if any("Fn::" in entry for entry in there):
+        return  # loops and macros make names that only CloudFormation knows
+    # SAM makes resources of its own, whose names begin with that of a function or a layer.
+    expanded = tuple(name for name in there if _is_expanded(document.values.get(("Resources", name))))
+    for key, value in document.values.items():
+        for name in sorted(set(_references(value))):
+            if name not in there and "::" not in name and not name.startswith(expanded):
+                yield f"{_name(key)} refers to '{name}', which is not in the template"
+
+
+def _is_expanded(resource: Any) -> bool:
+    return isinstance(resource, dict) and str(resource.get("Type")).startswith("AWS::Serverless::")
+
+
+def _references(value: Any) -> Iterator[str]:
+    match value:
+        case ["!Ref", str(name)] | ["!GetAtt", str(name)]:
+            yield name.partition(".")[0]
+        case ["!GetAtt", [str(name), *_]]:
+            yield name
+        case ["!Sub" | "Fn::Sub", str(text)] | {"Fn::Sub": str(text)}:
+            yield from (found.partition(".")[0].strip() for found in _IN_SUB.findall(text))
+        case ["!Sub", [str(text), dict(own)]] | {"Fn::Sub": [str(text), dict(own)]}:
+            yield from (name for name in _references(["!Sub", text]) if name not in own)
+            yield from _references(own)
+        case {"Ref": str(name)}:
+            yield name
+        case {"Fn::GetAtt": [str(name), *_]} | {"Fn::GetAtt": str(name)}:
+            yield name.partition(".")[0]
+        case dict():
+            for member in value.values():
+                yield from _references(member)
+        case list():
+            for member in value:
+                yield from _references(member)
 
 
 def _name(key: Key) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -50,8 +51,15 @@ def _install(text: str, home: Path) -> None:
         made.mkdir()
         (made / "package.json").write_text(text)
         command = [*_npm(), "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
+        command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=2000"]
+        # Behind a company's proxy Node.js needs the machine's own certificates, and does not look for them.
+        certificates = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile or ""
+        trusting = {"NODE_EXTRA_CA_CERTS": certificates} if Path(certificates).is_file() else {}
+        environment = {**trusting, **os.environ}
         try:
-            done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=240, check=False)
+            done = subprocess.run(
+                command, cwd=made, env=environment, capture_output=True, text=True, timeout=240, check=False
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             unavailable(f"npm does not run: {type(error).__name__}")
         if done.returncode:

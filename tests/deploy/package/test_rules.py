@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.deploy.package import dependencies, scan, trim
+from pipeline.deploy.package.code import gather
 from pipeline.deploy.package.scan import Scan
 from pipeline.errors import ConfigurationError
 from tests.deploy.package.projects import names, write
@@ -171,3 +172,47 @@ def test_whether_requirements_name_the_toolkit(line: str, named: bool, tmp_path:
 )
 def test_what_of_the_toolkit_is_for_elsewhere(name: str, loaded: list[str], elsewhere: bool) -> None:
     assert trim.is_for_elsewhere(name, loaded) is elsewhere
+
+
+def test_the_toolkit_is_copied_from_where_it_was_imported_when_no_lock_file_has_it(tmp_path: Path) -> None:
+    write(tmp_path, {"shop.py": "from pipeline import Pipeline\nshop = Pipeline('shop')\n"})
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    code = gather(tmp_path, ["shop"], [], scratch, toolkit=True)
+
+    assert {"shop.py", "pipeline/__init__.py", "pipeline/engine/work.py"} <= set(code.files)
+
+
+def test_what_is_included_stands_where_the_packages_beside_it_stand(tmp_path: Path) -> None:
+    write(
+        tmp_path / "src",
+        {
+            "shop.py": "import boto3\nfrom pipeline import Pipeline\nshop = Pipeline('shop')\n",
+            "plugins/one.py": "x = 1\n",
+        },
+    )
+    write(tmp_path, {"texts/a.txt": "a", "conftest.py": ""})
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(tmp_path / "src"))
+        code = gather(tmp_path, ["shop"], ["src/plugins", "texts"], scratch, toolkit=False)
+
+    assert set(code.files) == {"shop.py", "plugins/one.py", "texts/a.txt"}
+
+
+def test_a_client_that_is_made_on_import_needs_no_region_of_the_build_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    write(
+        tmp_path,
+        {
+            "shop.py": "import boto3\nfrom pipeline import Pipeline\nses = boto3.client('ses')\nshop = Pipeline('shop')\n"
+        },
+    )
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    assert "shop.py" in gather(tmp_path, ["shop"], [], scratch, toolkit=False).files

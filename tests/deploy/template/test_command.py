@@ -209,3 +209,15 @@ def test_a_target_that_is_none_says_what_there_is(project: Path, target: str, sa
 
     assert found.exit_code == (2 if said else 0)
     assert said in found.stderr
+
+
+def test_a_merge_that_leaves_a_reference_without_its_resource_fails_and_says_so(project: Path) -> None:
+    output = project / "template.yaml"
+    assert template("storefront", "--output", str(output)).exit_code == 0
+    mine = "Resources:\n  Mine:\n    Type: AWS::SNS::Topic\n    Properties:\n      DisplayName: !Ref NoSuchTable\n"
+    output.write_text(output.read_text().replace("Resources:\n", mine, 1))
+    found = template("storefront", "--output", str(output), "--merge")
+
+    assert found.exit_code == 1
+    assert "Resources.Mine refers to 'NoSuchTable', which is not in the template" in found.stderr
+    assert template("storefront", "--check", "--output", str(output)).exit_code == 1

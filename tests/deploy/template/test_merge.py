@@ -222,7 +222,12 @@ def test_edits_stay_together_with_other_line_ends_and_indentation(
     for name in names:
         try:
             old = EDITS[name][0](old)
-        except (AssertionError, KeyError, ValueError):  # the edits before took away what this one is about
+        except (
+            AssertionError,
+            ConfigurationError,
+            KeyError,
+            ValueError,
+        ):  # the edits before took away what this one is about
             continue
     old = re.sub(r"(?m)^(?= )", " " * wider, old)
     old = old if has_end else old.removesuffix("\n")
@@ -353,3 +358,18 @@ def test_what_cannot_be_put_together_is_refused(edit: Edit) -> None:
     old = edit(generated(BEFORE))
     with pytest.raises(ConfigurationError, match=r"template\.yaml.*(do not go together|is not YAML)"):
         merge.merged(generated({**AFTER, "Zeta": 1}), old, "template.yaml")
+
+
+def test_what_refers_to_what_the_code_no_longer_declares_is_named() -> None:
+    role = 'Resources:\n  Mine:\n    Type: AWS::SQS::Queue\n    Properties:\n      Tags:\n        - Key: !Sub "${Beta} ${AWS::Region} ${!x}"\n          Value: !GetAtt Alpha.Arn\n'
+    old = generated(BEFORE).replace("Resources:\n", role, 1)
+
+    assert merge.merged(generated(BEFORE), old, "t").dangling == []
+    without = {name: value for name, value in BEFORE.items() if name not in ("Alpha", "Beta")}
+    found = merge.merged(generated(without), old, "t").dangling
+    assert found == [
+        f"Resources.Mine refers to '{name}', which is not in the template"
+        for name in ("Alpha", "Beta")
+        if name in BEFORE
+    ]
+    assert found

@@ -366,3 +366,30 @@ def test_the_dashboard_has_a_row_for_each_function(declare: Declare) -> None:
         "## a -> no sink",
         "## b -> no sink",
     ]
+
+
+def test_every_queue_of_dead_letters_rings(declare: Declare) -> None:
+    found = handler(declare, 'sources.SQS("orders"), rejects=sinks.SQS("bad")')
+    assert "BadQueueNotEmpty" in found.of_type("AWS::CloudWatch::Alarm")
+
+    theirs = handler(declare, 'sources.SQS("mail", existing="arn:aws:sqs:eu-west-1:111122223333:mail")')
+    alarm = theirs.of_type("AWS::CloudWatch::Alarm")["MailDlqQueueNotEmpty"]
+    (dimension,) = alarm["Dimensions"]
+    assert dimension["Value"] == {"Fn::Select": [5, {"Fn::Split": [":", {"Ref": "MailDlqArn"}]}]}
+
+
+def test_a_stream_that_nobody_reads_rings(declare: Declare) -> None:
+    found = handler(declare, 'sources.Kinesis("clicks")')
+    alarm = found.of_type("AWS::CloudWatch::Alarm")["ShopPriceFunctionNotReading"]
+
+    assert {part["MetricStat"]["Metric"]["MetricName"] for part in alarm["Metrics"] if "MetricStat" in part} == {
+        "IncomingRecords",
+        "PolledEventCount",
+    }
+
+
+def test_a_message_may_be_as_old_as_all_its_retries(declare: Declare) -> None:
+    found = handler(declare, 'sources.SQS("orders"), retry=Backoff(attempts=8, base=10)')
+    alarm = found.of_type("AWS::CloudWatch::Alarm")["OrdersQueueAge"]
+
+    assert alarm["Threshold"] == sum(min(900, 10 * 2**n) for n in range(7)) + 180
