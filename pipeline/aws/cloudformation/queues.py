@@ -86,6 +86,7 @@ def add_source(
         },
     )
     stack.outputs[f"{name}Url"] = {"Description": f"Where records for {queue.name} are sent", "Value": Ref(name)}
+    stack.outputs[f"{name}Arn"] = {"Description": "The same, as a redrive names it", "Value": Att(name)}
     own_arn = Sub("arn:${AWS::Partition}:sqs:${AWS::Region}:${AWS::AccountId}:" + physical_name(queue).text)
     allowed = {
         "redrivePermission": "byQueue",
