@@ -13,23 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.deploy.lint import answers
 from pipeline.deploy.lint.nodes import Call, Scalar
 from pipeline.engine.stage import Stage
 
 if TYPE_CHECKING:
     from pipeline.deploy.lint.model import Function, Model
 
-#: The key of the answer, and what of Powertools makes it (its batch utility, version 3).
-_REPORTING = {
-    "batchItemFailures", "process_partial_response", "async_process_partial_response", "BatchProcessor",
-    "AsyncBatchProcessor", "SqsFifoPartialProcessor", "BasePartialProcessor", "BasePartialBatchProcessor",
-    "BaseBatchProcessor", "BasePartialBatchProcessorAsync", "batch_processor", "async_batch_processor",
-}  # fmt: skip
-#: Decorators that leave the answer as it is (Powertools, X-Ray, the standard library).
-_TRANSPARENT = {
-    "inject_lambda_context", "capture_lambda_handler", "capture_method", "log_metrics", "event_source", "event_parser",
-    "lru_cache", "cache", "capture",
-}  # fmt: skip
 #: Modules that take aggregated records of Kinesis apart.
 _DEAGGREGATING = re.compile(r"aws_kinesis_agg|de_?aggregat", re.IGNORECASE)
 #: How boto3 runs PartiQL, and other services' calls of the same names.
@@ -39,14 +29,16 @@ _MODULE = re.compile(r"[A-Za-z0-9_./-]{1,400}")
 #: Source files that one function's handler is looked for in, and bytes of each: enough for any handler.
 _MOST_FILES = 40
 _MOST_BYTES = 1_000_000
+#: Modules that import a handler from one another.
+_MOST_IMPORTS = 5
 
 
 @dataclass(frozen=True)
 class Code:
     """What a handler does, as far as it can be told.
 
-    `reports`: it names the records that failed (`batchItemFailures`); None where that is not known. `is_toolkit`: it is
-    a handler of this toolkit; `stage`: that one, where a target was given. `reads_aggregates`: it takes aggregated
+    `reports`: a value that it returns names the records that failed (`batchItemFailures`), or surely none does; None
+    where that is not known. `is_toolkit`: it is a handler of this toolkit; `stage`: that one, where a target was given. `reads_aggregates`: it takes aggregated
     records apart. `runs_statements`: it calls DynamoDB with PartiQL.
     """
 
@@ -96,20 +88,17 @@ def examine(source: str, name: str, beside: Callable[[ast.Module, set[str]], Ite
     tree = _parsed(source)
     if tree is None:
         return UNKNOWN_CODE
-    if _is_toolkit(tree, name):
-        return Code(reports=True, is_toolkit=True)
     words = _reached(tree, name)
-    neighbours = list(beside(tree, words)) if beside is not None else []
-    for other in filter(None, map(_parsed, neighbours)):
+    neighbours = list(filter(None, map(_parsed, beside(tree, words)))) if beside is not None else []
+    if _is_toolkit(tree, name, neighbours):
+        return Code(reports=True, is_toolkit=True)
+    for other in neighbours:
         words |= set(_words(other))
-    aggregates = any(_DEAGGREGATING.search(word) for word in words)
-    statements = bool(words & _STATEMENTS) and "dynamodb" in words and not words & _OTHER_STATEMENTS
-    if words & _REPORTING:
-        return Code(reports=True, reads_aggregates=aggregates, runs_statements=statements)
-    function = _function(tree, name)
-    is_silent = function is not None and not _is_wrapped(function) and all(map(_is_plain, _returned(function)))
-    reports = False if is_silent else None
-    return Code(reports=reports, reads_aggregates=aggregates, runs_statements=statements)
+    return Code(
+        reports=answers.reports(tree, name, words, neighbours),
+        reads_aggregates=any(_DEAGGREGATING.search(word) for word in words),
+        runs_statements=bool(words & _STATEMENTS) and "dynamodb" in words and not words & _OTHER_STATEMENTS,
+    )
 
 
 def _reached(tree: ast.Module, name: str) -> set[str]:
@@ -172,62 +161,29 @@ def _words(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.keyword) and node.arg:
             yield node.arg
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
-            # In a text too: `json.loads('{"batchItemFailures": []}')`.
-            yield "batchItemFailures" if "batchItemFailures" in node.value else node.value[:200]
+            yield node.value[:200]
 
 
-def _function(tree: ast.Module, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    found = [
-        node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
-    ]
-    return found[-1] if found else None
-
-
-def _is_toolkit(tree: ast.Module, name: str) -> bool:
-    """`from pipeline import Pipeline`, and the function under `@<something>.handler(...)`."""
-    imports = any(
-        isinstance(node, ast.ImportFrom)
-        and node.module == "pipeline"
-        and any(one.name == "Pipeline" for one in node.names)
-        for node in ast.walk(tree)
-    )
-    function = _function(tree, name)
-    decorators = function.decorator_list if function is not None else []
-    return imports and any(
+def _is_toolkit(tree: ast.Module, name: str, neighbours: Sequence[ast.Module]) -> bool:
+    """A function under `@<something>.handler(...)`, where that or what it is given is of this toolkit."""
+    function = answers.function_of(tree, name)
+    if function is None or not any(_imports_toolkit(one) for one in (tree, *neighbours)):
+        return False
+    return any(
         isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr == "handler"
-        for one in decorators
+        for one in function.decorator_list
     )
 
 
-def _is_wrapped(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether a decorator may turn the answer into another one."""
-    for one in function.decorator_list:
-        called = one.func if isinstance(one, ast.Call) else one
-        name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
-        if name not in _TRANSPARENT:
-            return True
+def _imports_toolkit(tree: ast.Module) -> bool:
+    """`import pipeline`, or `from pipeline import Pipeline`: anybody may have a package of the name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "pipeline" and node.level == 0:
+            if any(one.name == "Pipeline" for one in node.names):
+                return True
+        elif isinstance(node, ast.Import) and any(one.name == "pipeline" for one in node.names):
+            return "Pipeline" in set(_words(tree))
     return False
-
-
-def _returned(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.expr | None]:
-    """What the function itself returns; not what functions in it do. A generator's answer is not known."""
-    waiting: list[ast.AST] = list(function.body)
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            continue
-        if isinstance(node, ast.Return):
-            yield node.value
-        elif isinstance(node, ast.Yield | ast.YieldFrom):
-            yield node
-        waiting.extend(ast.iter_child_nodes(node))
-
-
-def _is_plain(value: ast.expr | None) -> bool:
-    """An answer that is seen whole: nothing, a constant, or a dictionary whose keys are written out."""
-    if isinstance(value, ast.Dict):
-        return all(isinstance(key, ast.Constant) for key in value.keys)
-    return value is None or isinstance(value, ast.Constant | ast.JoinedStr)
 
 
 def _inline(function: Function) -> str | None:
@@ -255,10 +211,30 @@ def _from_files(folder: Path, handler: str) -> Code:
     path = folder / f"{module.replace('.', '/')}.py"
     if not path.is_file():
         path = folder / module.replace(".", "/") / "__init__.py"
+    path, name = _where_defined(folder, path, name)
     source = _text(path)
     if source is None:
         return UNKNOWN_CODE
     return examine(source, name, lambda tree, words: _neighbours(folder, path, tree, words))
+
+
+def _where_defined(folder: Path, path: Path, name: str) -> tuple[Path, str]:
+    """Where a handler that a module only imports has its source, as far as that is below the folder."""
+    for _ in range(_MOST_IMPORTS):
+        tree = _parsed(_text(path) or "")
+        if tree is None or answers.function_of(tree, name) is not None:
+            break
+        for node in tree.body:
+            aliases = [one for one in node.names if _alias(one) == name] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom) and aliases:
+                alone = ast.Module([ast.ImportFrom(node.module, aliases, node.level)], [])
+                found = next(_imported(folder, path, alone, None), None)
+                if found is not None:
+                    path, name = found, aliases[0].name
+                    break
+        else:
+            break
+    return path, name
 
 
 def _neighbours(folder: Path, path: Path, tree: ast.Module, used: set[str]) -> Iterator[str]:

@@ -12,11 +12,68 @@ from pipeline.deploy.lint.code import UNKNOWN_CODE, Code, Finder, examine
 from pipeline.deploy.lint.model import Model
 
 REPORTS: dict[str, tuple[bool | None, str]] = {
-    "returns it": (True, "def handler(event, context):\n    return {'batchItemFailures': []}\n"),
-    "returns JSON": (True, "def handler(event, context):\n    return json.loads('{\"batchItemFailures\": []}')\n"),
+    "returns it": (True, "def handler(event, context):\n    return {'batchItemFailures': failures}\n"),
+    "returns an empty one": (None, "def handler(event, context):\n    return {'batchItemFailures': []}\n"),
+    "under a constant": (True, "KEY = 'batchItemFailures'\ndef handler(e, c):\n    return {KEY: work(e)}\n"),
+    "fills it later": (
+        True,
+        """
+        def handler(event, context):
+            answer: dict = {'batchItemFailures': []}
+            answer['batchItemFailures'].append(work(event))
+            return answer
+        """,
+    ),
+    "puts it in later": (
+        True,
+        "def handler(e, c):\n    answer = {}\n    answer['batchItemFailures'] = work(e)\n    return answer\n",
+    ),
+    "never fills it": (None, "def handler(e, c):\n    answer = {'batchItemFailures': []}\n    return answer\n"),
+    "one of two ways": (True, "def handler(e, c):\n    return {'batchItemFailures': work(e)} if e else None\n"),
+    "a class of its shape": (True, "def handler(e, c):\n    return Answer(batchItemFailures=work(e)).dict()\n"),
+    "circles": (None, "def handler(e, c):\n    return other(e)\ndef other(e):\n    return handler(e, 0)\n"),
+    "names in circles": (None, "def handler(e, c):\n    a = b if e else a\n    b = a\n    return a\n"),
+    "ways without end": (None, "def handler(e, c):\n    return " + "1 if e else " * 2_000 + "work(e)\n"),
+    "another's answer": (
+        False,
+        "def handler(e, c):\n    if invoke(e)['batchItemFailures']:\n        raise OSError\n    return None\n",
+    ),
+    "a line for the log": (False, "def handler(e, c):\n    print('no batchItemFailures')\n"),
+    "Powertools, not returned": (
+        False,
+        """
+        from aws_lambda_powertools.utilities.batch import BatchProcessor, process_partial_response
+        def handler(event, context):
+            process_partial_response(event=event, record_handler=work, processor=BatchProcessor(), context=context)
+        """,
+    ),
+    "Powertools, and another answer": (
+        False,
+        """
+        from aws_lambda_powertools.utilities.batch import BatchProcessor
+        def handler(event, context):
+            with processor(records=event["Records"], handler=work):
+                processor.process()
+            return {"statusCode": 200}
+        """,
+    ),
+    "Powertools under another name": (
+        True,
+        """
+        from aws_lambda_powertools.utilities.batch import process_partial_response as respond
+        async def handler(event, context):
+            found = respond(event=event)
+            return await found if event else found
+        """,
+    ),
+    "run to its end": (
+        True,
+        "async def main(e):\n    return {'batchItemFailures': e}\ndef handler(e, c):\n    return asyncio.run(main(e))\n",
+    ),
+    "returns JSON": (None, "def handler(event, context):\n    return json.loads('{\"batchItemFailures\": []}')\n"),
     "by a helper": (
         True,
-        "def answer():\n    return dict(batchItemFailures=[])\ndef handler(e, c):\n    return answer()\n",
+        "def answer():\n    return dict(batchItemFailures=[1])\ndef handler(e, c):\n    return answer()\n",
     ),
     "Powertools": (
         True,
@@ -73,6 +130,9 @@ def test_a_handler_of_this_toolkit_is_known() -> None:
 
     assert examine(source, "price") == Code(reports=True, is_toolkit=True)
     assert examine(source.replace("from pipeline", "from other"), "price").is_toolkit is False
+    whole = source.replace("from pipeline import Pipeline, sources", "import pipeline").replace("= P", "= pipeline.P")
+    assert examine(whole, "price").is_toolkit
+    assert examine(whole.replace("Pipeline", "Other"), "price").is_toolkit is False
 
 
 @pytest.mark.parametrize("name", ["aws_kinesis_agg.deaggregator", "deaggregate_records"])
@@ -95,9 +155,13 @@ def project(tmp_path: Path) -> Path:
         "src/app.py": "from shared.answers import answer\nfrom lonely import x\ndef handler(e, c):\n    return answer(e)\ndef quiet(e, c): ...\n",
         "src/shared/__init__.py": "",
         "src/shared/answers.py": "from . import more\ndef answer(e):\n    return more.answer(e)\n",
-        "src/shared/more.py": "from . import answers\ndef answer(e):\n    return {'batchItemFailures': []}\n",
+        "src/shared/more.py": "from . import answers\ndef answer(e):\n    return {'batchItemFailures': [e]}\n",
         "src/lonely.py": "x = 'batchItemFailures'\n",
-        "src/package/__init__.py": "def handler(e, c):\n    return {'batchItemFailures': []}\n",
+        "src/package/__init__.py": "def handler(e, c):\n    return {'batchItemFailures': [e]}\n",
+        "src/again.py": "from package import handler as other\n",
+        "src/round.py": "from round import handler\n",
+        "src/shop.py": "from pipeline import Pipeline\nshop = Pipeline('shop')\n",
+        "src/toolkit.py": "from shop import shop\n@shop.handler('orders')\ndef price(o): ...\n",
         "src/binary.py": "\0",
     }
     for name, text in files.items():
@@ -116,6 +180,9 @@ def project(tmp_path: Path) -> Path:
         ("CodeUri: ., Handler: src.app.quiet", False),
         ("Handler: src/app.quiet", False),
         ("CodeUri: src, Handler: package.handler", True),
+        ("CodeUri: src, Handler: again.other", True),
+        ("CodeUri: src, Handler: round.handler", None),
+        ("CodeUri: src, Handler: toolkit.price", True),
         ("CodeUri: src, Handler: missing.handler", None),
         ("CodeUri: src, Handler: binary.handler", None),
         ("CodeUri: src, Handler: latin.handler", None),
