@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,8 @@ class Finder:
 
     def _of(self, function: Function) -> Code:
         handler = function.handler.value or ""
-        stage = self._stages.get(handler.replace("/", "."))
+        path = handler.replace("/", ".")
+        stage = self._stages.get(path) or self._loaded(path)
         if stage is not None:
             return Code(reports=True, is_toolkit=True, stage=stage)
         if not (function.runtime.value or "").startswith("python") or not _MODULE.fullmatch(handler):
@@ -81,6 +83,13 @@ class Finder:
         if key not in self._read:
             self._read[key] = _from_files(self._directory / folder, handler)
         return self._read[key]
+
+    def _loaded(self, path: str) -> Stage | None:
+        """The handler that a module of the target has under another name, or from another module."""
+        module, _, name = path.rpartition(".")
+        function = getattr(getattr(sys.modules.get(module), name, None), "function", None)
+        stages = self._stages.values() if function is not None else ()
+        return next((one for one in stages if one.function is function), None)
 
 
 def examine(source: str, name: str, beside: Callable[[ast.Module, set[str]], Iterator[str]] | None = None) -> Code:

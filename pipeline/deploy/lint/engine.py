@@ -43,7 +43,8 @@ def lint(
         for _, check in CHECKS:
             for finding in together(check(model)):
                 key = (finding.rule.id, finding.subject, finding.line)
-                seen.setdefault(key, (finding, []))[1].append(world)
+                placed = dataclasses.replace(finding, resource=model.made_by.get(finding.resource, finding.resource))
+                seen.setdefault(key, (placed, []))[1].append(world)
     findings = [_conditional(finding, there, ways) for finding, there in seen.values()]
     ignored = suppression.read(root)
     known = {rule.id for rule in RULES}

@@ -181,6 +181,14 @@ class Alarm:
 
 
 @dataclass(frozen=True)
+class _Subscription:
+    """A mapping that SAM makes for a topic's event, and its queue, unless that is a given one."""
+
+    mapping: EventSource
+    queue: Resource | None
+
+
+@dataclass(frozen=True)
 class Model:
     """A template in one world.
 
@@ -220,7 +228,14 @@ class Model:
 
     @cached_property
     def queues(self) -> dict[str, Queue]:
-        return {one.id: _queue(one, self.world) for one in self.of_type("AWS::SQS::Queue")}
+        """Those of the template, and those that SAM makes for a function's subscriptions to topics."""
+        made = [one.queue for one in self._subscriptions if one.queue is not None]
+        return {one.id: _queue(one, self.world) for one in (*self.of_type("AWS::SQS::Queue"), *made)}
+
+    @cached_property
+    def made_by(self) -> dict[str, str]:
+        """The queues that SAM makes: the logical ids of the functions that they come from."""
+        return {one.queue.id: one.mapping.owner for one in self._subscriptions if one.queue is not None}
 
     @cached_property
     def streams(self) -> dict[str, Stream]:
@@ -306,11 +321,46 @@ class Model:
         for function in self.functions.values():
             if function.is_sam:
                 yield from self._events(function)
+        yield from (one.mapping for one in self._subscriptions)
         for one in self.of_type("AWS::Lambda::EventSourceMapping"):
             source = one.properties.reference("EventSourceArn")
             kind = "kafka" if "SelfManagedEventSource" in one.properties else self._kind(source)
             target = one.properties.reference("FunctionName")
             yield _mapping(one.id, one.id, one.id, one.line, kind, self._function_named(target), source, one.properties)
+
+    @cached_property
+    def _subscriptions(self) -> tuple[_Subscription, ...]:
+        """SAM's events of topics with `SqsSubscription`, each a queue of its own or a given one, and a mapping."""
+        functions = [one for one in self.functions.values() if one.is_sam]
+        return tuple(found for function in functions for found in self._subscribed(function))
+
+    def _subscribed(self, function: Function) -> Iterator[_Subscription]:
+        events = function.resource.properties.section("Events")
+        for name in events.names():
+            event, line = events.section(name), events.line_of(name)
+            topic = Properties(event.get("Properties"), self.world, line)
+            given = topic.section("SqsSubscription")
+            if event.text("Type").value != "SNS" or not (topic.truth("SqsSubscription").value or "QueueArn" in given):
+                continue
+            own = f"{function.id}{name}"
+            source, queue = given.reference("QueueArn"), None
+            properties = Properties(topic.get("SqsSubscription"), self.world, line)
+            if source is None:
+                nothing = Properties(None, self.world, line)
+                source = Reference(f"{own}Queue", "Arn", None, line)
+                queue = Resource(f"{own}Queue", "AWS::SQS::Queue", line, nothing, nothing, nothing)
+                properties = nothing
+            mapping = _mapping(
+                f"{function.id}.{name}",
+                function.id,
+                f"{own}EventSourceMapping",
+                line,
+                "sqs",
+                function.id,
+                source,
+                properties,
+            )
+            yield _Subscription(mapping, queue)
 
     def _events(self, function: Function) -> Iterator[EventSource]:
         events = function.resource.properties.section("Events")
@@ -393,12 +443,22 @@ def _function(resource: Resource) -> Function:
         timeout=properties.number("Timeout", TIMEOUT),
         memory=properties.number("MemorySize", MEMORY),
         runtime=properties.text("Runtime"),
-        handler=properties.text("Handler"),
+        handler=_handler(properties),
         role=properties.reference("Role"),
         reserved=properties.number("ReservedConcurrentExecutions"),
         variables=properties.section("Environment").section("Variables"),
         is_sam=resource.type == "AWS::Serverless::Function",
     )
+
+
+def _handler(properties: Properties) -> Setting[str]:
+    """An image's is the first word of its command; without one, only the image knows it."""
+    found = properties.text("Handler")
+    if found.given or properties.text("PackageType").value != "Image":
+        return found
+    image = properties.section("ImageConfig")
+    words = image.items("Command")
+    return Setting(text_of(words[0]) if words else None, image.line_of("Command"), given=True)
 
 
 def _mapping(

@@ -128,6 +128,22 @@ def test_a_handler_below_code_uri_is_deployed() -> None:
     assert "handler-not-deployed" not in changed(("tests.deploy.lint.shops.orders.price", "!ImportValue handler"))
 
 
+def test_a_handler_under_another_name_is_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(varied, "exported", orders.price, raising=False)
+
+    assert changed(("tests.deploy.lint.shops.orders.price", "tests.deploy.lint.shops.varied.exported")) == {}
+
+
+def test_a_handler_in_an_image_is_deployed() -> None:
+    handler = "Handler: tests.deploy.lint.shops.orders.price"
+    image = "PackageType: Image"
+    command = "ImageConfig: { Command: [tests.deploy.lint.shops.orders.price] }"
+
+    assert changed((handler, f"{image}\n      {command}")) == {}
+    assert "handler-not-deployed" not in changed((handler, image)), "only the image knows"
+    assert "handler-not-deployed" in changed((handler, f"{image}\n      {command.replace('orders.', 'other.')}"))
+
+
 def test_a_declared_event_that_a_rule_brings_back() -> None:
     stages = list(varied.varied.stages())
     text = """\

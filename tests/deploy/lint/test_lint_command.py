@@ -204,6 +204,7 @@ def test_sarif_names_files_elsewhere_by_uri(project: Path, monkeypatch: pytest.M
     assert uri() == (project / "a b" / "t.yaml").as_uri()
 
 
+@pytest.mark.timeout(300)  # the first run installs the schema
 @pytest.mark.parametrize("template", ["template.yaml", "good.yaml"])
 def test_sarif_is_what_its_schema_asks_for(template: str) -> None:
     document = sarif(template)

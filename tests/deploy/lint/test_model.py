@@ -272,3 +272,51 @@ def test_findings_of_one_branch_say_so() -> None:
     (found,) = [one for one in lint(root) if one.rule.id == "queue-not-encrypted"]
 
     assert found.detail == "When Live is false: `SqsManagedSseEnabled` is false"
+
+
+SUBSCRIBED = """
+Resources:
+  Topic: {{Type: AWS::SNS::Topic}}
+  Q: {{Type: AWS::SQS::Queue}}
+  F:
+    Type: AWS::Serverless::Function
+    Metadata: {{Pipeline: {{Ignore: [{{Rule: no-dead-letter-queue, Reason: a test}}]}}}}
+    Properties:
+      Timeout: 60
+      Events: {{A: {{Type: SNS, Properties: {{Topic: !Ref Topic, SqsSubscription: {subscription}}}}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("subscription", "read"),
+    [
+        ("true", [("FAEventSourceMapping", "FAQueue", 10)]),
+        ("{QueueArn: !GetAtt Q.Arn, QueueUrl: !Ref Q, BatchSize: 5}", [("FAEventSourceMapping", "Q", 5)]),
+        ("false", []),
+        ("!ImportValue x", []),
+    ],
+)
+def test_a_queue_between_a_topic_and_a_function(subscription: str, read: list[tuple[str, str, int]]) -> None:
+    found = model(SUBSCRIBED.format(subscription=subscription))
+    queues = [(one, found.queue_of(one)) for one in found.mappings]
+
+    assert [(one.id, queue.id if queue else "", one.batch_size.value) for one, queue in queues] == read
+
+
+def test_a_queue_that_sam_makes_is_judged_at_its_function() -> None:
+    findings = {one.rule.id: one.resource for one in lint(read(SUBSCRIBED.format(subscription="true").encode()))}
+
+    assert findings["visibility-below-timeout"] == "F"
+    assert "no-dead-letter-queue" not in findings
+    assert "ignore-unused" not in findings
+
+
+@pytest.mark.parametrize(("mode", "is_lacking"), [("", True), ("Queue", False), ("Stream", True), ("!Ref X", False)])
+def test_topics_of_kafka_read_as_queues_have_no_position(mode: str, is_lacking: bool) -> None:
+    text = (
+        "Resources:\n  F: {Type: AWS::Lambda::Function}\n  M:\n    Type: AWS::Lambda::EventSourceMapping\n"
+        "    Properties: {FunctionName: !Ref F, SelfManagedEventSource: {}"
+        + (f", SelfManagedKafkaEventSourceConfig: {{ConsumptionMode: {mode}}}" if mode else "")
+        + "}\n"
+    )
+    assert ("no-starting-position" in {one.rule.id for one in lint(read(text.encode()))}) is is_lacking

@@ -290,6 +290,29 @@ def test_policies_of_queues_on_one_line_are_all_judged() -> None:
     assert "sqs:ReceiveMessage" in detail
 
 
+@pytest.mark.parametrize(
+    ("key", "is_lacking"),
+    [
+        ("!Ref Key", True),
+        ("!Ref Alias", True),
+        ("alias/mine", True),
+        ('!Sub "arn:aws:kms:${AWS::Region}:${AWS::AccountId}:alias/mine"', True),
+        ("alias/other", False),
+        ("alias/aws/sqs", False),
+        ("!Ref Foreign", False),
+    ],
+)
+def test_keys_by_their_aliases(key: str, is_lacking: bool) -> None:
+    keys = (
+        f"  Secret: {{ Type: AWS::SQS::Queue, Properties: {{ KmsMasterKeyId: {key} }} }}\n"
+        "  Key: { Type: AWS::KMS::Key }\n"
+        "  Alias: { Type: AWS::KMS::Alias, Properties: { AliasName: alias/mine, TargetKeyId: !GetAtt Key.Arn } }\n"
+    )
+    text = HEAD + keys + mapping("!GetAtt Secret.Arn") + role(allow(READING, "!GetAtt Secret.Arn"))
+
+    assert ("decrypt-not-allowed" in found(text)) is is_lacking
+
+
 EMBEDDED = """\
   Third:
     Type: AWS::SQS::Queue

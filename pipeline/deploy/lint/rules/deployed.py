@@ -128,10 +128,13 @@ def handler_not_deployed(model: Model) -> Iterator[Finding]:
         return
     deployed = {(one.handler.value or "").replace("/", ".") for one in model.functions.values()}
     misnamed = {name.rpartition(".")[0] for name in deployed if not _is_there(name)}
+    running = [stage.full_name for _, stage in _deployed(model)]
     for stage in model.stages:
         path = f"{stage.function.__module__}.{stage.name}"
         # A handler below CodeUri is named from there.
-        is_deployed = any(path == one or path.endswith(f".{one}") for one in deployed if one)
+        is_deployed = stage.full_name in running or any(
+            path == one or path.endswith(f".{one}") for one in deployed if one
+        )
         if not is_deployed and stage.function.__module__ not in misnamed:
             detail = f"no function has `Handler: {path}`"
             yield HANDLER_NOT_DEPLOYED.at(stage.full_name, model.world.root.line_of("Resources"), detail)

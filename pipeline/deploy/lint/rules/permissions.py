@@ -234,9 +234,22 @@ def _key_of(model: Model, mapping: EventSource) -> tuple[Resource | None, Resour
         found = queue.resource.properties.reference("KmsMasterKeyId")
     elif stream is not None:
         found = stream.resource.properties.section("StreamEncryption").reference("KeyId")
-    key = model.resources.get(found.resource or "") if found is not None else None
+    key = _behind_aliases(model, found)
     source = queue.resource if queue is not None else stream.resource if stream is not None else None
     return source, key if key is not None and key.type == "AWS::KMS::Key" else None
+
+
+def _behind_aliases(model: Model, reference: Reference | None) -> Resource | None:
+    """What a key's reference means: itself, or what an alias of the template is for."""
+    found = model.resources.get(reference.resource or "") if reference is not None else None
+    if reference is not None and found is None and reference.text is not None:
+        name = reference.text.partition(":alias/")[2] or reference.text.removeprefix("alias/")
+        named = [one for one in model.of_type("AWS::KMS::Alias") if one.name("AliasName") == f"alias/{name}"]
+        found = named[0] if len(named) == 1 else None
+    if found is not None and found.type == "AWS::KMS::Alias":
+        target = found.properties.reference("TargetKeyId")
+        return model.resources.get(target.resource or "") if target is not None else None
+    return found
 
 
 def _key_allows(key: Resource) -> bool:

@@ -10,6 +10,7 @@ from pipeline.deploy.lint.model import EventSource, Model
 #: DynamoDB keeps stream records for 24 hours, always (DynamoDB developer guide, Change data capture).
 _DYNAMODB_SECONDS = 86_400
 _WITH_POSITION = {"kinesis", "dynamodb", "msk", "kafka"}
+_KAFKA = ("AmazonManagedKafkaEventSourceConfig", "SelfManagedKafkaEventSourceConfig")
 
 RETRIES_WITHOUT_LIMIT = Rule(
     id="retries-without-limit",
@@ -163,8 +164,14 @@ def tumbling_window_unsupported(model: Model) -> Iterator[Finding]:
 
 def no_starting_position(model: Model) -> Iterator[Finding]:
     for mapping in model.mappings:
-        if mapping.kind in _WITH_POSITION and mapping.starting_position.is_left_out:
+        if mapping.kind in _WITH_POSITION and mapping.starting_position.is_left_out and not _is_shared(mapping):
             yield _at(NO_STARTING_POSITION, mapping, mapping.starting_position.line, "it has no `StartingPosition`")
+
+
+def _is_shared(mapping: EventSource) -> bool:
+    """Whether it reads Kafka topics as queues, or may: a share group has no position."""
+    modes = [mapping.properties.section(name).text("ConsumptionMode") for name in _KAFKA]
+    return any(one.given and (one.value or "queue").lower() == "queue" for one in modes)
 
 
 def stream_not_encrypted(model: Model) -> Iterator[Finding]:
