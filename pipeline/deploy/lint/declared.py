@@ -19,6 +19,8 @@ from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError
 
 _PLACE = re.compile(r"\$\{([A-Za-z0-9]+)(?:\.([A-Za-z]+))?\}")
+#: What stands in a text for something else, whatever that is.
+_NAMES = re.compile(r"\$\{([^}.]*)[^}]*\}")
 #: The types of what a service's names stand for.
 TYPES = {
     "sqs": {"AWS::SQS::Queue"},
@@ -35,6 +37,7 @@ class Mapped:
 
     names: Mapping[str, str] | None
     line: int
+    is_wrong: bool = False  #: it can be read, and is no JSON object of names
 
     def resource(self, model: Model, name: str) -> tuple[Resource | None, str]:
         """The template's resource behind a name, and the attribute of it that is given."""
@@ -47,7 +50,7 @@ def stage_of(model: Model, function: Function) -> Stage | None:
     return model.code_of(function.id).stage
 
 
-def mapped(function: Function) -> Mapped:
+def mapped(model: Model, function: Function) -> Mapped:
     """Where a function's code finds what it uses."""
     variables = function.variables
     if VARIABLE not in variables:
@@ -59,7 +62,8 @@ def mapped(function: Function) -> Mapped:
     except ValueError:
         found = None
     is_names = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
-    return Mapped(found if is_names else None, variables.line_of(VARIABLE))
+    is_wrong = text is not None and not is_names and all(one in model.resources for one in _NAMES.findall(text))
+    return Mapped(found if is_names else None, variables.line_of(VARIABLE), is_wrong)
 
 
 def grants(stage: Stage) -> list[Grant]:
@@ -77,7 +81,7 @@ def key(resource: Declared) -> str:
 
 def found(model: Model, function: Function, declared: Declared) -> Resource | None:
     """The template's resource that a function knows by a declared name: as mapped, or by its own name."""
-    names = mapped(function)
+    names = mapped(model, function)
     resource, _ = names.resource(model, key(declared))
     return resource or named(model, declared)
 

@@ -7,6 +7,7 @@ template makes what they name, by its name too.
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 
 from pipeline.deploy.lint import values
 from pipeline.deploy.lint.code import UNKNOWN_CODE, Code
-from pipeline.deploy.lint.nodes import Call, Members, Node
+from pipeline.deploy.lint.nodes import Call, Item, Members, Node, Scalar
 from pipeline.deploy.lint.values import Properties, Reference, Setting
 from pipeline.deploy.lint.worlds import World, text_of
 from pipeline.engine.stage import Stage
@@ -568,10 +569,27 @@ def _fifo(resource: Resource) -> Setting[bool]:
 
 def _redrive(properties: Properties) -> Redrive | None:
     section = properties.section("RedrivePolicy")
+    written = properties.get("RedrivePolicy")
+    if isinstance(written, Scalar):
+        section = properties.beside(_from_text(written))
     if "RedrivePolicy" not in properties and not properties.is_open:
         return None
     line = properties.line_of("RedrivePolicy")
     return Redrive(line, section.reference("deadLetterTargetArn"), section.number("maxReceiveCount"))
+
+
+def _from_text(written: Scalar) -> Node:
+    """A JSON object in a text, which SQS takes too; the text itself if it is none."""
+    try:
+        found = json.loads(written.value) if isinstance(written.value, str) else None
+    except (ValueError, RecursionError):
+        return written
+    if not isinstance(found, dict):
+        return written
+    plain = {name: value for name, value in found.items() if isinstance(value, str | int)}
+    return Members(
+        {name: Item(written.line, Scalar(value, written.line)) for name, value in plain.items()}, written.line
+    )
 
 
 def _queue_encrypted(properties: Properties) -> Setting[bool]:

@@ -92,6 +92,10 @@ class Properties:
         found.is_open = found.is_open or (self.is_open and name not in self)
         return found
 
+    def beside(self, node: Node) -> Properties:
+        """Something else, read in the same world."""
+        return Properties(node, self._world, node.line)
+
     def sections(self, name: str) -> tuple[Properties, ...]:
         """A member that is a list of mappings."""
         return tuple(Properties(one, self._world, one.line) for one in self.items(name))

@@ -22,7 +22,7 @@ MENDED: list[tuple[str, str, str]] = [
     ("window-on-fifo", "5 # here", "0"),
     ("reserved-below-concurrency", "9 # here", "10"),
     ("reserved-without-maximum", "BatchSize: 10", "BatchSize: 10\n            ScalingConfig: { MaximumConcurrency: 10 }"),
-    ("reserved-without-maximum", "BatchSize: 10", "BatchSize: 10\n            ProvisionedPollerConfig: { MaximumPollers: 9 }"),
+    ("reserved-without-maximum", "BatchSize: 10", "BatchSize: 10\n            ProvisionedPollerConfig: { MaximumPollers: 1 }"),
     ("concurrency-with-pollers", "            ScalingConfig: { MaximumConcurrency: 10 }\n", ""),
     ("partial-failures-off", "BatchSize: 10", "BatchSize: 1"),
     ("no-dead-letter-queue", "            Queue: !GetAtt Orders.Arn\n", "            Queue: !ImportValue Orders\n"),

@@ -47,8 +47,20 @@ def test_other_ways_of_saying_the_same(pair: tuple[str, str]) -> None:
     assert changed(pair) == {}
 
 
+def test_a_variable_that_is_no_json() -> None:
+    detail = changed(('{"sqs:orders"', '{sqs:orders"'))["resource-not-mapped"]
+
+    assert detail == "PIPELINE_RESOURCES is no JSON object of names"
+
+
 def test_variables_that_cannot_be_read_say_nothing() -> None:
-    assert changed(('{"sqs:orders"', '{sqs:orders"')) == {}
+    assert changed(('{"sqs:orders"', '${Foreign}{"sqs:orders"')) == {}
+
+
+def test_a_queue_that_redrives_somewhere_else() -> None:
+    found = changed(("deadLetterTargetArn: !GetAtt OrdersDlq.Arn", "deadLetterTargetArn: !GetAtt Priced.Arn"))
+
+    assert found["setting-differs"] == "it redrives to Priced, and shop.price's dead letters are OrdersDlq"
 
 
 def test_a_function_without_its_variable_finds_a_resource_by_its_real_name() -> None:
@@ -111,6 +123,7 @@ def test_a_source_that_nothing_reads() -> None:
     [
         EVENT.replace("          Type: SQS\n", "          Type: SQS\n").replace("BatchSize: 10", "Enabled: true"),
         "      Events: !ImportValue events\n",
+        "      Events: { Fn::ForEach::Queues: [Name, [A], {}], Other: { Type: Api } }\n",
         "      Events: { Fn::Transform: { Name: AWS::Include } }\n",
         '  Fn::ForEach::Mappings: [Name, [A], { "${Name}": { Type: AWS::Lambda::EventSourceMapping } }]\n',
         "  Read: { Type: AWS::Lambda::EventSourceMapping, Properties: { FunctionName: !ImportValue f } }\n",

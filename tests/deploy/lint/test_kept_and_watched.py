@@ -140,3 +140,76 @@ def test_what_an_alarm_watches(watching: str, still: str) -> None:
         "stream": "stream-without-age-alarm",
     }
     assert rules(QUEUES + watching) & WATCHED == {names[one] for one in still.split()}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '  Fn::ForEach::Alarms: [Name, [A], { "${Name}": { Type: AWS::CloudWatch::Alarm } }]\n',
+        "  Fn::Transform: { Name: AWS::Include, Parameters: { Location: s3://bucket/alarms.yaml } }\n",
+    ],
+)
+def test_a_macro_may_hold_the_alarms(more: str) -> None:
+    some = alarm("ApproximateAgeOfOldestMessage", "QueueName", "other")
+
+    assert "no-alarms" in rules(QUEUES)
+    assert rules(QUEUES + some) >= WATCHED
+    assert "no-alarms" not in rules(QUEUES + more)
+    assert not WATCHED & rules(QUEUES + some + more)
+
+
+def test_an_alarm_on_another_of_sams_mappings() -> None:
+    counted = "MetricsConfig: { Metrics: [EventCount] }, FilterCriteria: { Filters: [{ Pattern: '{}' }] }"
+    text = QUEUES.replace("Queue: !GetAtt Orders.Arn", f"Queue: !GetAtt Orders.Arn, {counted}")
+    other = "  Other: { Type: AWS::Serverless::Function, Properties: { Events: { In: { Type: SQS, Properties: { Queue: a } } } } }\n"
+
+    def watched(by: str) -> bool:
+        dropped = alarm("FilteredOutEventCount", "EventSourceMappingUUID", by, "AWS/Lambda")
+        return "filter-without-alarm" not in rules(text + other + dropped)
+
+    assert watched("!Ref PriceOrders")
+    assert watched("!Ref Foreign")
+    assert not watched("!Ref OtherIn")
+
+
+@pytest.mark.parametrize(
+    ("queue", "letters", "differs"),
+    [
+        ("FifoQueue: true", "arn:aws:sqs:eu-west-1:111122223333:dlq", True),
+        ("FifoQueue: true", "arn:aws:sqs:eu-west-1:111122223333:dlq.fifo", False),
+        ("DelaySeconds: 0", "arn:aws:sqs:eu-west-1:111122223333:dlq.fifo", True),
+        ("DelaySeconds: 0", '!Sub "arn:aws:sqs:${AWS::Region}:${AWS::AccountId}:dlq.fifo"', True),
+        ("FifoQueue: true", '!Sub "arn:aws:sqs:${AWS::Region}:${AWS::AccountId}:${Foreign}"', False),
+        ("FifoQueue: true", "!ImportValue dlq", False),
+    ],
+)
+def test_the_kind_of_dead_letters_elsewhere(queue: str, letters: str, differs: bool) -> None:
+    text = f"  Q: {{ Type: AWS::SQS::Queue, Properties: {{ {queue}, RedrivePolicy: {{ deadLetterTargetArn: {letters} }} }} }}\n"
+
+    assert ("dead-letter-queue-kind" in rules(text)) is differs
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ('{"deadLetterTargetArn": "arn:aws:sqs:eu-west-1:111122223333:dlq", "maxReceiveCount": 1}', True),
+        ('{"deadLetterTargetArn": "arn:aws:sqs:eu-west-1:111122223333:dlq", "maxReceiveCount": "9"}', False),
+        ("no JSON", False),
+        ("[1]", False),
+    ],
+)
+def test_a_redrive_policy_as_text(written: str, found: bool) -> None:
+    text = QUEUES.replace("{ deadLetterTargetArn: !GetAtt OrdersDlq.Arn, maxReceiveCount: 5 }", f"'{written}'")
+
+    assert ("receive-count-too-low" in rules(text)) is found
+    assert "no-dead-letter-queue" not in rules(text)
+
+
+@pytest.mark.parametrize(("pollers", "is_too_much"), [("100", True), ("1", False), ("!Ref Foreign", False)])
+def test_pollers_and_reserved_concurrency(pollers: str, is_too_much: bool) -> None:
+    provisioned = f"Queue: !GetAtt Orders.Arn, ProvisionedPollerConfig: {{ MaximumPollers: {pollers} }}"
+    text = QUEUES.replace("Queue: !GetAtt Orders.Arn", provisioned).replace(
+        "FunctionName: price", "ReservedConcurrentExecutions: 10"
+    )
+
+    assert ("reserved-without-maximum" in rules(text)) is is_too_much

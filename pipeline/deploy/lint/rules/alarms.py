@@ -59,7 +59,7 @@ _STREAM_AGE = {
 
 def no_alarms(model: Model) -> Iterator[Finding]:
     first = next((one for one in model.mappings if one.kind == "sqs" or one.is_stream), None)
-    if first is not None and not _has_alarms(model):
+    if first is not None and not _has_alarms(model) and not model.is_open:
         yield NO_ALARMS.at(
             first.name, first.line, "records are read, and no alarm watches anything", resource=first.owner
         )
@@ -118,7 +118,7 @@ def _is_watched(
     model: Model, metrics: Collection[tuple[str, str]], ids: Collection[str | None], names: Collection[str | None]
 ) -> bool:
     """Whether an alarm looks at one of these metrics of these resources, or may."""
-    return any(_watches(alarm, metrics, ids, names) for alarm in model.alarms)
+    return model.is_open or any(_watches(alarm, metrics, ids, names) for alarm in model.alarms)
 
 
 def _watches(

@@ -18,7 +18,7 @@ from pipeline.deploy.lint.nodes import Scalar
 from pipeline.deploy.lint.permissions import Permissions, Statement, Target
 from pipeline.deploy.lint.values import Setting
 from pipeline.engine.stage import Stage
-from pipeline.sources.sqs_dead_letters import named_elsewhere
+from pipeline.sources.sqs_dead_letters import dead_letter_queue, named_elsewhere
 
 _SOURCE = "this project: `pipeline template` writes what is declared"
 
@@ -183,7 +183,8 @@ def source_not_read(model: Model) -> Iterator[Finding]:
 
 def _may_be_called(model: Model, function: Function) -> bool:
     """Whether a mapping calls a function, or may; a pipe may, too."""
-    is_unknown = model.is_open or function.resource.properties.section("Events").is_open
+    events = function.resource.properties.section("Events")
+    is_unknown = model.is_open or events.is_open or any(name.startswith("Fn::") for name in events.names())
     others = [one for one in model.mappings if one.function not in model.functions]
     return is_unknown or bool(declared.mappings_of(model, function) or others or model.of_type("AWS::Pipes::Pipe"))
 
@@ -212,7 +213,11 @@ def resource_not_mapped(model: Model) -> Iterator[Finding]:
 
 def _resource_not_mapped(model: Model) -> Iterator[Finding]:
     for function, stage in _deployed(model):
-        mapped = declared.mapped(function)
+        mapped = declared.mapped(model, function)
+        if mapped.is_wrong:
+            detail = "PIPELINE_RESOURCES is no JSON object of names"
+            fix = "Write it as `pipeline template` does"
+            yield RESOURCE_NOT_MAPPED.at(function.id, mapped.line, detail, fix=fix)
         if mapped.names is None:
             continue
         for resource in _used(stage):
@@ -255,7 +260,7 @@ def resource_of_wrong_type(model: Model) -> Iterator[Finding]:
 
 def _resource_of_wrong_type(model: Model) -> Iterator[Finding]:
     for function, _ in _deployed(model):
-        mapped = declared.mapped(function)
+        mapped = declared.mapped(model, function)
         for name in mapped.names or ():
             resource, attribute = mapped.resource(model, name)
             service, _, logical = name.partition(":")
@@ -279,7 +284,7 @@ def _wrong(resource: Resource, attribute: str, service: str, name: str) -> str:
 
 def resource_not_used(model: Model) -> Iterator[Finding]:
     for function, stage in _deployed(model):
-        mapped = declared.mapped(function)
+        mapped = declared.mapped(model, function)
         declares = {declared.key(one.resource) for one in declared.grants(stage)}
         unused = sorted(set(mapped.names or ()) - declares)
         if unused and declares:
@@ -301,6 +306,7 @@ def _setting_differs(model: Model) -> Iterator[Finding]:
                 yield SETTING_DIFFERS.at(function.id, setting.line, _difference(stage, name, setting, wanted))
         for mapping in declared.mappings_of(model, function):
             yield from _mapping_differs(model, mapping, stage)
+            yield from _redrive_differs(model, function, mapping, stage)
 
 
 def _mapping_differs(model: Model, mapping: EventSource, stage: Stage) -> Iterator[Finding]:
@@ -328,6 +334,18 @@ def _mapping_differs(model: Model, mapping: EventSource, stage: Stage) -> Iterat
     is_ours = queue is not None and wanted is not None and source.existing is None
     if queue is not None and receives is not None and is_ours and _differs(receives, wanted):
         yield SETTING_DIFFERS.at(queue.id, receives.line, _difference(stage, "maxReceiveCount", receives, wanted))
+
+
+def _redrive_differs(model: Model, function: Function, mapping: EventSource, stage: Stage) -> Iterator[Finding]:
+    """Dead letters of the queue that is read would go elsewhere than the handler's own."""
+    source: Declared | None = getattr(stage.source, "resource", None)
+    queue = model.queue_of(mapping)
+    if queue is None or queue.redrive is None or source is None or source.existing is not None:
+        return
+    there, meant = model.dead_letters_of(queue), declared.found(model, function, dead_letter_queue(source))
+    if source.service == "sqs" and there is not None and meant is not None and there.id != meant.id:
+        detail = f"it redrives to {there.id}, and {stage.full_name}'s dead letters are {meant.id}"
+        yield SETTING_DIFFERS.at(queue.id, queue.redrive.line, detail, fix=f"Redrive to !GetAtt {meant.id}.Arn")
 
 
 def _differs(setting: Setting[Any], wanted: object) -> bool:

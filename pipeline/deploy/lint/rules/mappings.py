@@ -9,6 +9,8 @@ from pipeline.deploy.lint.model import Alarm, EventSource, Model
 
 #: A FIFO mapping's largest batch, and the largest of a standard queue without a window (Lambda API reference).
 _SMALL_BATCH = 10
+#: Invocations of one provisioned poller at a time (Lambda developer guide, Amazon SQS: provisioned mode).
+_INVOCATIONS = 10
 _WITH_PARTIAL_RESPONSES = {"sqs", "kinesis", "dynamodb"}
 
 PARTIAL_FAILURES_OFF = Rule(
@@ -191,6 +193,16 @@ def reserved_without_maximum(model: Model) -> Iterator[Finding]:
                 function.reserved.line,
                 f"ReservedConcurrentExecutions is {reserved}, and {', '.join(unlimited)} has no MaximumConcurrency",
             )
+        for one in _read_by(model, function.id):
+            pollers = one.properties.section("ProvisionedPollerConfig").number("MaximumPollers")
+            if reserved is not None and pollers.value is not None and pollers.value * _INVOCATIONS > reserved:
+                used = f"{pollers.value} pollers of {one.name} may use {pollers.value * _INVOCATIONS}"
+                yield RESERVED_WITHOUT_MAXIMUM.at(
+                    function.id,
+                    function.reserved.line,
+                    f"ReservedConcurrentExecutions is {reserved}, and the {used}",
+                    fix=f"Set MaximumPollers to at most a {_INVOCATIONS}th of the reserved concurrency",
+                )
 
 
 def concurrency_with_pollers(model: Model) -> Iterator[Finding]:
@@ -207,7 +219,7 @@ def filter_without_alarm(model: Model) -> Iterator[Finding]:
             continue
         if mapping.metrics.value is False:
             yield _at(FILTER_WITHOUT_ALARM, mapping, mapping.filtered.line, "it has filters, and counts no events")
-        elif all(_is_about_another(alarm, mapping, mappings) for alarm in alarms):
+        elif not model.is_open and all(_is_about_another(alarm, mapping, mappings) for alarm in alarms):
             detail = "it has filters, and no alarm looks at FilteredOutEventCount"
             yield _at(FILTER_WITHOUT_ALARM, mapping, mapping.filtered.line, detail)
 
@@ -219,7 +231,8 @@ def _counting(model: Model) -> list[Alarm]:
 
 def _is_about_another(alarm: Alarm, mapping: EventSource, mappings: set[str]) -> bool:
     """One of which it is not known what it is about may be about this one."""
-    names = [one.resource for one in alarm.dimensions]
+    # What SAM makes of an event is no resource of the template yet: `!Ref` to it stays a place in a text.
+    names = [one.resource or (one.text or "").removeprefix("${").removesuffix("}") for one in alarm.dimensions]
     return bool(names) and mapping.id not in names and all(name in mappings for name in names)
 
 

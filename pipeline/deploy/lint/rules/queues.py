@@ -154,6 +154,14 @@ def dead_letter_queue_kind(model: Model) -> Iterator[Finding]:
         if None not in kinds and kinds[0] != kinds[1]:
             one, other = ("FIFO", "a standard queue") if kinds[0] else ("a standard queue", "FIFO")
             yield DEAD_LETTER_QUEUE_KIND.at(queue.id, _redrive_line(queue), f"it is {one}, and {letters.id} is {other}")
+    for queue in model.queues.values():
+        text = queue.redrive.target.text if queue.redrive is not None and queue.redrive.target is not None else None
+        name = (text or "").rpartition(":")[2]
+        if not name or name.endswith("}") or queue.fifo.value is None or model.dead_letters_of(queue) is not None:
+            continue
+        if queue.fifo.value != name.endswith(".fifo"):
+            one, other = ("FIFO", "a standard queue") if queue.fifo.value else ("a standard queue", "FIFO")
+            yield DEAD_LETTER_QUEUE_KIND.at(queue.id, _redrive_line(queue), f"it is {one}, and '{name}' is {other}")
 
 
 def dead_letter_retention(model: Model) -> Iterator[Finding]:
