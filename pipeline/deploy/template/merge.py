@@ -214,6 +214,8 @@ def _references(value: Any) -> Iterator[str]:
         case list():
             for member in value:
                 yield from _references(member)
+        case _:
+            pass
 
 
 def _name(key: Key) -> str:
