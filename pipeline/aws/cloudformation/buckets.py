@@ -18,7 +18,7 @@ _NO_VERSIONS = {
 }
 
 
-def add_bucket(stack: Stack, bucket: Resource, *, versions: bool, suffix: str = "", why: str | None = None) -> str:
+def add_bucket(stack: Stack, bucket: Resource, *, versions: bool, why: str | None = None) -> str:
     """Add an encrypted, private bucket that is reached over TLS only; return its logical id."""
     rules: list[dict[str, Any]] = [
         {
@@ -59,7 +59,7 @@ def add_bucket(stack: Stack, bucket: Resource, *, versions: bool, suffix: str = 
         "LifecycleConfiguration": {"Rules": rules},
     }
     skipped = _SKIPPED if versions else {**_SKIPPED, **_NO_VERSIONS}
-    name = stack.keep(bucket, "AWS::S3::Bucket", properties, suffix=suffix, why=why, skipped_checks=skipped)
+    name = stack.keep(bucket, "AWS::S3::Bucket", properties, why=why, skipped_checks=skipped)
     policy = tls_only("s3:*", [Att(name), Sub(f"${{{name}.Arn}}/*")])
     stack.add(f"{name}Policy", "AWS::S3::BucketPolicy", {"Bucket": Ref(name), "PolicyDocument": policy})
     return name

@@ -65,7 +65,6 @@ class Series(Struct, frozen=True, kw_only=True):
     metric: str
     dimensions: Mapping[str, Any]
     statistic: str = "Sum"
-    label: str | None = None
 
 
 class Graph(Struct, frozen=True, kw_only=True):
@@ -92,7 +91,6 @@ class Stack:
         self.graphs: list[Graph] = []
         self.alarms: list[str] = []
         self._places: dict[tuple[str, str], _Place] = {}
-        self._names: dict[str, Resource] = {}
         self._heading: str | None = None
 
     def begin(self, heading: str) -> None:

@@ -23,7 +23,7 @@ from pipeline.sinks.rejects import SinkDeadLetters
 
 #: Dollars a month for each metric of an alarm, us-east-1, at standard resolution (CloudWatch's price list, 2026).
 ALARM_PRICE = 0.10
-#: CloudFormation's limit. The functions' versions and mappings, which SAM adds, count too.
+#: CloudFormation's limit. The functions' mappings, which SAM adds, count too.
 _MAX_RESOURCES = 500
 #: The newest Python that Lambda runs, and the cheaper processor.
 RUNTIME, ARCHITECTURE = "python3.14", "arm64"
@@ -90,8 +90,8 @@ def template(pipelines: Sequence[Pipeline], *, layer: bool = False) -> Template:
         _add_layer(stack)
     for function in functions:
         function.complete(stack, layer=Ref(LAYER) if layer else None)
-    _check_size(stack)
     dashboard.add(stack, {function.name: function.title for function in functions})
+    _check_size(len(stack.resources) + len(functions))
     return _finished(pipelines, stages, stack)
 
 
@@ -164,10 +164,10 @@ def _place(resource: Resource) -> tuple[str, str]:
     return resource.service, resource.existing or resource.name
 
 
-def _check_size(stack: Stack) -> None:
-    if len(stack.resources) >= _MAX_RESOURCES:
+def _check_size(count: int) -> None:
+    if count > _MAX_RESOURCES:
         raise ConfigurationError(
-            f"the template would have {len(stack.resources) + 1} resources, and CloudFormation takes {_MAX_RESOURCES}: "
+            f"the template would have {count} resources, and CloudFormation takes {_MAX_RESOURCES}: "
             "give each pipeline a template of its own (TARGET is `module:pipeline`)"
         )
 

@@ -13,6 +13,7 @@ from pipeline.aws.names import VARIABLE
 from pipeline.deploy.template import alarms
 from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError
+from pipeline.handler import Handler
 
 #: The name of a function's event, and of the alias that a canary needs.
 _EVENT, _ALIAS = "Source", "live"
@@ -115,8 +116,8 @@ class Deployed:
         """Fill in the function and its policy."""
         stage, function = self.stage, self.stage.deploy
         grants = self.grants()
-        event: Any = stage.source
-        declared = event.event(stack)
+        source: Any = stage.source
+        event = source.event(stack)
         self._properties |= {
             "Description": _description(stage),
             "Handler": self.path,
@@ -136,7 +137,7 @@ class Deployed:
             },
             "Tags": {"pipeline": stage.pipeline},
             "Environment": {"Variables": self._variables(grants, stack)},
-            "Events": {_EVENT: {"Type": declared.kind, "Properties": declared.properties}},
+            "Events": {_EVENT: {"Type": event.kind, "Properties": event.properties}},
         }
         self._statements += [_statement(grant, sid, stack) for grant, sid in zip(grants, _sids(grants), strict=True)]
         write = ["logs:CreateLogStream", "logs:PutLogEvents"]
@@ -210,8 +211,6 @@ def first_line(text: str | None) -> str:
 
 def _path(stage: Stage) -> str:
     """`package.module.handler`, by which Lambda finds the entry point."""
-    from pipeline.handler import Handler
-
     module, name = stage.function.__module__, stage.name
     found = getattr(sys.modules.get(module), name, None)
     if not isinstance(found, Handler) or found.stage.full_name != stage.full_name:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline import ConfigurationError
 from pipeline.aws.cloudformation.values import Att, If, Noted, Ref, Sub, plain
 from pipeline.deploy.template import document, merge
-from pipeline.deploy.template.assembly import Template
+from pipeline.deploy.template.assembly import Template, template
 from tests.deploy.template.conftest import Declare
 from tests.deploy.template.reading import filled, read, read_newer
 from tests.deploy.template.rules import Generated, check_layout, generate
@@ -323,3 +323,13 @@ def test_functions_share_a_layer_when_asked(declare: Declare) -> None:
 
     assert [one["Properties"]["Layers"] for one in functions] == [[{"Ref": layer}]] * 2
     assert found.value["Resources"]["DependenciesLayer"]["Metadata"]["BuildMethod"] == "makefile"
+
+
+def test_more_than_cloudformation_takes_is_refused(declare: Declare) -> None:
+    source = "shop = Pipeline('shop')\n" + "".join(
+        f"@shop.handler(sources.SQS('q{number}'))\nasync def h{number}(order: dict) -> dict: ...\n"
+        for number in range(40)
+    )
+
+    with pytest.raises(ConfigurationError, match="CloudFormation takes 500: give each pipeline a template of its own"):
+        template(declare(source))
