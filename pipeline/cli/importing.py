@@ -7,9 +7,7 @@ does on import happens again and again, and here it would happen to an account, 
 from __future__ import annotations
 
 import inspect
-import ipaddress
 import os
-import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,11 +18,9 @@ from typing import Any
 
 import click
 
+from pipeline.deploy.package.importer import LOOKING_UP, REACHING, is_this_machine
 from pipeline.deploy.settings import LIKE_LAMBDA
 
-#: What reaches another machine, of Python's audit events; those that name a socket, and those that look a name up.
-_SENDING = ("socket.connect", "socket.sendto", "socket.sendmsg")
-_LOOKING_UP = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo")
 _OURS, _PYTHON = Path(__file__).parent.parent, Path(inspect.__file__).parent
 _LOOKS = 100
 
@@ -44,9 +40,9 @@ class _Watch:
             sys.addaudithook(self._audit)
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self.is_on or event not in (*_SENDING, *_LOOKING_UP):
+        if not self.is_on or event not in REACHING:
             return
-        if _is_this_machine(event, arguments):
+        if is_this_machine(event, arguments):
             return
         # A pool's thread has none of the user's lines on its stack: what waits for it has.
         where = _place(inspect.currentframe()) or _importers_place(self.importer)
@@ -98,7 +94,7 @@ def _address(event: str, arguments: tuple[Any, ...]) -> str:
     """What was to be reached; an address of AWS's says the service."""
     if event == "socket.getaddrinfo":
         return f"{arguments[0]}:{arguments[1]}"
-    address = arguments[0] if event in _LOOKING_UP else arguments[1]
+    address = arguments[0] if event in LOOKING_UP else arguments[1]
     return ":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address)
 
 
@@ -129,20 +125,3 @@ def _importers_place(importer: int) -> str:
         if found:
             return found
     return ""
-
-
-def _is_this_machine(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Nothing leaves the machine: a socket of another kind, one that is connected already, or a loopback address."""
-    if event in _LOOKING_UP:
-        host = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
-    elif arguments[0].family not in (socket.AF_INET, socket.AF_INET6) or arguments[1] is None:
-        return True
-    else:
-        host = arguments[1][0]
-    text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
-    if text == "localhost" or text == socket.gethostname():
-        return True
-    try:
-        return ipaddress.ip_address(text.partition("%")[0]).is_loopback
-    except ValueError:
-        return False

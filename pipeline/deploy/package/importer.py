@@ -7,6 +7,7 @@ cold start, and here it would be with the developer's rights.
 """
 
 import importlib
+import ipaddress
 import json
 import pkgutil
 import socket
@@ -14,6 +15,11 @@ import sys
 import traceback
 from pathlib import Path
 from typing import Any
+
+#: What reaches another machine, of Python's audit events; those that name a socket, and those that look a name up.
+SENDING = ("socket.connect", "socket.sendto", "socket.sendmsg")
+LOOKING_UP = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo")
+REACHING = (*SENDING, *LOOKING_UP)
 
 
 def main(project: str, report: str, *targets: str) -> None:
@@ -40,13 +46,27 @@ def main(project: str, report: str, *targets: str) -> None:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    if event not in ("socket.connect", "socket.getaddrinfo"):
-        return
-    if event == "socket.connect" and getattr(arguments[0], "family", None) == getattr(socket, "AF_UNIX", None):
-        return  # to this machine itself
-    raise ConnectionRefusedError(
-        "connections are refused while a module is imported: make them in a @pipeline.resource"
-    )
+    if event in REACHING and not is_this_machine(event, arguments):
+        raise ConnectionRefusedError(
+            "connections are refused while a module is imported: make them in a @pipeline.resource"
+        )
+
+
+def is_this_machine(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Nothing leaves the machine: a socket of another kind, one that is connected already, or a loopback address."""
+    if event in LOOKING_UP:
+        host = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
+    elif arguments[0].family not in (socket.AF_INET, socket.AF_INET6) or arguments[1] is None:
+        return True
+    else:
+        host = arguments[1][0]
+    text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+    if text == "localhost" or text == socket.gethostname():
+        return True
+    try:
+        return ipaddress.ip_address(text.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def _places(module: Any) -> list[str]:

@@ -216,3 +216,19 @@ def test_a_client_that_is_made_on_import_needs_no_region_of_the_build_machine(
     scratch.mkdir()
 
     assert "shop.py" in gather(tmp_path, ["shop"], [], scratch, toolkit=False).files
+
+
+@pytest.mark.parametrize(
+    ("host", "is_refused"), [("127.0.0.1", False), ("192.0.2.1", True)], ids=["this machine", "another"]
+)
+def test_packaging_refuses_what_the_other_commands_refuse(tmp_path: Path, host: str, is_refused: bool) -> None:
+    reach = f"import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ({host!r}, 9))\n"
+    write(tmp_path, {"shop.py": f"{reach}from pipeline import Pipeline\nshop = Pipeline('shop')\n"})
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    if is_refused:
+        with pytest.raises(ConfigurationError, match="connections are refused while a module is imported"):
+            gather(tmp_path, ["shop"], [], scratch, toolkit=False)
+    else:
+        assert "shop.py" in gather(tmp_path, ["shop"], [], scratch, toolkit=False).files
