@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline
-from pipeline.decisions.idempotency import ClaimReply, ClaimRequest, Renewal, Settlement
+from pipeline.decisions.idempotency import Advance, ClaimReply, ClaimRequest, Entry, Renewal, Settlement
 from pipeline.errors import SinkError, StoreUnavailable
 from pipeline.output import Output
 from pipeline.record import RawRecord
@@ -152,6 +152,26 @@ class Sink(Protocol):
         ...
 
 
+class Effect(Struct, frozen=True, kw_only=True):
+    """Outputs of one record that are written together and once, and the mark by which that is known."""
+
+    mark: str  #: of the record's key; at most 64 characters
+    outputs: tuple[Output, ...]
+
+
+@runtime_checkable
+class FusedSink(Sink, Protocol):
+    """A sink that can write a record's outputs together with a mark, so that a repeat of them is refused."""
+
+    async def write_once(
+        self, effects: Sequence[Effect], environment: Environment, deadline: Deadline
+    ) -> Sequence[bool | SinkError]:
+        """Write each effect whole or not at all; for each position True when it was written now, False when
+        its mark shows that it had been written before, or why it was not.
+        """
+        ...
+
+
 @runtime_checkable
 class IdempotencyStore(Protocol):
     """Where idempotency entries live. The protocol itself is in `decisions.idempotency`."""
@@ -171,4 +191,16 @@ class IdempotencyStore(Protocol):
 
     async def renew(self, renewals: Sequence[Renewal], environment: Environment) -> Sequence[bool | StoreUnavailable]:
         """Prolong claims: False when the owner no longer holds the claim."""
+        ...
+
+    async def look(self, ids: Sequence[str], environment: Environment) -> Sequence[Entry | StoreUnavailable | None]:
+        """The entries as they stand now, also expired ones; None where there is none. Reads are consistent."""
+        ...
+
+    async def mark(self, entries: Sequence[Entry], environment: Environment) -> Sequence[StoreUnavailable | None]:
+        """Write entries whole, whatever stands in their place; of two with one id the last one stands."""
+        ...
+
+    async def advance(self, advances: Sequence[Advance], environment: Environment) -> Sequence[bool | StoreUnavailable]:
+        """Move checkpoints forward: False when one stands further on already; then nothing was written."""
         ...

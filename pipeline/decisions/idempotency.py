@@ -16,23 +16,28 @@ IN_PROGRESS = "INPROGRESS"
 COMPLETED = "COMPLETED"
 
 
+#: Powertools reads `data` as the stored result; by default no result is kept.
+NO_DATA = "null"
+
 #: `in_progress_expiration` of a claim that was given back: it lapsed at the beginning of time, so that
 #: Powertools takes it over too.
 RELEASED = 0
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """One idempotency entry. The first five fields are those of Powertools' table."""
+    """One idempotency entry. The first six fields are those of Powertools' table."""
 
     id: str
     status: str  #: INPROGRESS or COMPLETED; any other value makes Powertools fail
     expiration: int  #: epoch seconds; from the second after it, the entry counts for nothing
     in_progress_expiration: int | None = None  #: epoch milliseconds: when the claim lapses
-    data: str | None = None
+    data: str | None = None  #: JSON: what the completed run returned, where that is kept
+    validation: str | None = None  #: hash of the part of the payload that must not change; None: not watched
     owner: str | None = None  #: the run that holds, or last held, the claim; None: not ours
     attempts: int = 0  #: runs that count, the current one included
     outputs: str | None = None  #: outputs of a finished run that some sinks still lack
     rejected: tuple[str, ...] = ()  #: records of a stream that are in the dead-letter queue, and may come again
+    position: str | None = None  #: of a checkpoint: all up to here is settled; see `decisions.checkpoint`
 
     def is_owned_by(self, owner: str) -> bool:
         """True while `owner` holds the claim."""
@@ -44,6 +49,7 @@ class State(Enum):
 
     ABSENT = auto()
     EXPIRED = auto()  #: past its expiration: it counts for nothing
+    MISMATCH = auto()  #: the key is in use for another payload
     COMPLETED = auto()
     HELD = auto()  #: a live run holds the claim
     RELEASED = auto()  #: the last run gave the claim back
@@ -59,6 +65,7 @@ class Step(Enum):
     TAKE_OVER = auto()  #: take the claim, keeping attempts and kept outputs
     COME_ALONE = auto()  #: take over only to run alone: what killed the last run may be this record
     SKIP = auto()  #: a duplicate
+    REFUSE = auto()  #: not the same work, although it has the same key
     WAIT = auto()  #: come back when the claim lapses
     RUN = auto()  #: the claim is held
 
@@ -66,6 +73,7 @@ class Step(Enum):
 CLAIM: Mapping[State, Step] = {
     State.ABSENT: Step.CREATE,
     State.EXPIRED: Step.CREATE,
+    State.MISMATCH: Step.REFUSE,
     State.COMPLETED: Step.SKIP,
     State.HELD: Step.WAIT,
     State.RELEASED: Step.TAKE_OVER,
@@ -83,6 +91,7 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     lease_until: float  #: epoch seconds
     ttl: int  #: seconds that the entry lives
     record: str = ""  #: the id of the record that the run is for
+    validation: str | None = None  #: see `Entry.validation`
     is_alone: bool = False  #: no other record runs beside it: a lapsed claim may be taken over
 
 
@@ -106,6 +115,12 @@ class Lapsed(Struct, frozen=True):
 class AlreadyDone(Struct, frozen=True):
     """An earlier run is complete."""
 
+    data: str | None = None  #: what it returned, as JSON, where that is kept
+
+
+class Mismatch(Struct, frozen=True):
+    """The key is in use for another payload: neither a repeat nor a run."""
+
 
 class Busy(Struct, frozen=True):
     """Another live run holds the claim."""
@@ -113,7 +128,7 @@ class Busy(Struct, frozen=True):
     until: float  #: epoch seconds
 
 
-ClaimReply = Claimed | Lapsed | AlreadyDone | Busy
+ClaimReply = Claimed | Lapsed | AlreadyDone | Mismatch | Busy
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
@@ -126,6 +141,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
 class Complete(Settlement, frozen=True, kw_only=True):
     """The work is done; every sink has accepted."""
+
+    data: str | None = None  #: JSON to keep for repeats; None: nothing
 
 
 class Release(Settlement, frozen=True, kw_only=True):
@@ -140,6 +157,14 @@ class Release(Settlement, frozen=True, kw_only=True):
 
 class Forget(Settlement, frozen=True, kw_only=True):
     """The record is in the dead-letter queue: a redrive starts anew."""
+
+
+class Advance(Struct, frozen=True, kw_only=True):
+    """A lane of a checkpoint is settled up to `position`."""
+
+    id: str
+    position: str
+    ttl: int
 
 
 class Renewal(Struct, frozen=True, kw_only=True):
@@ -157,15 +182,20 @@ MAX_REJECTED = 100
 MAX_KEPT = 300_000
 
 
-def state_of(entry: Entry | None, owner: str, now: float, record: str | None = None) -> State:
+def state_of(
+    entry: Entry | None, owner: str, now: float, record: str | None = None, validation: str | None = None
+) -> State:
     """What an entry means to `owner`, who runs `record`, at `now` (epoch seconds).
 
-    Comparisons are strict, as Powertools': in its last second an entry is still alive.
+    Comparisons are strict, as Powertools': in its last second an entry is still alive. An entry from before
+    payloads were watched matches every payload.
     """
     if entry is None:
         return State.ABSENT
     if entry.expiration < int(now):
         return State.EXPIRED
+    if validation is not None and entry.validation not in (None, "", validation):
+        return State.MISMATCH
     if entry.status == COMPLETED:
         return State.COMPLETED
     if record in entry.rejected:  # whoever works on another record of the key meanwhile
@@ -187,6 +217,7 @@ def created(request: ClaimRequest, now: float) -> Entry:
         status=IN_PROGRESS,
         expiration=int(now) + request.ttl,
         in_progress_expiration=int(request.lease_until * 1000),
+        validation=request.validation,
         owner=request.owner,
         attempts=1,
     )
@@ -199,6 +230,11 @@ def held_until(entry: Entry) -> float:
     return entry.in_progress_expiration / 1000
 
 
+def found_by(request: ClaimRequest, entry: Entry | None, now: float) -> State:
+    """What an entry means to somebody with this request."""
+    return state_of(entry, request.owner, now, request.record, request.validation)
+
+
 def step_of(found: State, request: ClaimRequest) -> Step:
     """What somebody with this request does about what was found."""
     step = CLAIM[found]
@@ -208,7 +244,9 @@ def step_of(found: State, request: ClaimRequest) -> Step:
 def refusal(step: Step, entry: Entry) -> ClaimReply:
     """The reply to somebody who cannot have the claim."""
     if step is Step.SKIP:
-        return AlreadyDone()
+        return AlreadyDone(None if entry.data == NO_DATA else entry.data)
+    if step is Step.REFUSE:
+        return Mismatch()
     return Lapsed(entry.attempts) if step is Step.COME_ALONE else Busy(held_until(entry))
 
 

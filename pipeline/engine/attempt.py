@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from pipeline.decisions import wire
 from pipeline.decisions.deadline import expect
-from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, Lapsed
+from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, Lapsed, Mismatch
 from pipeline.engine.claims import Claims, Held
 from pipeline.engine.context import Context
 from pipeline.engine.endings import Endings, is_cancelled, is_running, uncancel
@@ -146,11 +146,12 @@ class Attempt:
             return await self._deliver(run, wire.unpack(held.outputs))
         return await self._handle(run)
 
-    def _not_claimed(self, run: Run, reply: AlreadyDone | Busy | StoreUnavailable) -> Outcome:
+    def _not_claimed(self, run: Run, reply: AlreadyDone | Mismatch | Busy | StoreUnavailable) -> Outcome:
         if isinstance(reply, AlreadyDone):
             return Duplicate()
         if isinstance(reply, Busy):
             return self._endings.claimed_elsewhere(reply.until)
+        assert isinstance(reply, StoreUnavailable)
         return self._endings.handed_back(run, HandBack.STORE, reply)
 
     def _hold(self, claims: Claims, run: Run, held: Held, reply: Claimed) -> None:

@@ -8,7 +8,7 @@ those of records that run side by side are sent side by side.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +17,7 @@ from pipeline.aws.client import client, code_of, store_error
 from pipeline.aws.dynamodb import create_table
 from pipeline.aws.names import Resource, resource
 from pipeline.decisions.idempotency import (
+    Advance,
     Busy,
     Claimed,
     ClaimReply,
@@ -29,20 +30,22 @@ from pipeline.decisions.idempotency import (
     Step,
     claimed,
     created,
+    found_by,
     refusal,
-    state_of,
     step_of,
 )
 from pipeline.errors import ConfigurationError, StoreUnavailable
 from pipeline.ports import Environment
 from pipeline.stores import items
-from pipeline.stores.protocol import is_done, taken_over
+from pipeline.stores.protocol import advanced, is_done, taken_over
 
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Grant, Stack
 
 T = TypeVar("T")
 
+#: BatchGetItem: 100 keys a call; BatchWriteItem: 25 items (the service's model).
+_READ, _WRITTEN = 100, 25
 #: How often a claim looks again when the entry changes under its hands, before it calls it busy.
 _LOOKS = 4
 
@@ -96,6 +99,19 @@ class DynamoDB:
         """See the `IdempotencyStore` port."""
         table = self._table(environment)
         return await _each([_renew(table, renewal) for renewal in renewals])
+
+    async def look(self, ids: Sequence[str], environment: Environment) -> Sequence[Entry | StoreUnavailable | None]:
+        """See the `IdempotencyStore` port."""
+        return await self._table(environment).read(ids)
+
+    async def mark(self, entries: Sequence[Entry], environment: Environment) -> Sequence[StoreUnavailable | None]:
+        """See the `IdempotencyStore` port."""
+        return await self._table(environment).replace(entries)
+
+    async def advance(self, advances: Sequence[Advance], environment: Environment) -> Sequence[bool | StoreUnavailable]:
+        """See the `IdempotencyStore` port."""
+        table = self._table(environment)
+        return await _each([_advance(table, one) for one in advances])
 
     async def create(self, environment: Environment) -> None:
         """Make the table when it is missing, and let it expire entries."""
@@ -155,6 +171,47 @@ class _Table:
             raise store_error(error, f"idempotency table '{self._name}'") from None
         return None
 
+    async def read(self, ids: Sequence[str]) -> list[Entry | StoreUnavailable | None]:
+        """The entries, read consistently, in calls of 100 side by side."""
+        found: dict[str, Entry | StoreUnavailable | None] = {}
+        chunks = _chunks(list(dict.fromkeys(ids)), _READ)
+        for read in await asyncio.gather(*(self._read(chunk) for chunk in chunks)):
+            found.update(read)
+        return [found.get(key) for key in ids]
+
+    async def _read(self, ids: Sequence[str]) -> dict[str, Entry | StoreUnavailable | None]:
+        keys = [{items.ID: {"S": key}} for key in ids]
+        found: dict[str, Entry | StoreUnavailable | None] = {}
+        try:
+            dynamodb = await client(self._environment, "dynamodb")
+            answer = await dynamodb.batch_get_item(RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}})
+            for item in _all(answer["Responses"]):  # by the table's name, also when it was asked for by its ARN
+                entry = items.entry_of(item)
+                if entry is not None:
+                    found[entry.id] = entry
+            left = [key for asked in answer.get("UnprocessedKeys", {}).values() for key in asked["Keys"]]
+        except Exception as error:
+            return dict.fromkeys(ids, store_error(error, f"idempotency table '{self._name}'"))
+        return {**found, **{key[items.ID]["S"]: _throttled(self._name) for key in left}}
+
+    async def replace(self, entries: Sequence[Entry]) -> list[StoreUnavailable | None]:
+        """Write entries whole, in calls of 25 side by side."""
+        last = {entry.id: entry for entry in entries}
+        problems: dict[str, StoreUnavailable] = {}
+        for failed in await asyncio.gather(*(self._replace(chunk) for chunk in _chunks(list(last.values()), _WRITTEN))):
+            problems.update(failed)
+        return [problems.get(entry.id) for entry in entries]
+
+    async def _replace(self, entries: Sequence[Entry]) -> dict[str, StoreUnavailable]:
+        requests = [{"PutRequest": {"Item": items.item_of(entry)}} for entry in entries]
+        try:
+            dynamodb = await client(self._environment, "dynamodb")
+            answer = await dynamodb.batch_write_item(RequestItems={self._name: requests})
+        except Exception as error:
+            return {entry.id: store_error(error, f"idempotency table '{self._name}'") for entry in entries}
+        left = _all(answer.get("UnprocessedItems", {}))
+        return {request["PutRequest"]["Item"][items.ID]["S"]: _throttled(self._name) for request in left}
+
 
 class _Claiming:
     """One run asking for one key: a conditional write, and decisions about what refused it."""
@@ -171,8 +228,7 @@ class _Claiming:
             if isinstance(reply, Claimed):
                 return reply
             entry = reply.found
-            found = state_of(entry, self._request.owner, now, self._request.record)
-            step = step_of(found, self._request)
+            step = step_of(found_by(self._request, entry, now), self._request)
             if entry is None or step is Step.CREATE:
                 write = self._create
             elif step is Step.TAKE_OVER:
@@ -203,6 +259,24 @@ async def _settle(table: _Table, settlement: Settlement) -> bool:
     else:
         refused = await table.write("delete_item", items.forget(settlement))
     return refused is None or is_done(settlement, refused.found)
+
+
+async def _advance(table: _Table, advance: Advance) -> bool:
+    moved = advanced(None, advance, table.now)
+    assert moved is not None, "where nothing stands a checkpoint moves"
+    return await table.write("update_item", items.advance(moved)) is None
+
+
+def _throttled(table: str) -> StoreUnavailable:
+    return StoreUnavailable(f"idempotency table '{table}': DynamoDB left the entry unprocessed: it is throttled")
+
+
+def _all(by_table: Mapping[str, list[Any]]) -> list[Any]:
+    return [one for some in by_table.values() for one in some]
+
+
+def _chunks(values: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 async def _renew(table: _Table, renewal: Renewal) -> bool:

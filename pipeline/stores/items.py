@@ -1,7 +1,7 @@
 """Idempotency entries as DynamoDB items, and the conditional writes of the claim protocol.
 
-The names are those of Powertools' table; `owner`, `attempts`, `outputs` and `rejected` are ours, and Powertools
-ignores them. When Powertools takes an entry over it replaces the whole item, so the owner is gone
+The names are those of Powertools' table; `owner`, `attempts`, `outputs`, `rejected` and `position` are ours, and
+Powertools ignores them. When Powertools takes an entry over it replaces the whole item, so the owner is gone
 and every later write of ours is refused.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.decisions.idempotency import (
     COMPLETED,
     IN_PROGRESS,
+    NO_DATA,
     RELEASED,
     Complete,
     Entry,
@@ -22,10 +23,10 @@ from pipeline.decisions.idempotency import (
     Settlement,
 )
 from pipeline.errors import StoreUnavailable
-from pipeline.stores.protocol import NO_DATA
 
 ID, STATUS, EXPIRATION = "id", "status", "expiration"
 IN_PROGRESS_EXPIRATION, DATA = "in_progress_expiration", "data"
+VALIDATION, POSITION = "validation", "position"
 OWNER, ATTEMPTS, OUTPUTS, REJECTED = "owner", "attempts", "outputs", "rejected"
 
 #: An item without an expiration never expires.
@@ -41,6 +42,7 @@ _NAMES = {
     "#attempts": ATTEMPTS,
     "#outputs": OUTPUTS,
     "#rejected": REJECTED,
+    "#position": POSITION,
 }
 #: The owner holds the claim: it neither ended it nor lost it to another run.
 _HELD = "#owner = :owner AND #status = :inprogress AND #lease > :released"
@@ -60,27 +62,57 @@ def entry_of(item: Item | None) -> Entry | None:
             expiration=_integer(item, EXPIRATION, _NEVER),
             in_progress_expiration=_integer(item, IN_PROGRESS_EXPIRATION, None),
             data=_text(item, DATA),
+            validation=_text(item, VALIDATION),
             owner=_text(item, OWNER),
             attempts=_integer(item, ATTEMPTS, 0),
             outputs=_text(item, OUTPUTS),
             rejected=tuple(json.loads(_text(item, REJECTED) or "[]")),
+            position=_text(item, POSITION),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreUnavailable(f"not an idempotency entry: {type(error).__name__} {error}") from None
 
 
+def item_of(entry: Entry) -> dict[str, dict[str, str]]:
+    """An entry as an item; what it does not have is left out."""
+    texts = {
+        ID: entry.id,
+        STATUS: entry.status,
+        DATA: entry.data,
+        VALIDATION: entry.validation,
+        OWNER: entry.owner,
+        OUTPUTS: entry.outputs,
+        REJECTED: json.dumps(entry.rejected) if entry.rejected else None,
+        POSITION: entry.position,
+    }
+    numbers = {
+        EXPIRATION: entry.expiration,
+        IN_PROGRESS_EXPIRATION: entry.in_progress_expiration,
+        ATTEMPTS: entry.attempts or None,
+    }
+    return {
+        **{name: _s(text) for name, text in texts.items() if text is not None},
+        **{name: _n(number) for name, number in numbers.items() if number is not None},
+    }
+
+
 def put_new(entry: Entry, now: float) -> Parameters:
     """PutItem of a first run's entry, where there is none or one that has expired."""
-    item = {
-        ID: _s(entry.id),
-        STATUS: _s(entry.status),
-        EXPIRATION: _n(entry.expiration),
-        IN_PROGRESS_EXPIRATION: _n(entry.in_progress_expiration),
-        OWNER: _s(entry.owner),
-        ATTEMPTS: _n(entry.attempts),
-    }
     condition = "attribute_not_exists(#id) OR #expiration < :now"
-    return {"Item": item, **_expressions(condition, None, {":now": _n(int(now))})}
+    return {"Item": item_of(entry), **_expressions(condition, None, {":now": _n(int(now))})}
+
+
+def advance(moved: Entry) -> Parameters:
+    """UpdateItem of a checkpoint, unless it stands there, or further on, already."""
+    update = "SET #position = :position, #status = :status, #data = :data, #expiration = :expiration"
+    values = {
+        ":position": _s(moved.position),
+        ":status": _s(moved.status),
+        ":data": _s(moved.data),
+        ":expiration": _n(moved.expiration),
+    }
+    condition = "attribute_not_exists(#position) OR #position < :position"
+    return _keyed(moved.id, _expressions(condition, update, values))
 
 
 def take_over(found: Entry, mine: Entry) -> Parameters:
@@ -110,7 +142,8 @@ def take_over(found: Entry, mine: Entry) -> Parameters:
 def complete(settlement: Complete, now: float) -> Parameters:
     """UpdateItem that completes a held claim."""
     update = "SET #status = :completed, #data = :data, #expiration = :expiration REMOVE #outputs"
-    values = {":completed": _s(COMPLETED), ":data": _s(NO_DATA), ":expiration": _n(int(now) + settlement.ttl)}
+    data = settlement.data or NO_DATA
+    values = {":completed": _s(COMPLETED), ":data": _s(data), ":expiration": _n(int(now) + settlement.ttl)}
     return _held(settlement.id, settlement.owner, update, values)
 
 

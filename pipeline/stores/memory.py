@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from pipeline.decisions.idempotency import (
+    Advance,
     ClaimReply,
     ClaimRequest,
     Complete,
@@ -19,13 +20,14 @@ from pipeline.decisions.idempotency import (
     Step,
     claimed,
     created,
+    found_by,
     refusal,
     state_of,
     step_of,
 )
 from pipeline.errors import StoreUnavailable
 from pipeline.ports import Environment
-from pipeline.stores.protocol import is_done, is_held, settled, taken_over
+from pipeline.stores.protocol import advanced, is_done, is_held, settled, taken_over
 
 _SWEEP_FROM = 1_024
 
@@ -70,13 +72,30 @@ class Memory:
         with self._lock:
             return [self._renew(renewal) for renewal in renewals]
 
+    async def look(self, ids: Sequence[str], environment: Environment) -> Sequence[Entry | StoreUnavailable | None]:
+        """See the `IdempotencyStore` port."""
+        with self._lock:
+            return [self._entries.get(key) for key in ids]
+
+    async def mark(self, entries: Sequence[Entry], environment: Environment) -> Sequence[StoreUnavailable | None]:
+        """See the `IdempotencyStore` port."""
+        with self._lock:
+            self._sweep(environment.clock.now())
+            self._entries.update({entry.id: entry for entry in entries})
+        return [None] * len(entries)
+
+    async def advance(self, advances: Sequence[Advance], environment: Environment) -> Sequence[bool | StoreUnavailable]:
+        """See the `IdempotencyStore` port."""
+        now = environment.clock.now()
+        with self._lock:
+            return [self._advance(advance, now) for advance in advances]
+
     async def create(self, environment: Environment) -> None:
         """Nothing is to be made."""
 
     def _claim(self, request: ClaimRequest, now: float) -> ClaimReply:
         entry = self._entries.get(request.id)
-        found = state_of(entry, request.owner, now, request.record)
-        step = step_of(found, request)
+        step = step_of(found_by(request, entry, now), request)
         if step is Step.CREATE or entry is None:
             mine = created(request, now)
         elif step is Step.TAKE_OVER:
@@ -104,6 +123,12 @@ class Memory:
             return False
         self._entries[renewal.id] = replace(entry, in_progress_expiration=int(renewal.lease_until * 1000))
         return True
+
+    def _advance(self, advance: Advance, now: float) -> bool:
+        moved = advanced(self._entries.get(advance.id), advance, now)
+        if moved is not None:
+            self._entries[advance.id] = moved
+        return moved is not None
 
     def _sweep(self, now: float) -> None:
         if len(self._entries) < self._sweep_at:

@@ -7,7 +7,9 @@ from msgspec.structs import replace
 from pipeline.decisions.idempotency import (
     COMPLETED,
     IN_PROGRESS,
+    NO_DATA,
     RELEASED,
+    Advance,
     ClaimRequest,
     Complete,
     Entry,
@@ -15,9 +17,6 @@ from pipeline.decisions.idempotency import (
     Release,
     Settlement,
 )
-
-#: Powertools reads `data` as the stored result; no result is kept.
-NO_DATA = "null"
 
 
 def is_held(entry: Entry | None, owner: str) -> bool:
@@ -51,11 +50,28 @@ def taken_over(entry: Entry, request: ClaimRequest, now: float) -> Entry:
     )
 
 
+def advanced(entry: Entry | None, advance: Advance, now: float) -> Entry | None:
+    """A checkpoint after it moved; None when it stands there, or further on, already.
+
+    An expired one still counts: positions only grow.
+    """
+    if entry is not None and entry.position is not None and entry.position >= advance.position:
+        return None
+    return Entry(
+        id=advance.id,
+        status=COMPLETED,
+        expiration=int(now) + advance.ttl,
+        data=NO_DATA,
+        position=advance.position,
+    )
+
+
 def settled(entry: Entry, settlement: Complete | Release, now: float) -> Entry:
     """A held entry after its owner completed it or gave it back."""
     expiration = int(now) + settlement.ttl
     if isinstance(settlement, Complete):
-        return replace(entry, status=COMPLETED, data=NO_DATA, expiration=expiration, outputs=None)
+        data = settlement.data or NO_DATA
+        return replace(entry, status=COMPLETED, data=data, expiration=expiration, outputs=None)
     return replace(
         entry,
         in_progress_expiration=RELEASED,
