@@ -83,15 +83,8 @@ async def dynamodb(aws: str, environment: ProcessEnvironment, clock: Any, unique
     await store.create(environment)  # a second time changes nothing
 
     async def put(entry: Entry) -> None:
-        parameters = items.put_new(entry, clock.now())
-        item = parameters["Item"]
-        for name, value in (("owner", entry.owner), ("in_progress_expiration", entry.in_progress_expiration)):
-            if value is None:
-                del item[name]
-        if entry.data is not None:
-            item["data"] = {"S": entry.data}
         service = await client(environment, "dynamodb")
-        await service.put_item(TableName=unique, Item=item)
+        await service.put_item(TableName=unique, Item=items.item_of(entry))
 
     return Bench(store, environment, clock, put)
 
