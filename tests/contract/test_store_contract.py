@@ -283,7 +283,7 @@ async def test_a_foreign_claim_that_lapsed_is_taken_over(bench: Bench) -> None:
 async def test_a_foreign_completion_is_honoured(bench: Bench) -> None:
     entry = Entry(id="k", status="COMPLETED", expiration=int(bench.clock.now()) + 100, data='{"any": 1}')
     await bench.put(entry)
-    assert await bench.claim("a") == AlreadyDone()
+    assert await bench.claim("a") == AlreadyDone('{"any": 1}')
 
 
 # What only a store behind a network can get wrong.
