@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from pipeline import Pipeline, sinks, sources
+
+IMPORTED = time.process_time()
 
 shop = Pipeline("shop")
 

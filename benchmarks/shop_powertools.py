@@ -1,14 +1,21 @@
-"""The same function by Powertools and boto3."""
+"""The same function by Powertools and boto3, as its documentation shows; with its Tracer when `SHOP_TRACER` is set."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 
 import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig, idempotent_function
+
+TRACES = "SHOP_TRACER" in os.environ
+if TRACES:
+    from aws_lambda_powertools import Tracer
+
+IMPORTED = time.process_time()
 
 logger = Logger(service="shop")
 metrics = Metrics(namespace="shop", service="shop")
@@ -39,3 +46,9 @@ def handler(event, context):
     metrics.add_metric(name="BatchSize", unit="Count", value=size)
     metrics.flush_metrics()
     return response
+
+
+if TRACES:
+    tracer = Tracer(service="shop")
+    price = tracer.capture_method(price)
+    handler = tracer.capture_lambda_handler(handler)
