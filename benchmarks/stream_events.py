@@ -14,9 +14,10 @@ AGGREGATED = 100
 _FIRST_NUMBER = 49_590_338_271_490_256_608_559_692_538_361_571_095_921_575_989_136_588_898
 
 
-def stream_event(size: int) -> dict[str, Any]:
+def stream_event(size: int, *, first: int = 0) -> dict[str, Any]:
     """An event of `size` records of one shard."""
-    return {"Records": [_stream_record(number, customer(number), body(number).encode()) for number in range(size)]}
+    numbers = range(first, first + size)
+    return {"Records": [_stream_record(number, customer(number), body(number).encode()) for number in numbers]}
 
 
 def aggregated_event(size: int) -> dict[str, Any]:
