@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline.aws import dynamodb
+from pipeline.aws import dynamodb, marks
 from pipeline.aws.client import client, sink_error
 from pipeline.aws.delivery import Entry, Limits, deliver
 from pipeline.aws.dynamodb import Attribute
@@ -18,7 +18,7 @@ from pipeline.decisions import wire
 from pipeline.decisions.deadline import Deadline
 from pipeline.errors import ConfigurationError, SinkError, SinkRefused, SinkUnavailable
 from pipeline.output import Output
-from pipeline.ports import Environment
+from pipeline.ports import Effect, Environment
 from pipeline.sinks.options import assign, check_name, check_when, refusal
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class DynamoDB:
 
     Outputs must be objects with the key attributes. Every item is written whole, so a repeat of a
     record leaves the same item. `carry=False` leaves out the member `_pipeline`, with which id and
-    hops reach a handler behind the table's stream.
+    hops reach a handler behind the table's stream; with `Fused` it stays, and holds marks only.
 
     Limits: 400 KB an item; numbers of 38 digits (return others as text). A table that the toolkit
     makes has keys of type string; one of your own may have numbers.
@@ -90,6 +90,26 @@ class DynamoDB:
         send = partial(self._send, environment=environment)
         return await deliver(entries, send, LIMITS, environment, deadline)
 
+    async def write_once(
+        self, effects: Sequence[Effect], environment: Environment, deadline: Deadline
+    ) -> Sequence[bool | SinkError]:
+        """Write each effect's items with its mark, all or none; see the `FusedSink` port.
+
+        One item is one conditional PutItem, and a second one when another key wrote the item before; several items
+        are one transaction, at 2 write units a kilobyte (at most 100 items and 4 MB, none twice). A repeat costs one
+        refused write.
+
+        An item keeps the marks of the last 100 keys that wrote it, in `_pipeline.marks`. So a late repeat of an older
+        record does not take a newer one's item away, as long as fewer than 100 other keys wrote that item since, and
+        nothing but this method writes it. A mark of 64 characters costs 65 bytes, the first one 86 together with the names
+        around it; 100 of them are 6.5 KB, which count towards the item's 400 KB and are paid for with each write.
+
+        False may also mean that this very call wrote it, in a try whose answer was lost. An effect without outputs
+        leaves no mark, and is always True. Items with other keys than the first time are not recognised as a repeat.
+        """
+        writes = [self._write_of(effect) for effect in effects]
+        return await marks.write_once(self.resource.address, writes, environment, deadline)
+
     async def create(self, environment: Environment) -> None:
         """Make the table when it is missing."""
         try:
@@ -105,11 +125,22 @@ class DynamoDB:
 
         tables.add_table(stack, self.resource, partition_key=self.partition_key, sort_key=self.sort_key)
 
-    def grants(self) -> list[Grant]:
-        """What a function needs for this sink."""
+    def grants(self, *, fused: bool = False) -> list[Grant]:
+        """What a function needs for this sink; `fused`: outputs are written by `write_once`.
+
+        A transaction needs what its actions need, and no permission of its own.
+        """
         from pipeline.aws.cloudformation.stack import Grant
 
-        return [Grant(to="WriteTo", resource=self.resource, actions=("dynamodb:BatchWriteItem",))]
+        action = "dynamodb:PutItem" if fused else "dynamodb:BatchWriteItem"
+        return [Grant(to="WriteTo", resource=self.resource, actions=(action,))]
+
+    def _write_of(self, effect: Effect) -> marks.Write:
+        entries = [self._entry(output) for output in effect.outputs]
+        keys = [entry.key for entry in entries if entry.key is not None]
+        for error in [entry.error for entry in entries if entry.error is not None]:
+            return marks.Write(mark=effect.mark, keys=tuple(keys), error=error)
+        return marks.write_of(effect.mark, [entry.payload for entry in entries], keys)
 
     def _entry(self, output: Output) -> Entry:
         key: Hashable | None = None

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.decisions.deadline import Deadline
 from pipeline.errors import SinkError
 from pipeline.output import Output
-from pipeline.ports import Environment
+from pipeline.ports import Effect, Environment
 from pipeline.sinks.options import check_name, check_when
 
 
@@ -26,6 +26,7 @@ class Memory:
         self.when = when
         self.carries = True
         self._outputs: list[Output] = []
+        self._marks: set[str] = set()
         self._lock = threading.Lock()
 
     async def write(
@@ -35,6 +36,25 @@ class Memory:
         with self._lock:
             self._outputs.extend(outputs)
         return [None] * len(outputs)
+
+    async def write_once(
+        self, effects: Sequence[Effect], environment: Environment, deadline: Deadline
+    ) -> Sequence[bool | SinkError]:
+        """Keep each effect's outputs, unless its mark is known; see the `FusedSink` port.
+
+        An effect without outputs leaves no mark, and is always True.
+        """
+        with self._lock:
+            return [self._keep_once(effect) for effect in effects]
+
+    def _keep_once(self, effect: Effect) -> bool:
+        if not effect.outputs:
+            return True
+        if effect.mark in self._marks:
+            return False
+        self._marks.add(effect.mark)
+        self._outputs.extend(effect.outputs)
+        return True
 
     @property
     def outputs(self) -> list[Output]:
@@ -48,6 +68,7 @@ class Memory:
         return [output.value for output in self.outputs]
 
     def clear(self) -> None:
-        """Forget what was written."""
+        """Forget what was written, and its marks."""
         with self._lock:
             self._outputs.clear()
+            self._marks.clear()
