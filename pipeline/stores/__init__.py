@@ -2,5 +2,6 @@
 
 from pipeline.stores.dynamodb import DynamoDB
 from pipeline.stores.memory import Memory
+from pipeline.stores.redis import Redis
 
-__all__ = ["DynamoDB", "Memory"]
+__all__ = ["DynamoDB", "Memory", "Redis"]
