@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from pipeline.aws.client import client
 from pipeline.engine.environment import ProcessEnvironment
+from tests.support import redis_server as servers
 
 
 class ManualClock:
@@ -102,3 +103,10 @@ class _Ok:
 def faults(environment: ProcessEnvironment) -> Callable[[str], Faults]:
     """Faults on the way to a service: `faults("sqs")`."""
     return lambda service: Faults(environment, service)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[servers.RedisServer]:
+    """A Valkey or Redis server for the whole run; each test has a prefix of its own."""
+    with servers.running() as server:
+        yield server

@@ -27,6 +27,7 @@ from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError, StoreUnavailable
 from pipeline.ports import IdempotencyStore
 from pipeline.stores import items
+from tests.support.redis_server import RedisServer
 
 TTL = 1_000
 LEASE = 60.0
@@ -89,7 +90,18 @@ async def dynamodb(aws: str, environment: ProcessEnvironment, clock: Any, unique
     return Bench(store, environment, clock, put)
 
 
-@pytest.fixture(params=["memory", "dynamodb"])
+@pytest.fixture
+async def redis(redis_server: RedisServer, environment: ProcessEnvironment, clock: Any, unique: str) -> Bench:
+    store = stores.Redis(redis_server.url, prefix=f"{unique}:")
+    await store.create(environment)
+
+    async def put(entry: Entry) -> None:
+        assert await store.mark([entry], environment) == [None]
+
+    return Bench(store, environment, clock, put)
+
+
+@pytest.fixture(params=["memory", "dynamodb", "redis"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     return request.getfixturevalue(request.param)
 
