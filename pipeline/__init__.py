@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from pipeline.decisions.retry import Backoff
     from pipeline.deployment import Function
     from pipeline.engine.context import Context
-    from pipeline.engine.stage import Claim, Middleware
+    from pipeline.engine.modes import Checkpoint, Claim, Fused, Mark
+    from pipeline.engine.stage import Middleware
     from pipeline.errors import ConfigurationError, PipelineError, Reject, Retry
     from pipeline.handler import Handler
     from pipeline.output import Emit
@@ -24,13 +25,16 @@ __all__ = [
     "Backoff",
     "Batch",
     "BatchResult",
+    "Checkpoint",
     "Claim",
     "ConfigurationError",
     "Context",
     "Emit",
     "Failure",
     "Function",
+    "Fused",
     "Handler",
+    "Mark",
     "Middleware",
     "Pipeline",
     "PipelineError",
@@ -49,13 +53,16 @@ _HOME = {
     "Backoff": "decisions.retry",
     "Batch": "batch",
     "BatchResult": "batch",
-    "Claim": "engine.stage",
+    "Checkpoint": "engine.modes",
+    "Claim": "engine.modes",
     "ConfigurationError": "errors",
     "Context": "engine.context",
     "Emit": "output",
     "Failure": "batch",
     "Function": "deployment",
+    "Fused": "engine.modes",
     "Handler": "handler",
+    "Mark": "engine.modes",
     "Middleware": "engine.stage",
     "Pipeline": "app",
     "PipelineError": "errors",

@@ -12,7 +12,8 @@ from pipeline.by import SourceOrder
 from pipeline.decisions.keys import KeySpec
 from pipeline.decisions.retry import Backoff, is_count
 from pipeline.deployment import Function
-from pipeline.engine.stage import Claim, Middleware, Stage
+from pipeline.engine.modes import Checkpoint, Claim, Fused, Mode, Watching
+from pipeline.engine.stage import Middleware, Stage
 from pipeline.errors import ConfigurationError
 from pipeline.handler import Handler
 from pipeline.ports import DeadLetters, IdempotencyStore, Sink, Source
@@ -31,20 +32,19 @@ class Pipeline:
     """Handlers that belong together, with what they share.
 
     `name`: letters, digits, `_` and `-`, at most 64; it prefixes idempotency entries and output
-    ids, so a renamed pipeline has forgotten what it did. `idempotency`: the mode, default
-    `Claim()`; None turns it off. `log_level`: of the JSON log lines. `max_hops`: how many handlers
+    ids, so a renamed pipeline has forgotten what it did. `idempotency`: the mode (`Claim`, `Mark`,
+    `Fused`, `Checkpoint`), default `Claim()`; None turns it off. `log_level`: of the JSON log lines. `max_hops`: how many handlers
     a record may pass before it is rejected as looping, default 16.
     """
 
     def __init__(
-        self, name: str, *, idempotency: Claim | None = Claim(), log_level: str = "INFO", max_hops: int = 16
+        self, name: str, *, idempotency: Mode | None = Claim(), log_level: str = "INFO", max_hops: int = 16
     ) -> None:
         if not _is_name(name):
             raise ConfigurationError(
                 f"Pipeline({name!r}): a name is a letter, then letters, digits, '_' or '-', at most 64"
             )
-        if not isinstance(idempotency, Claim | None):
-            raise ConfigurationError(f"Pipeline(idempotency={idempotency!r}): give Claim(...), or None to turn it off")
+        checks.check_mode(idempotency)
         if log_level not in _LEVELS:
             raise ConfigurationError(f"Pipeline(log_level={log_level!r}): give one of {', '.join(_LEVELS)}")
         if not is_count(max_hops):
@@ -155,6 +155,7 @@ class Pipeline:
         signature.check_emits(function, [sink.name for sink in given])
         self._check_free(name, source)
         bound = tuple(_bound(sink, self.name) for sink in given)
+        mode = self.idempotency
         return Stage(
             pipeline=self.name,
             name=name,
@@ -168,14 +169,17 @@ class Pipeline:
             lane=None
             if isinstance(lane, SourceOrder)
             else checks.key_reader(name, lane, read.payload_type, what="lane"),
-            source_lane=checks.source_lane(name, source, lane, is_idempotent=self.idempotency is not None),
+            source_lane=checks.source_lane(name, source, lane, mode),
             concurrency=concurrency or (10 if read.signature.kind.in_thread else 100),
             retry=retry,
             reject_on=rejected,
             record_timeout=record_timeout,
             middleware=wrappers,
-            claim=self.idempotency,
+            mode=mode,
             store=self._store(),
+            validate=checks.watched(name, mode.validate, read.payload_type) if isinstance(mode, Watching) else None,
+            fused=checks.fused_sink(name, mode, bound) if isinstance(mode, Fused) else None,
+            position_of=checks.position_of(name, source, key) if isinstance(mode, Checkpoint) else None,
             max_hops=self.max_hops,
             log_level=self.log_level,
             deploy=deploy,
@@ -197,7 +201,7 @@ class Pipeline:
                 )
 
     def _store(self) -> IdempotencyStore | None:
-        if self.idempotency is None:
+        if self.idempotency is None or isinstance(self.idempotency, Fused):
             return None
         store: IdempotencyStore = _bound(self.idempotency.store or DynamoDB(), self.name)
         return store

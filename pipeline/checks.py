@@ -12,9 +12,10 @@ from pipeline.decisions import keys
 from pipeline.decisions.keys import KeySpec
 from pipeline.decisions.retry import Backoff, is_count, is_number
 from pipeline.deployment import Function
-from pipeline.engine.stage import Middleware, SourceLane, Stage
+from pipeline.engine.modes import Checkpoint, Claim, Fused, Mark, Mode
+from pipeline.engine.stage import Middleware, PositionOf, SourceLane, Stage
 from pipeline.errors import ConfigurationError
-from pipeline.ports import Sink, Source
+from pipeline.ports import FusedSink, Sink, Source
 
 
 def check_source(source: Any, *, decorator: str) -> None:
@@ -86,6 +87,19 @@ def key_reader(name: str, spec: KeySpec | SourceOrder | None, payload_type: Any,
     """The reader of a key or lane; the declared payload type must have its paths."""
     if spec is None or isinstance(spec, SourceOrder):
         return None
+    _check_paths(name, spec, payload_type, what=what)
+    return keys.reader(spec, what=what)
+
+
+def watched(name: str, spec: KeySpec | None, payload_type: Any) -> keys.ReadKey | None:
+    """The reader of what must be the same in every record of a key."""
+    if spec is None:
+        return None
+    _check_paths(name, spec, payload_type, what="validate")
+    return keys.watcher(spec)
+
+
+def _check_paths(name: str, spec: KeySpec, payload_type: Any, *, what: str) -> None:
     paths = (spec,) if isinstance(spec, str) else spec if isinstance(spec, tuple) else ()
     if isinstance(spec, tuple) and not spec:
         raise ConfigurationError(f"{name}: {what}=() names nothing: give at least one path")
@@ -96,19 +110,63 @@ def key_reader(name: str, spec: KeySpec | SourceOrder | None, payload_type: Any,
             keys.check_path(path, payload_type, what=what)
         except ConfigurationError as error:
             raise ConfigurationError(f"{name}: {error}") from None
-    return keys.reader(spec, what=what)
 
 
-def source_lane(
-    name: str, source: Source, lane: KeySpec | SourceOrder | None, *, is_idempotent: bool
-) -> SourceLane | None:
+def check_mode(mode: Any) -> None:
+    """Raise `ConfigurationError` for what is no idempotency mode."""
+    if isinstance(mode, type):
+        raise ConfigurationError(
+            f"Pipeline(idempotency={mode.__name__}): that is the class; call it: {mode.__name__}()"
+        )
+    if mode is not None and not isinstance(mode, (Claim, Mark, Fused, Checkpoint)):
+        raise ConfigurationError(
+            f"Pipeline(idempotency={mode!r}): give Claim(...), Mark(...), Fused(...) or Checkpoint(...), or None to turn "
+            "it off"
+        )
+
+
+def fused_sink(name: str, mode: Fused, sinks: Sequence[Sink]) -> str:
+    """The name of the sink that marks are written to."""
+    able = [sink.name for sink in sinks if isinstance(sink, FusedSink)]
+    if mode.sink is None and len(able) == 1:
+        return able[0]
+    if mode.sink is not None and mode.sink in able:
+        return mode.sink
+    known = ", ".join(f"'{sink}'" for sink in able) or "none"
+    if mode.sink is None:
+        wanted = "Fused() writes its marks to one sink" if not able else "name one of them: Fused(sink='...')"
+    else:
+        wanted = f"Fused(sink='{mode.sink}') names none of them"
+    raise ConfigurationError(
+        f"{name}: {wanted}; sinks of this handler that write a record's outputs and its mark together: {known}. "
+        "sinks.DynamoDB(...) can; without one use Claim() or Mark()"
+    )
+
+
+def position_of(name: str, source: Source, key: KeySpec | None) -> PositionOf:
+    """The reader of a record's place in its source's order, for `Checkpoint`."""
+    read: PositionOf | None = getattr(source, "position_of", None)
+    if read is None:
+        raise ConfigurationError(
+            f"{name}: Checkpoint() needs a source with an order, and {type(source).__name__}('{source.name}') has none: "
+            "use a stream, a queue whose name ends with .fifo, or Claim() or Mark()"
+        )
+    if key is not None:
+        raise ConfigurationError(
+            f"{name}: key={key!r}: Checkpoint() knows places in the source's order, not keys: leave key out, or use "
+            "Claim() or Mark()"
+        )
+    return read
+
+
+def source_lane(name: str, source: Source, lane: KeySpec | SourceOrder | None, mode: Mode | None) -> SourceLane | None:
     """The reader of one of the source's own orders, when `lane` is one, or has to be.
 
     A stream delivers everything behind a failure again. Without idempotency it would all run again, so
     nothing may run beyond a failure: the lane is the shard.
     """
     orders: dict[str, SourceLane] = getattr(source, "orders", {})
-    if source.is_stream and not is_idempotent:
+    if source.is_stream and mode is None:
         if lane not in (None, by.shard):
             raise ConfigurationError(
                 f"{name}: lane={_named(lane)} needs idempotency: a stream delivers everything behind a failure again, "
@@ -121,6 +179,8 @@ def source_lane(
                 "records side by side: leave parallelization_factor out, or leave idempotency=None out"
             )
         return orders["shard"]
+    if lane is None and isinstance(mode, Checkpoint) and "shard" in orders:
+        return orders["shard"]  # one place for all of it
     if not isinstance(lane, SourceOrder):
         return None
     if lane.name not in orders:
@@ -158,9 +218,10 @@ def refuse_shared_entries(stages: Sequence[Stage]) -> None:
     for index, stage in enumerate(stages):
         for other in stages[:index]:
             if stage.store is not None and stage.prefix == other.prefix and _is_same_store(stage.store, other.store):
+                mode = type(stage.mode).__name__
                 raise ConfigurationError(
                     f"{other.name} and {stage.name} would share their idempotency entries, and each would drop the "
-                    f"other's records as repeats: Claim(prefix={stage.prefix!r}) is the same for both. Leave prefix "
+                    f"other's records as repeats: {mode}(prefix={stage.prefix!r}) is the same for both. Leave prefix "
                     "out, or give each handler its own pipeline"
                 )
 

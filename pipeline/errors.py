@@ -56,6 +56,10 @@ class KeyMissing(Reject):
     """A record lacks its idempotency key or its lane, or has an empty one."""
 
 
+class PayloadMismatch(Reject):
+    """A record has the key of another one, and another payload: `Claim(validate=)` or `Mark(validate=)`."""
+
+
 class HopLimit(Reject):
     """A record passed more handlers than `max_hops`: the pipeline feeds itself in a loop."""
 
@@ -74,6 +78,11 @@ class Crashed(PipelineError):
 
 class StoreUnavailable(PipelineError):
     """The idempotency store could not be reached, or did not answer in time."""
+
+    @classmethod
+    def of(cls, error: Exception) -> StoreUnavailable:
+        """A store's trouble, whatever it was, as this error."""
+        return error if isinstance(error, cls) else cls(f"{type(error).__name__}: {error}")
 
 
 class ResourceUnavailable(PipelineError):

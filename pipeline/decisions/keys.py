@@ -50,6 +50,18 @@ def reader(spec: KeySpec, *, what: str) -> ReadKey:
     return lambda document, payload: _present(function(payload()), f"the {what} function's result")
 
 
+def watcher(spec: KeySpec) -> ReadKey:
+    """The function that reads the part of a payload that must not change; what is missing there is None."""
+    if isinstance(spec, str):
+        path = split(spec)
+        return lambda document, payload: at(document.value(), path)
+    if isinstance(spec, tuple):
+        paths = [split(part) for part in spec]
+        return lambda document, payload: [at(document.value(), path) for path in paths]
+    function = spec
+    return lambda document, payload: function(payload())
+
+
 def split(path: str) -> tuple[str, ...]:
     """A dotted path's parts. Raises `ConfigurationError` for an empty one."""
     parts = tuple(path.split("."))

@@ -36,6 +36,11 @@ def output_id(pipeline: str, handler: str, sink: str, identity: str, index: int)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def mark(entry_id: str) -> str:
+    """By which an item shows that a record's effect is in it: 32 hexadecimal digits."""
+    return hashlib.sha256(entry_id.encode()).hexdigest()[:32]
+
+
 def carried_text(output: Output) -> str:
     """The `pipeline` attribute's text."""
     return orjson.dumps({"id": output.id, "hops": output.hops}).decode()
@@ -151,6 +156,14 @@ def pack(outputs: Sequence[Output]) -> str:
 def unpack(text: str) -> list[Output]:
     """Kept outputs, as `pack` wrote them."""
     return [Output(**item, value=_value(item)) for item in loads(text)]
+
+
+def replayable(text: str | None) -> list[Output]:
+    """What a completed run returned, where an entry keeps it. Another writer's results have no addresses: none."""
+    try:
+        return [] if text is None else unpack(text)
+    except (TypeError, ValueError):
+        return []
 
 
 _KEPT = ("id", "sink", "body", "is_text", "key", "default_key", "attributes", "delay", "hops", "traceparent")

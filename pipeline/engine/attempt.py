@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -10,19 +11,21 @@ from msgspec import Struct
 
 from pipeline.decisions import wire
 from pipeline.decisions.deadline import expect
-from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, Lapsed, Mismatch
-from pipeline.engine.claims import Claims, Held
+from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, ClaimReply, Lapsed, Mismatch, kept
 from pipeline.engine.context import Context
 from pipeline.engine.endings import Endings, is_cancelled, is_running, uncancel
 from pipeline.engine.fanout import Collected, Failures, FanOut, Origin, Standing
+from pipeline.engine.ledger import Ledger
+from pipeline.engine.modes import OnDuplicate, Watching
+from pipeline.engine.recent import Recent
 from pipeline.engine.run import Phase, Run
 from pipeline.engine.stage import Call, Stage
-from pipeline.errors import Crashed, PipelineError, RecordTimeout, SinkUnavailable, StoreUnavailable
+from pipeline.errors import Crashed, PayloadMismatch, PipelineError, RecordTimeout, SinkUnavailable, StoreUnavailable
 from pipeline.outcome import Duplicate, HandBack, Outcome, Succeeded
 from pipeline.output import Output
 from pipeline.ports import Environment
 from pipeline.telemetry.current import CURRENT
-from pipeline.telemetry.events import CompletionLost, Observer, tell
+from pipeline.telemetry.events import CompletionLost, HookFailed, Observer, tell
 
 #: Whether a function that this task called cannot be stopped and may still be at it.
 LeftRunning = Callable[[asyncio.Task[Any] | None], bool]
@@ -56,7 +59,8 @@ class Attempt:
         *,
         call: Call,
         context: Context,
-        claims: Claims | None,
+        ledger: Ledger | None,
+        recent: Recent,
         fanout: FanOut,
         endings: Endings,
         pace: Pace,
@@ -72,11 +76,14 @@ class Attempt:
         self._clock = environment.clock
         self._call = call
         self._context = context
-        self._claims = claims
+        self._ledger = ledger
+        self._recent = recent
         self._fanout = fanout
         self._endings = endings
         self._pace = pace
         self._observers = observers
+        mode = stage.mode
+        self._keeps_results = isinstance(mode, Watching) and mode.replay
         self.is_dropped = False  #: the batch has ended without waiting for what still runs
 
     async def __call__(self, run: Run) -> Outcome | Gathered | None:
@@ -108,10 +115,10 @@ class Attempt:
     async def _begin(self, run: Run) -> Outcome | Gathered | None:
         if run.error is not None and not self._stage.source.is_stream:
             return await self._endings.failed(run, run.error)
-        if self._claims is None:
+        if self._ledger is None:
             return await self._handle(run)
-        # A stream delivers what is rejected again, with what stands before it: only a claim can tell.
-        return await self._claim_and_go(self._claims, run)
+        # A stream delivers what is rejected again, with what stands before it: only an entry can tell.
+        return await self._admit_and_go(self._ledger, run)
 
     async def _write_gathered(self, run: Run, gathered: Gathered) -> Outcome:
         standing = self._standing(run)
@@ -127,39 +134,63 @@ class Attempt:
             return await self._endings.unwritten(run, failures, is_repeatable=gathered.is_repeatable)
         return await self._succeed(run, gathered.others + len(gathered.outputs))
 
-    async def _claim_and_go(self, claims: Claims, run: Run) -> Outcome | Gathered | None:
+    async def _admit_and_go(self, ledger: Ledger, run: Run) -> Outcome | Gathered | None:
         run.phase = Phase.CLAIMING
-        held = claims.request(f"{self._stage.prefix}#{run.key_hash}", run.raw.id)
-        reply = await claims.take(held, is_alone=run.is_alone)
+        reply: ClaimReply | StoreUnavailable | None
+        reply = self._recent.find(run.key_hash, run.validation, self._clock.now())
+        if reply is None:
+            reply = await ledger.admit(run)
         if isinstance(reply, Lapsed):
             run.phase = Phase.WAITING
             run.attempt = reply.attempts
             return None
         if not isinstance(reply, Claimed):
-            return self._not_claimed(run, reply)
-        self._hold(claims, run, held, reply)
+            return await self._not_admitted(run, reply)
+        run.is_admitted = True
+        run.attempt = reply.attempt
         retry = self._stage.retry
-        if retry is not None and run.attempt > retry.attempts:
+        if self._stage.counts_attempts and retry is not None and run.attempt > retry.attempts:
             error = Crashed(f"{run.attempt - 1} runs of this record ended without a result")
-            return await self._endings.rejected(run, error, is_exhausted=True, owed=held.outputs)
-        if held.outputs is not None:
-            return await self._deliver(run, wire.unpack(held.outputs))
+            return await self._endings.rejected(run, error, is_exhausted=True, owed=reply.outputs)
+        if reply.outputs is not None:
+            return await self._deliver(run, wire.unpack(reply.outputs), was_kept=True)
         return await self._handle(run)
 
-    def _not_claimed(self, run: Run, reply: AlreadyDone | Mismatch | Busy | StoreUnavailable) -> Outcome:
-        if isinstance(reply, AlreadyDone):
-            return Duplicate()
-        if isinstance(reply, Busy):
-            return self._endings.claimed_elsewhere(reply.until)
-        assert isinstance(reply, StoreUnavailable)
-        return self._endings.handed_back(run, HandBack.STORE, reply)
+    async def _not_admitted(self, run: Run, reply: AlreadyDone | Mismatch | Busy | StoreUnavailable) -> Outcome:
+        match reply:
+            case AlreadyDone():
+                return await self._repeated(run, reply.data)
+            case Mismatch():
+                error = PayloadMismatch("a record with the same key, and another payload, came before this one")
+                return await self._endings.rejected(run, error, is_exhausted=False)
+            case Busy():
+                return self._endings.claimed_elsewhere(reply.until)
+            case StoreUnavailable():
+                return self._endings.handed_back(run, HandBack.STORE, reply)
 
-    def _hold(self, claims: Claims, run: Run, held: Held, reply: Claimed) -> None:
-        held.attempt = run.attempt = reply.attempt
-        held.outputs = reply.outputs
-        held.rejected = reply.rejected
-        run.held = held
-        claims.keep(held)
+    async def _repeated(self, run: Run, data: str | None) -> Outcome:
+        """An earlier run is complete. Its outputs are sent again where that is asked for."""
+        mode = self._stage.mode
+        outputs = wire.replayable(data) if isinstance(mode, Watching) and mode.replay else []
+        if outputs:
+            run.phase = Phase.WRITING
+            failures = await self._fanout.write_all(outputs, self._standing(run))
+            if failures:
+                return self._endings.broken(run, failures[0][1])
+        outcome = run.decided = Duplicate()
+        run.phase = Phase.ENDING
+        if mode is not None and mode.on_duplicate is not None:
+            await self._tell_duplicate(run, mode.on_duplicate, [output.value for output in outputs])
+        return outcome
+
+    async def _tell_duplicate(self, run: Run, hook: OnDuplicate, values: list[Any]) -> None:
+        try:
+            told = hook(run.record(self._stage), values)
+            if inspect.isawaitable(told):
+                await told
+        except Exception as error:  # the record is done, whatever becomes of the telling
+            names = {"pipeline": self._stage.pipeline, "handler": self._stage.name}
+            tell(self._observers, HookFailed(**names, record=run.raw, error=error))
 
     async def _handle(self, run: Run) -> Outcome | Gathered:
         """Run the handler, then hand its outputs to the sinks."""
@@ -212,13 +243,22 @@ class Attempt:
             return RecordTimeout("the handler did not finish before the invocation's time was up")
         return RecordTimeout(f"the handler did not finish within record_timeout={self._stage.record_timeout} seconds")
 
-    async def _deliver(self, run: Run, outputs: list[Output], *, streamed: int = 0) -> Outcome | Gathered:
+    async def _deliver(
+        self, run: Run, outputs: list[Output], *, streamed: int = 0, was_kept: bool = False
+    ) -> Outcome | Gathered:
         """Hand outputs to the sinks; only when all are accepted is the record done."""
         if run.held is not None and run.held.is_lost:  # a refused renewal never means "go"
             return self._endings.handed_back(run, HandBack.CLAIMED)
+        if self._keeps_results and not was_kept and streamed == 0:
+            run.data = kept(wire.pack(outputs))
+        outputs, run.effect = self._fanout.fused_apart(outputs)
         if not outputs and not self._must_wait(run):
             return await self._succeed(run, streamed)
         run.phase = Phase.WRITING
+        if run.effect:  # it is written last, so nothing else may still be on its way
+            if failures := await self._fanout.write_all(outputs, self._standing(run)):
+                return await self._endings.unwritten(run, failures, is_repeatable=False)
+            return await self._succeed(run, len(outputs) + streamed)
         at_once, gathered = self._fanout.parted(outputs)
         if at_once and (failures := await self._fanout.write(at_once)):
             failures += [(output, SinkUnavailable("other outputs were not written")) for output in gathered]
@@ -228,13 +268,24 @@ class Attempt:
         return await self._succeed(run, len(outputs) + streamed)
 
     async def _succeed(self, run: Run, outputs: int) -> Outcome:
-        """Every sink has accepted: complete the claim."""
-        outcome = run.decided = Succeeded(outputs)
+        """Every other sink has accepted: write what is fused, and complete the entry."""
+        if run.effect:
+            run.phase = Phase.WRITING
+            written = await self._fanout.write_once(f"{self._stage.prefix}#{run.key_hash}", run.effect)
+            if isinstance(written, BaseException):
+                failures: Failures = [(output, written) for output in run.effect]
+                return await self._endings.unwritten(run, failures, is_repeatable=False)
+            if not written:
+                self._recent.add(run.key_hash, run.validation, self._clock.now())
+                return await self._repeated(run, None)
+        outcome = run.decided = Succeeded(outputs + len(run.effect))
         run.phase = Phase.ENDING
-        if self._claims is not None and run.held is not None:
-            done = await self._claims.complete(run.held)
+        if self._ledger is not None:
+            done = await self._ledger.complete(run, run.data)
             if done is not True:
                 self.completion_lost(run, done or None)
+            if done is not False:  # the work is done, also when the store could not be told
+                self._recent.add(run.key_hash, run.validation, self._clock.now())
         return outcome
 
     def completion_lost(self, run: Run, error: StoreUnavailable | None) -> None:

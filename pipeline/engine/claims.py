@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.idempotency import (
     MAX_REJECTED,
+    Claimed,
     ClaimReply,
     ClaimRequest,
     Complete,
@@ -18,8 +19,12 @@ from pipeline.decisions.idempotency import (
     lease_until,
 )
 from pipeline.engine.coalesce import Activity, Coalescer
-from pipeline.engine.stage import Claim
+from pipeline.engine.held import Held
+from pipeline.engine.modes import Claim
+from pipeline.engine.run import Run
+from pipeline.engine.stage import Stage
 from pipeline.errors import StoreUnavailable
+from pipeline.outcome import Outcome
 from pipeline.ports import Environment, IdempotencyStore
 
 #: Claims that one shared call gathers at most.
@@ -28,28 +33,19 @@ _SHARED = 500
 _RENEW_AFTER = 1 / 3
 
 
-class Held:
-    """One claim that this batch holds."""
-
-    __slots__ = ("attempt", "id", "is_lost", "lease_until", "outputs", "owner", "record", "rejected")
-
-    def __init__(self, id: str, record: str, owner: str, until: float) -> None:  # noqa: A002 - the entry's id
-        self.id = id
-        self.record = record
-        self.owner = owner
-        self.lease_until = until
-        self.attempt = 1
-        self.outputs: str | None = None  #: kept outputs: deliver these, do not run
-        self.rejected: tuple[str, ...] = ()  #: other records of the key, in the dead-letter queue
-        self.is_lost = False  #: another owner took it over
-
-
 class Claims:
-    """The claims of one batch. Every answer is a value; trouble of the store is `StoreUnavailable`."""
+    """The ledger of `Claim`."""
 
     def __init__(
-        self, mode: Claim, store: IdempotencyStore, environment: Environment, activity: Activity, deadline: Deadline
+        self,
+        stage: Stage,
+        mode: Claim,
+        store: IdempotencyStore,
+        environment: Environment,
+        activity: Activity,
+        deadline: Deadline,
     ) -> None:
+        self._stage = stage
         self._mode = mode
         self._store = store
         self._environment = environment
@@ -63,52 +59,53 @@ class Claims:
         self._held: dict[str, Held] = {}
         self._renewing: asyncio.Task[None] | None = None
 
-    def request(self, entry_id: str, record: str) -> Held:
-        """A claim to be asked for, with an owner of its own."""
-        return Held(entry_id, record, self._environment.token(), self._lease_until())
-
-    async def take(self, held: Held, *, is_alone: bool) -> ClaimReply | StoreUnavailable:
-        """Ask for the claim. `is_alone`: no other record runs beside this one."""
+    async def admit(self, run: Run) -> ClaimReply | StoreUnavailable:
+        """See `Ledger`. A claim that is granted is renewed from then on."""
+        held = Held(f"{self._stage.prefix}#{run.key_hash}", run.raw.id, self._environment.token(), self._lease_until())
         request = ClaimRequest(
             id=held.id,
             owner=held.owner,
             lease_until=held.lease_until,
             ttl=self._mode.ttl,
             record=held.record,
-            is_alone=is_alone,
+            validation=run.validation,
+            is_alone=run.is_alone,
         )
-        return (await self._claiming.submit([request]))[0]
+        reply = (await self._claiming.submit([request]))[0]
+        if isinstance(reply, Claimed):
+            held.outputs, held.rejected = reply.outputs, reply.rejected
+            run.held = held
+            self._keep(held)
+        return reply
 
-    def keep(self, held: Held) -> None:
-        """Renew it from now on."""
-        self._held[held.owner] = held
-        if self._renewing is None:
-            self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever())
+    async def complete(self, run: Run, data: str | None) -> bool | StoreUnavailable:
+        """See `Ledger`."""
+        held = run.held
+        if held is None:
+            return True
+        return await self._end(held, Complete(id=held.id, owner=held.owner, ttl=self._mode.ttl, data=data))
 
-    async def complete(self, held: Held) -> bool | StoreUnavailable:
-        """The work is done. False: another owner has the claim, and nothing was written."""
-        return await self._end(held, Complete(id=held.id, owner=held.owner, ttl=self._mode.ttl))
+    async def release(self, run: Run, *, attempts: int, outputs: str | None) -> None:
+        """See `Ledger`. What the store cannot be told lapses by itself."""
+        held, run.held = run.held, None
+        if held is not None:
+            await self._release(held, attempts, outputs, held.rejected)
 
-    async def release(
-        self, held: Held, *, attempts: int, outputs: str | None = None, is_rejected: bool = False
-    ) -> bool | StoreUnavailable:
-        """Give it back for a later run; `attempts` is what counts so far. `is_rejected`: this record is skipped then."""
-        rejected = (*held.rejected, held.record)[-MAX_REJECTED:] if is_rejected else held.rejected
-        return await self._end(
-            held,
-            Release(
-                id=held.id,
-                owner=held.owner,
-                ttl=self._mode.ttl,
-                attempts=attempts,
-                outputs=outputs,
-                rejected=rejected,
-            ),
-        )
+    async def reject(self, run: Run) -> None:
+        """See `Ledger`. A redrive starts anew; what a stream delivers again is skipped, by its name in the entry."""
+        held = run.held
+        if held is None:
+            return
+        if self._stage.source.is_stream:  # it comes back with what stands before it
+            await self._release(held, 0, None, (*held.rejected, held.record)[-MAX_REJECTED:])
+        else:
+            await self._end(held, Forget(id=held.id, owner=held.owner, ttl=self._mode.ttl))
 
-    async def forget(self, held: Held) -> bool | StoreUnavailable:
-        """Remove the entry, so that a redrive starts anew."""
-        return await self._end(held, Forget(id=held.id, owner=held.owner, ttl=self._mode.ttl))
+    def note(self, run: Run, outcome: Outcome) -> None:
+        """Nothing is left to be told."""
+
+    def flush(self) -> None:
+        """Nothing is left to be written."""
 
     async def aclose(self) -> None:
         """Stop renewing; claims that are still held lapse."""
@@ -117,6 +114,17 @@ class Claims:
             await asyncio.gather(self._renewing, return_exceptions=True)
         await self._claiming.aclose()
         await self._settling.aclose()
+
+    def _keep(self, held: Held) -> None:
+        self._held[held.owner] = held
+        if self._renewing is None:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever())
+
+    async def _release(self, held: Held, attempts: int, outputs: str | None, rejected: tuple[str, ...]) -> None:
+        release = Release(
+            id=held.id, owner=held.owner, ttl=self._mode.ttl, attempts=attempts, outputs=outputs, rejected=rejected
+        )
+        await self._end(held, release)
 
     async def _end(self, held: Held, settlement: Settlement) -> bool | StoreUnavailable:
         try:
@@ -129,13 +137,13 @@ class Claims:
         try:
             return await self._store.claim(requests, self._environment)
         except Exception as error:
-            return [unavailable(error)] * len(requests)
+            return [StoreUnavailable.of(error)] * len(requests)
 
     async def _settle(self, settlements: list[Settlement]) -> Sequence[bool | StoreUnavailable]:
         try:
             return await self._store.settle(settlements, self._environment)
         except Exception as error:
-            return [unavailable(error)] * len(settlements)
+            return [StoreUnavailable.of(error)] * len(settlements)
 
     async def _renew_for_ever(self) -> None:
         while True:
@@ -164,10 +172,3 @@ class Claims:
         hard = self._deadline.hard
         remaining = None if hard is None else hard - clock.monotonic()
         return lease_until(clock.now(), self._mode.lease, remaining)
-
-
-def unavailable(error: Exception) -> StoreUnavailable:
-    """The store's trouble as the engine's own error."""
-    if isinstance(error, StoreUnavailable):
-        return error
-    return StoreUnavailable(f"{type(error).__name__}: {error}")

@@ -10,9 +10,9 @@ from pipeline.decisions import wire
 from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.idempotency import kept
 from pipeline.decisions.retry import HAND_BACK
-from pipeline.engine.claims import Claims
 from pipeline.engine.coalesce import Activity, Coalescer
 from pipeline.engine.fanout import Failures
+from pipeline.engine.ledger import Ledger
 from pipeline.engine.run import Phase, Run
 from pipeline.engine.stage import Stage
 from pipeline.errors import RecordTimeout, Reject, ResourceUnavailable, Retry, SinkUnavailable
@@ -29,11 +29,11 @@ class Endings:
     """Decides, releases the claim, and writes the dead letter, for the records of one batch."""
 
     def __init__(
-        self, stage: Stage, environment: Environment, claims: Claims | None, activity: Activity, deadline: Deadline
+        self, stage: Stage, environment: Environment, ledger: Ledger | None, activity: Activity, deadline: Deadline
     ) -> None:
         self._stage = stage
         self._environment = environment
-        self._claims = claims
+        self._ledger = ledger
         self._deadline = deadline
         self._letters: Coalescer[DeadLetter, BaseException | None] = Coalescer(
             self._put_letters, activity, limit=_SHARED
@@ -93,19 +93,15 @@ class Endings:
             await self.release(run, attempts=max(run.attempt - 1, 0), outputs=owed)
             return failed
         outcome = self._decide(run, Rejected(error, is_exhausted))
-        if self._claims is not None and run.held is not None and not run.is_running_on:
-            if self._stage.source.is_stream:  # it comes back with what stands before it
-                await self._claims.release(run.held, attempts=0, is_rejected=True)
-            else:
-                await self._claims.forget(run.held)
+        if self._ledger is not None and run.is_admitted and not run.is_running_on:
+            await self._ledger.reject(run)
         return outcome
 
     async def release(self, run: Run, *, attempts: int, outputs: str | None = None) -> None:
-        """Give the claim back, if there is one. What the store cannot be told lapses by itself."""
+        """It comes again: tell the store, where it keeps anything of it."""
         run.spent = attempts
-        if self._claims is not None and run.held is not None:
-            held, run.held = run.held, None
-            await self._claims.release(held, attempts=attempts, outputs=outputs)
+        if self._ledger is not None:
+            await self._ledger.release(run, attempts=attempts, outputs=outputs)
 
     def broken(self, run: Run, error: BaseException) -> Outcome:
         """Something went wrong that is not the record's: it comes back. It counts, lest it be for ever."""

@@ -12,9 +12,9 @@ from pipeline.decisions.codec import encode
 from pipeline.decisions.deadline import Deadline
 from pipeline.engine.coalesce import Activity, Coalescer
 from pipeline.engine.stage import Stage
-from pipeline.errors import ConfigurationError, SinkError, SinkUnavailable
+from pipeline.errors import ConfigurationError, SinkError, SinkRefused, SinkUnavailable
 from pipeline.output import Emit, Output
-from pipeline.ports import Environment, Sink
+from pipeline.ports import Effect, Environment, FusedSink, Sink
 from pipeline.record import Carried
 from pipeline.telemetry.events import Observer, SinkWritten, tell
 
@@ -117,6 +117,7 @@ class FanOut:
             if not _gathers(sink)
         }
         self._gathering = {sink.name: self._gatherer(sink) for sink in stage.sinks if _gathers(sink)}
+        self._once: Coalescer[Effect, bool | BaseException] = Coalescer(self._write_effects, activity, limit=_SHARED)
         self._held = 0  #: characters that are gathered, or on their way
 
     def address(self, value: Any, origin: Origin) -> list[Output]:
@@ -170,6 +171,14 @@ class FanOut:
             return outputs, []
         at_once = [output for output in outputs if output.sink not in self._gathering]
         return at_once, [output for output in outputs if output.sink in self._gathering]
+
+    def fused_apart(self, outputs: list[Output]) -> tuple[list[Output], list[Output]]:
+        """Outputs without those that are written with a mark, and these."""
+        fused = self._stage.fused
+        if fused is None:
+            return outputs, []
+        others = [output for output in outputs if output.sink != fused]
+        return others, [output for output in outputs if output.sink == fused]
 
     @property
     def gathers(self) -> bool:
@@ -233,14 +242,20 @@ class FanOut:
             failures += [(output, error) for output, error in zip(some, answer.result(), strict=True) if error]
         return failures
 
+    async def write_once(self, entry_id: str, outputs: Sequence[Output]) -> bool | BaseException:
+        """Write a record's outputs to the fused sink, together with its mark; see `FusedSink.write_once`."""
+        effect = Effect(mark=wire.mark(entry_id), outputs=tuple(outputs))
+        return (await self._once.submit([effect]))[0]
+
     async def aclose(self) -> None:
+        await self._once.aclose()
         for call in self._calls.values():
             await call.aclose()
         for gatherer in self._gathering.values():
             await gatherer.aclose()
 
-    async def _write_all(self, outputs: list[Output], standing: Standing) -> Failures:
-        """Write at once what a function has streamed so far."""
+    async def write_all(self, outputs: list[Output], standing: Standing) -> Failures:
+        """Write outputs at once, also to sinks that gather."""
         at_once, gathered = self.parted(outputs)
         failures = await self.write(at_once)
         if gathered:
@@ -254,8 +269,8 @@ class FanOut:
             async for value in values:
                 held.add(self.address(value, origin))
                 if held.is_full:
-                    outputs = held.take()
-                    if failures := await self._write_all(outputs, standing):
+                    outputs = self._take_others(held)
+                    if failures := await self.write_all(outputs, standing):
                         return [], streamed, failures
                     streamed += len(outputs)
         finally:
@@ -263,6 +278,17 @@ class FanOut:
             if close is not None:
                 await close()
         return held.outputs, streamed, []
+
+    def _take_others(self, held: Held) -> list[Output]:
+        """What may be written before the function ends: not what is fused, which is one write."""
+        outputs, fused = self.fused_apart(held.take())
+        held.add(fused)
+        if fused and held.is_full:
+            raise SinkRefused(
+                f"a record returned {len(fused):,} outputs for the sink '{self._stage.fused}', which writes them in one "
+                "transaction: return fewer, or use Claim() instead of Fused()"
+            )
+        return outputs
 
     def _gone(self, name: str) -> ConfigurationError:
         return ConfigurationError(f"outputs are owed to the sink '{name}', which {self._stage.full_name} no longer has")
@@ -300,6 +326,23 @@ class FanOut:
         return Coalescer(
             send, self._company, limit=_GATHERED, linger=_GATHERED_SECONDS, weight=_characters, in_turn=True
         )
+
+    async def _write_effects(self, effects: list[Effect]) -> Sequence[bool | BaseException]:
+        sink = self._sinks[self._stage.fused or ""]
+        assert isinstance(sink, FusedSink), "an assembled stage has one"
+        started = self._environment.clock.monotonic()
+        answers: Sequence[bool | BaseException]
+        try:
+            answers = await sink.write_once(effects, self._environment, self._deadline)
+        except Exception as error:
+            answers = [error] * len(effects)
+        errors = [
+            answer if isinstance(answer, BaseException) else None
+            for effect, answer in zip(effects, answers, strict=True)
+            for _ in effect.outputs
+        ]
+        self._observe(sink, errors, self._environment.clock.monotonic() - started)
+        return answers
 
     def _sender(self, sink: Sink) -> Any:
         async def send(outputs: list[Output]) -> Sequence[BaseException | None]:

@@ -13,6 +13,8 @@ from pipeline.engine.attempt import Pace
 from pipeline.engine.calling import Calling, failure_of
 from pipeline.engine.coalesce import Activity, Coalescer
 from pipeline.engine.context import Context
+from pipeline.engine.modes import Keyed, Mode, Watching
+from pipeline.engine.recent import Recent
 from pipeline.engine.spent import Spent
 from pipeline.engine.stage import Call, Stage
 from pipeline.engine.threads import Threads
@@ -49,6 +51,7 @@ class Processor:
         self._calling = Calling(stage.function, stage.signature, environment, self._threads)
         self._pace = Pace()
         self._spent = Spent()
+        self._recent = _recent(stage.mode)
 
     def begin(self, records: Sequence[RawRecord], deadline: Deadline = NO_DEADLINE) -> Processing:
         """Start on a batch; nothing runs before its `finish`."""
@@ -89,6 +92,7 @@ class Processor:
             activity=activity,
             pace=self._pace,
             spent=self._spent,
+            recent=self._recent,
             left_running=self._left_running,
             observers=self._observers,
         )
@@ -172,6 +176,12 @@ class Processing:
     def is_abandoned(self) -> bool:
         """True when something could not be stopped: give up this environment."""
         return self._work.is_abandoned
+
+
+def _recent(mode: Mode | None) -> Recent:
+    # What is replayed stands in the store, so there a repeat has to ask.
+    is_useful = isinstance(mode, Keyed) and not (isinstance(mode, Watching) and mode.replay)
+    return Recent(mode.cache, mode.ttl) if is_useful and isinstance(mode, Keyed) else Recent(0, 0)
 
 
 def _oldest(records: Sequence[RawRecord], now: float) -> float | None:

@@ -6,13 +6,18 @@ import asyncio
 from enum import Enum, auto
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, Struct
 
+from pipeline.decisions.checkpoint import Position
 from pipeline.decisions.codec import Document
 from pipeline.decisions.keys import entry_id, key_text
-from pipeline.engine.claims import Held
+from pipeline.engine.held import Held
+from pipeline.engine.modes import Keyed
 from pipeline.engine.stage import Stage
+from pipeline.errors import KeyMissing
 from pipeline.outcome import Outcome
+from pipeline.output import Output
 from pipeline.record import RawRecord, Record
 
 
@@ -55,6 +60,12 @@ class Run(Struct, eq=False):
     waits: int = 0  #: how often it has waited in process to be tried again
     last: Outcome | None = None  #: what it came to before it waited
     is_kept: bool = False  #: its outputs are kept: its next run only delivers them
+    validation: str | None = None  #: hash of what must be the same in every record of the key
+    rejected: tuple[str, ...] = ()  #: other records of the key, in the dead-letter queue
+    place: Position | None = None  #: in its source's order, where that is asked for
+    is_admitted: bool = False  #: it may run, or has run
+    data: str | None = None  #: what to keep of it for repeats
+    effect: list[Output] = msgspec.field(default_factory=list)  #: what `Fused` writes last, with its mark
     _payload: Any = UNSET
 
     @classmethod
@@ -82,18 +93,29 @@ class Run(Struct, eq=False):
     def read_keys(self, stage: Stage) -> None:
         """Settle identity and lane. Raises `KeyMissing`, `PayloadError`, or what a key function raises."""
         carried_id = self.raw.carried.id if self.raw.carried else self.raw.id
-        data = stage.key(self.document, lambda: self.payload(stage)) if stage.key else carried_id
-        if stage.claim is not None:
+        data = self._key(stage) if stage.key else carried_id
+        if isinstance(stage.mode, Keyed):
             self.identity = key_text(data)
-            self.key_hash = entry_id("", self.identity)[1:]
+            self.key_hash = _hash(self.identity)
+        if stage.validate is not None:
+            self.validation = _hash(key_text(stage.validate(self.document, lambda: self.payload(stage))))
         if stage.source_lane is None and stage.lane is not None:
             self.lane = _plain(stage.lane(self.document, lambda: self.payload(stage)))
         self.order_key = self.lane or _plain(data)
 
+    def _key(self, stage: Stage) -> Any:
+        assert stage.key is not None, "only where there is one"
+        try:
+            return stage.key(self.document, lambda: self.payload(stage))
+        except KeyMissing:
+            if isinstance(stage.mode, Keyed) and stage.mode.missing_key == "pass":
+                return self.raw.id
+            raise
+
     def read_own_key(self) -> None:
         """Settle the identity of a record whose key cannot be read: it is its source's own id."""
         self.identity = key_text(self.raw.id)
-        self.key_hash = entry_id("", self.identity)[1:]
+        self.key_hash = _hash(self.identity)
 
     def record(self, stage: Stage) -> Record[Any]:
         """The record as the handler sees it. Raises `PayloadError`."""
@@ -123,12 +145,17 @@ class Run(Struct, eq=False):
         """It has waited: its next run starts from nothing."""
         self.phase, self.held, self.decided, self.last = Phase.WAITING, None, None, None
         self.is_kept = False
+        self.effect, self.data, self.is_admitted = [], None, False
         self.attempt = self.spent + 1
 
     def forget_payload(self) -> None:
         """Let go of the parsed body: a large batch must not hold all of them to its end."""
         self._payload = UNSET
         self.document.forget()
+
+
+def _hash(text: str) -> str:
+    return entry_id("", text)[1:]
 
 
 def _plain(data: Any) -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import Struct
-
+from pipeline.decisions.checkpoint import Position
 from pipeline.decisions.codec import Parse
 from pipeline.decisions.keys import KeySpec, ReadKey
-from pipeline.decisions.retry import Backoff, is_count, is_number
+from pipeline.decisions.retry import Backoff
 from pipeline.deployment import Function
 from pipeline.engine.calling import Signature
 from pipeline.engine.context import Context
-from pipeline.errors import ConfigurationError
+from pipeline.engine.modes import Claim, Mode
 from pipeline.ports import DeadLetters, IdempotencyStore, Sink, Source
 from pipeline.record import RawRecord, Record
 
@@ -26,41 +24,8 @@ Middleware = Callable[[Call], Call]
 SourceLane = Callable[[RawRecord], str | None]
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-class Claim(Struct, frozen=True, kw_only=True):
-    """The idempotency mode `Claim`: an owned lease before the run, a completion after the sinks.
-
-    Guarantee: runs of one key never overlap and never follow a completion. A run that crashed is
-    repeated, so the handler's own side effects are at least once; after a sink failure the outputs
-    kept in the entry (to 300 KB) go only to the sinks that still lack them, without running again.
-    Price: two writes a record.
-
-    `store`: default a DynamoDB table `<pipeline>-idempotency`. `prefix`: of the entries' ids,
-    default `pipeline.handler`. `ttl`: seconds that an entry lives, default 14 days. `lease`:
-    seconds that a claim holds when its run dies, default 60; long runs renew it.
-    """
-
-    store: IdempotencyStore | None = None
-    prefix: str | None = None
-    ttl: int = 1_209_600
-    lease: float = 60.0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.store, type):
-            raise ConfigurationError(
-                f"Claim(store={self.store.__name__}): that is the class; call it: {self.store.__name__}()"
-            )
-        if not isinstance(self.store, IdempotencyStore | None):
-            raise ConfigurationError(f"Claim(store={self.store!r}): give one of pipeline.stores, or leave it out")
-        if self.prefix is not None and not _is_text(self.prefix):
-            raise ConfigurationError(f"Claim(prefix={self.prefix!r}): give text that is not empty, or leave it out")
-        if not is_count(self.ttl):
-            raise ConfigurationError(f"Claim(ttl={self.ttl!r}): give a whole number of seconds, at least 1")
-        if not is_number(self.lease) or not 1 <= self.lease < math.inf:
-            raise ConfigurationError(f"Claim(lease={self.lease!r}): give a number of seconds, at least 1")
+#: Where a record stands in its source's order, when the source keeps one.
+PositionOf = Callable[[RawRecord], Position | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +48,15 @@ class Stage:
     reject_on: tuple[type[BaseException], ...] = ()
     record_timeout: float | None = None
     middleware: tuple[Middleware, ...] = ()
-    claim: Claim | None = None
+    mode: Mode | None = None
     max_hops: int = 16
     log_level: str = "INFO"
     deploy: Function = field(default_factory=Function)
 
-    store: IdempotencyStore | None = None  #: of `claim`, bound to this pipeline
+    store: IdempotencyStore | None = None  #: of `mode`, bound to this pipeline; None when the mode stores nothing
+    validate: ReadKey | None = None  #: reads what must be the same in every record of a key
+    fused: str | None = None  #: the sink that `Fused` writes its marks to
+    position_of: PositionOf | None = None  #: for `Checkpoint`
 
     # As declared, for pictures and documents; the engine reads none of them.
     declared_key: KeySpec | None = None
@@ -98,7 +66,20 @@ class Stage:
     @property
     def prefix(self) -> str:
         """What the stage's idempotency entries begin with."""
-        return (self.claim.prefix if self.claim else None) or self.full_name
+        return (self.mode.prefix if self.mode else None) or self.full_name
+
+    @property
+    def counts_attempts(self) -> bool:
+        """True when runs that count are counted in the store."""
+        return isinstance(self.mode, Claim)
+
+    @property
+    def lane_kind(self) -> str:
+        """How lanes are told apart, as a name that changes when that does."""
+        lane = self.declared_lane
+        if lane is None:
+            return "source"
+        return getattr(lane, "__qualname__", None) or str(getattr(lane, "name", lane))
 
     @property
     def full_name(self) -> str:

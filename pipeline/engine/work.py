@@ -12,11 +12,12 @@ from pipeline.decisions.deadline import Deadline, may_start
 from pipeline.decisions.ordering import Schedule
 from pipeline.decisions.retry import HAND_BACK
 from pipeline.engine.attempt import Attempt, Gathered, LeftRunning, Pace
-from pipeline.engine.claims import Claims
 from pipeline.engine.coalesce import Activity
 from pipeline.engine.context import Context
 from pipeline.engine.endings import Endings
 from pipeline.engine.fanout import FanOut
+from pipeline.engine.ledger import ledger
+from pipeline.engine.recent import Recent
 from pipeline.engine.run import CUT, Run
 from pipeline.engine.spent import Spent
 from pipeline.engine.stage import Call, Stage
@@ -43,6 +44,7 @@ class Work:
         activity: Activity,
         pace: Pace,
         spent: Spent,
+        recent: Recent,
         left_running: LeftRunning,
         observers: Sequence[Observer] = (),
     ) -> None:
@@ -50,7 +52,7 @@ class Work:
         self._environment = environment
         self._clock = environment.clock
         self._is_stream = stage.source.is_stream
-        self._spent = spent if self._is_stream and stage.claim is None else None
+        self._spent = spent if self._is_stream and not stage.counts_attempts else None
         self._deadline = deadline
         self._activity = activity
         self._company = Activity()  #: workers that may still bring something for a sink that gathers
@@ -58,15 +60,16 @@ class Work:
         self._observers = observers
         self._success_observers = [o for o in observers if not getattr(o, "failures_only", False)]
         self.slowest = 0.0  #: seconds that the slowest record took so far
-        self._claims = _claims(stage, environment, activity, deadline)
+        self._ledger = ledger(stage, environment, activity, deadline, self._completion_lost)
         self._fanout = FanOut(stage, environment, activity, self._company, deadline, observers)
-        self._endings = Endings(stage, environment, self._claims, activity, deadline)
+        self._endings = Endings(stage, environment, self._ledger, activity, deadline)
         self._attempt = Attempt(
             stage,
             environment,
             call=call,
             context=context,
-            claims=self._claims,
+            ledger=self._ledger,
+            recent=recent,
             fanout=self._fanout,
             endings=self._endings,
             pace=pace,
@@ -94,8 +97,10 @@ class Work:
         # On the loop, where whoever waits for the answer does not wait for a key function that hangs.
         for run in self._runs:
             self._read_keys(run)
-            if run.error is not None and self._is_stream and self._claims is not None:
+            if run.error is not None and self._is_stream and self._ledger is not None:
                 run.read_own_key()
+            if self._stage.position_of is not None:
+                run.place = self._stage.position_of(run.raw)
         self._schedule = Schedule([run.lane for run in self._runs], [run.identity for run in self._runs])
         try:
             await self._drive()
@@ -106,8 +111,8 @@ class Work:
                 run.is_alone = True
                 await self._drive(run)
         finally:
-            if self._claims is not None:
-                await self._claims.aclose()
+            if self._ledger is not None:
+                await self._ledger.aclose()
             await self._fanout.aclose()
             await self._endings.aclose()
 
@@ -180,7 +185,7 @@ class Work:
         self._activity.join()  # while workers begin, no shared call may go out without them
         self._company.join()
         try:
-            if alone is not None or self._claims is None:
+            if alone is not None or self._ledger is None:
                 self._begin(1, alone)
                 await asyncio.sleep(0)
             if alone is None:
@@ -198,6 +203,8 @@ class Work:
     def _cut_off(self) -> None:
         """The soft deadline: stop what can be stopped; let the rest tell what it came to."""
         self._is_stopping = True
+        if self._ledger is not None:
+            self._ledger.flush()
         for run in self._runs:
             if run.task is not None and run.phase in CUT:
                 run.is_cut = True
@@ -361,6 +368,8 @@ class Work:
         run.task = None
         if self._spent is not None:
             self._spent.note(run.raw.id, 0 if is_settled(outcome) else run.spent)
+        if self._ledger is not None:
+            self._ledger.note(run, outcome)
         run.forget_payload()
         if not self._is_concluded:  # else its outcome has been told already
             self._observe(run, outcome)
@@ -381,6 +390,9 @@ class Work:
             seconds=seconds,
         )
         tell(observers, fact)
+
+    def _completion_lost(self, run: Run, error: StoreUnavailable) -> None:
+        self._attempt.completion_lost(run, error)
 
     def _spent_before(self, raw: RawRecord) -> int:
         if self._spent is not None:
@@ -418,10 +430,3 @@ class _Standing:
 
     def has_failed(self) -> None:
         self._work.has_failed(self._run)
-
-
-def _claims(stage: Stage, environment: Environment, activity: Activity, deadline: Deadline) -> Claims | None:
-    if stage.claim is None:
-        return None
-    assert stage.store is not None, "an assembled stage has a store with its claim"
-    return Claims(stage.claim, stage.store, environment, activity, deadline)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.aws import kinesis
 from pipeline.aws.names import Resource, resource
 from pipeline.batch import BatchResult
+from pipeline.decisions.checkpoint import Position, place
 from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.patterns import Filter, Patterns, read_filter
 from pipeline.errors import ConfigurationError
@@ -146,6 +147,14 @@ class Kinesis:
         return {**by_key, "shard": _shard}
 
     @property
+    def position_of(self) -> Callable[[RawRecord], Position | None]:
+        """Where a record stands: in its shard, or among those of its partition key.
+
+        With a parallelization factor batches of one shard run side by side, each with keys of its own.
+        """
+        return _place_among_key if self.parallelization_factor > 1 else _place_in_shard
+
+    @property
     def filter_patterns(self) -> Sequence[Mapping[str, Any]]:
         """The patterns of `filter`, each over a record of Lambda's event, as `FilterCriteria` wants them."""
         return () if self.filter is None else self.filter.patterns
@@ -193,6 +202,22 @@ class Kinesis:
 
 def _shard(raw: RawRecord) -> str | None:
     return raw.attributes.get(kinesis_event.SHARD, "")  # those whose shard is not known are in order too
+
+
+def _place_in_shard(raw: RawRecord) -> Position | None:
+    number = raw.attributes.get(kinesis_event.NUMBER)
+    if number is None:
+        return None
+    index = int(raw.attributes.get(kinesis_event.SUBSEQUENCE, 0))
+    return Position(_shard(raw) or "", place(number, index))
+
+
+def _place_among_key(raw: RawRecord) -> Position | None:
+    number, key = raw.attributes.get(kinesis_event.NUMBER), raw.attributes.get(kinesis_event.KEY)
+    # Lambda parts a shard by the key of an aggregate: those of one key inside may be at work in two batches.
+    if number is None or key is None or kinesis_event.SUBSEQUENCE in raw.attributes:
+        return None
+    return Position(f"{_shard(raw)}/{key}", place(number))
 
 
 def _check_existing(existing: str | None) -> None:

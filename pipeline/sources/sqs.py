@@ -13,6 +13,7 @@ from pipeline.aws import sqs
 from pipeline.aws.client import client, sink_error
 from pipeline.aws.names import Resource, arn_name, resource
 from pipeline.batch import BatchResult
+from pipeline.decisions.checkpoint import Position, place
 from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.patterns import Filter, Patterns, read_filter
 from pipeline.errors import ConfigurationError
@@ -115,6 +116,11 @@ class SQS:
     def orders(self) -> Mapping[str, Callable[[RawRecord], str | None]]:
         """The orders that the queue itself keeps, by the names in `pipeline.by`."""
         return {"message_group": lambda raw: raw.lane} if self.is_fifo else {}
+
+    @property
+    def position_of(self) -> Callable[[RawRecord], Position | None] | None:
+        """Where a record stands in its message group, on a FIFO queue."""
+        return _place_in_group if self.is_fifo else None
 
     @property
     def filter_patterns(self) -> Sequence[Mapping[str, Any]]:
@@ -232,6 +238,15 @@ class SQS:
         if not arn or arn_name(arn) == self.resource.physical.rpartition("/")[2]:
             return await sqs.queue_url(self.resource, environment)
         return await sqs.queue_url(Resource("sqs", self.queue, arn), environment)
+
+
+def _place_in_group(raw: RawRecord) -> Position | None:
+    """SQS numbers the messages of a group (the `SequenceNumber` attribute); an event made by hand may lack it."""
+    found = raw.origin.get("attributes") if isinstance(raw.origin, Mapping) else None
+    number = found.get("SequenceNumber") if isinstance(found, Mapping) else None
+    if raw.lane is None or not isinstance(number, str) or not (number.isascii() and number.isdigit()):
+        return None
+    return Position(raw.lane, place(number))
 
 
 def _delays(result: BatchResult) -> list[tuple[RawRecord, int]]:

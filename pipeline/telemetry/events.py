@@ -67,6 +67,15 @@ class CompletionLost(Struct, frozen=True, kw_only=True):
     error: BaseException | None  #: None: another run had taken the claim over
 
 
+class HookFailed(Struct, frozen=True, kw_only=True):
+    """A mode's `on_duplicate` raised; the record is a duplicate all the same."""
+
+    pipeline: str
+    handler: str
+    record: RawRecord
+    error: BaseException
+
+
 class BatchFinished(Struct, frozen=True, kw_only=True):
     """A batch has its result."""
 
@@ -79,7 +88,7 @@ class BatchFinished(Struct, frozen=True, kw_only=True):
     slowest: float  #: the longest that one of its records took, in seconds
 
 
-Fact = BatchStarted | RecordPostponed | RecordFinished | SinkWritten | CompletionLost | BatchFinished
+Fact = BatchStarted | RecordPostponed | RecordFinished | SinkWritten | CompletionLost | HookFailed | BatchFinished
 #: Told of every fact. One with an attribute `failures_only = True` is not told of records that succeeded
 #: or were duplicates, which is most of the facts, and most of their price.
 Observer = Callable[[Fact], None]

@@ -13,6 +13,7 @@ from pipeline.telemetry.events import (
     BatchFinished,
     CompletionLost,
     Fact,
+    HookFailed,
     RecordFinished,
     RecordPostponed,
     SinkWritten,
@@ -48,6 +49,8 @@ class LogWriter:
                 self._logger.warning("sink.failed", extra={"handler": self._handler, **names})
         elif isinstance(fact, CompletionLost):
             self._logger.warning("completion.lost", extra=self._names(fact.record.id) | error_names(fact.error))
+        elif isinstance(fact, HookFailed):
+            self._logger.warning("on_duplicate.failed", extra=self._names(fact.record.id) | error_names(fact.error))
 
     def _record(self, fact: RecordFinished, outcome: Failed | Rejected) -> None:
         word = name_of(outcome)

@@ -15,7 +15,7 @@ from pipeline.engine.processor import Processor
 from pipeline.errors import PipelineError, SinkError
 from pipeline.handler import Handler
 from pipeline.output import Output
-from pipeline.ports import Clock, DeadLetter, Environment, IdempotencyStore, Sink
+from pipeline.ports import Clock, DeadLetter, Effect, Environment, FusedSink, IdempotencyStore, Sink
 from pipeline.record import RawRecord
 from pipeline.stores import Memory
 from pipeline.telemetry.events import Observer
@@ -86,6 +86,7 @@ async def ainvoke(
             lane=groups[position] if groups else None,
             receive_count=receive_count,
             attributes={**(_place(position, groups) if stage.source.is_stream else {}), **(attributes or {})},
+            origin={"attributes": {"SequenceNumber": str(position + 1)}},  # of FIFO queues; only those look
         )
         for position, payload in enumerate(payloads)
     ]
@@ -112,6 +113,13 @@ class _Recorder:
     def __init__(self) -> None:
         self.outputs: list[Output] = []
         self.letters: list[DeadLetter] = []
+        self._marks: set[str] = set()
+
+    def is_new(self, mark: str) -> bool:
+        """True when this is the first effect with the mark."""
+        known = mark in self._marks
+        self._marks.add(mark)
+        return not known
 
     def values(self, sink: str) -> list[Any]:
         return [output.value for output in self.outputs if output.sink == sink]
@@ -140,6 +148,17 @@ class _Recording:
             errors = await self._sink.write(outputs, environment, deadline)
         self._recorder.outputs += [output for output, error in zip(outputs, errors, strict=True) if error is None]
         return errors
+
+    async def write_once(
+        self, effects: Sequence[Effect], environment: Environment, deadline: Deadline
+    ) -> Sequence[bool | SinkError]:
+        if isinstance(self._sink, FusedSink):
+            answers = await self._sink.write_once(effects, environment, deadline)
+        else:
+            answers = [self._recorder.is_new(effect.mark) for effect in effects]
+        for effect, answer in zip(effects, answers, strict=True):
+            self._recorder.outputs += effect.outputs if answer is True else ()
+        return answers
 
 
 def _place(position: int, groups: Sequence[str | None] | None) -> dict[str, str]:

@@ -81,7 +81,7 @@ async def process(
 ) -> tuple[BatchResult, Letters]:
     """Process one batch in an environment of its own."""
     letters = letters or Letters()
-    store = store if store is not None else Memory() if stage.claim else None
+    store = store if store is not None else Memory() if stage.mode else None
     environment = ProcessEnvironment(clock=clock, chance=chance)
     processor = Processor(
         replace(stage, dead_letters=letters, store=store),

@@ -489,7 +489,7 @@ class World(ABC):
 
     @property
     def is_idempotent(self) -> bool:
-        return self.stage.claim is not None
+        return self.stage.mode is not None
 
     def is_out(self, what: str) -> bool:
         return any(name == what and begin <= self.now < end for name, begin, end in self.outages)
@@ -771,7 +771,7 @@ class World(ABC):
         """What was found, with what happened to the record."""
         assert self.violation is not None
         key, text = self.violation
-        lease = f"lease {self.stage.claim.lease:g} s" if self.stage.claim else "no idempotency"
+        lease = f"lease {self.stage.mode.lease:g} s" if self.stage.mode else "no idempotency"
         kind = f"{self.kinds[key]}, {self.setting}, timeout {self.timeout:g} s"
         setting = f"{kind}, concurrency {self.stage.concurrency}, {lease}"
         lines = [f"  {time:9.3f}  {what}" for time, whose, what in self.events if whose == key]

@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from pipeline.decisions import wire
-from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, Complete, Release, Step
+from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, Complete, Forget, Release, Step
 from pipeline.decisions.ordering import Schedule
 from pipeline.engine.attempt import Attempt
 from pipeline.engine.claims import Claims
@@ -115,11 +115,11 @@ def found(make: Make, store_type: Callable[[], Memory]) -> Iterator[World]:
 
 @bug("acknowledged before every sink has accepted")
 def acknowledged_before_the_sinks(patch: pytest.MonkeyPatch) -> None:
-    async def deliver(self: Any, run: Any, outputs: Any, *, streamed: int = 0) -> Any:
+    async def deliver(self: Any, run: Any, outputs: Any, **given: Any) -> Any:
         write = asyncio.ensure_future(self._fanout.write(outputs))
         write.add_done_callback(lambda write: write.cancelled() or write.exception())
         writing.add(write)
-        await self._claims.complete(run.held)
+        await self._ledger.complete(run, None)
         return Succeeded(len(outputs))
 
     writing: set[Any] = set()
@@ -191,13 +191,13 @@ def a_lapsed_claim_taken_over_beside_others(patch: pytest.MonkeyPatch) -> None:
 
 @bug("without a claim")
 def claim_granted_on_a_refused_write(patch: pytest.MonkeyPatch) -> None:
-    take = Claims.take
+    admit = Claims.admit
 
-    async def granted(self: Any, held: Any, *, is_alone: bool) -> Any:
-        reply = await take(self, held, is_alone=is_alone)
+    async def granted(self: Any, run: Any) -> Any:
+        reply = await admit(self, run)
         return Claimed(1) if isinstance(reply, Busy) else reply
 
-    patch.setattr(Claims, "take", granted)
+    patch.setattr(Claims, "admit", granted)
 
 
 @bug("overlap")
@@ -298,12 +298,11 @@ def numbers_compared_as_text(patch: pytest.MonkeyPatch) -> None:
 
 @bug("although it was put aside", StreamWorld)
 def a_rejected_record_of_a_stream_forgotten(patch: pytest.MonkeyPatch) -> None:
-    release = Claims.release
+    async def forgetting(self: Any, run: Any) -> None:
+        held = run.held
+        await self._end(held, Forget(id=held.id, owner=held.owner, ttl=self._mode.ttl))
 
-    async def forgetting(self: Any, held: Any, **given: Any) -> Any:
-        return await (self.forget(held) if given.get("is_rejected") else release(self, held, **given))
-
-    patch.setattr(Claims, "release", forgetting)
+    patch.setattr(Claims, "reject", forgetting)
 
 
 @bug("of its lane is settled", StreamWorld)

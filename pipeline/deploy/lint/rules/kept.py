@@ -98,16 +98,16 @@ def _idempotency_tables(model: Model) -> list[Resource]:
 def entries_expire_too_soon(model: Model) -> Iterator[Finding]:
     for mapping in model.mappings:
         stage = model.code_of(mapping.function).stage
-        if stage is None or stage.claim is None:
+        if stage is None or stage.mode is None or stage.store is None:
             continue
         for name, setting in _retentions(model, mapping, stage):
-            if setting.value is not None and stage.claim.ttl < setting.value:
+            if setting.value is not None and stage.mode.ttl < setting.value:
                 yield ENTRIES_EXPIRE_TOO_SOON.at(
                     mapping.name,
                     mapping.line,
-                    f"entries of {stage.full_name} live {stage.claim.ttl:,} s, and {name} keeps records for {setting.value:,} s",
+                    f"entries of {stage.full_name} live {stage.mode.ttl:,} s, and {name} keeps records for {setting.value:,} s",
                     resource=mapping.owner,
-                    fix=f"Declare Claim(ttl={setting.value}) or more",
+                    fix=f"Declare {type(stage.mode).__name__}(ttl={setting.value}) or more",
                 )
                 break
 
