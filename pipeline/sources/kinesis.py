@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.aws import kinesis
@@ -152,7 +153,9 @@ class Kinesis:
 
         With a parallelization factor batches of one shard run side by side, each with keys of its own.
         """
-        return _place_among_key if self.parallelization_factor > 1 else _place_in_shard
+        place_in = _place_among_key if self.parallelization_factor > 1 else _place_in_shard
+        # Numbers of one stream say nothing about another's, under the same handler or not.
+        return partial(place_in, self.existing or self.stream)
 
     @property
     def filter_patterns(self) -> Sequence[Mapping[str, Any]]:
@@ -204,20 +207,20 @@ def _shard(raw: RawRecord) -> str | None:
     return raw.attributes.get(kinesis_event.SHARD, "")  # those whose shard is not known are in order too
 
 
-def _place_in_shard(raw: RawRecord) -> Position | None:
+def _place_in_shard(stream: str, raw: RawRecord) -> Position | None:
     number = raw.attributes.get(kinesis_event.NUMBER)
     if number is None:
         return None
     index = int(raw.attributes.get(kinesis_event.SUBSEQUENCE, 0))
-    return Position(_shard(raw) or "", place(number, index))
+    return Position(f"{stream}/{_shard(raw)}", place(number, index))
 
 
-def _place_among_key(raw: RawRecord) -> Position | None:
+def _place_among_key(stream: str, raw: RawRecord) -> Position | None:
     number, key = raw.attributes.get(kinesis_event.NUMBER), raw.attributes.get(kinesis_event.KEY)
     # Lambda parts a shard by the key of an aggregate: those of one key inside may be at work in two batches.
     if number is None or key is None or kinesis_event.SUBSEQUENCE in raw.attributes:
         return None
-    return Position(f"{_shard(raw)}/{key}", place(number))
+    return Position(f"{stream}/{_shard(raw)}/{key}", place(number))
 
 
 def _check_existing(existing: str | None) -> None:

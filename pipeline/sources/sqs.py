@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.aws import sqs
@@ -120,7 +121,7 @@ class SQS:
     @property
     def position_of(self) -> Callable[[RawRecord], Position | None] | None:
         """Where a record stands in its message group, on a FIFO queue."""
-        return _place_in_group if self.is_fifo else None
+        return partial(_place_in_group, self.existing or self.queue) if self.is_fifo else None
 
     @property
     def filter_patterns(self) -> Sequence[Mapping[str, Any]]:
@@ -240,13 +241,13 @@ class SQS:
         return await sqs.queue_url(Resource("sqs", self.queue, arn), environment)
 
 
-def _place_in_group(raw: RawRecord) -> Position | None:
+def _place_in_group(queue: str, raw: RawRecord) -> Position | None:
     """SQS numbers the messages of a group (the `SequenceNumber` attribute); an event made by hand may lack it."""
     found = raw.origin.get("attributes") if isinstance(raw.origin, Mapping) else None
     number = found.get("SequenceNumber") if isinstance(found, Mapping) else None
     if raw.lane is None or not isinstance(number, str) or not (number.isascii() and number.isdigit()):
         return None
-    return Position(raw.lane, place(number))
+    return Position(f"{queue}/{raw.lane}", place(number))
 
 
 def _delays(result: BatchResult) -> list[tuple[RawRecord, int]]:
