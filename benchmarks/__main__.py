@@ -1,19 +1,25 @@
-"""`python -m benchmarks` runs all; `python -m benchmarks overhead|coldstart|memory|streams|sinks|package` runs one."""
+"""`python -m benchmarks` runs all and draws the plots; `python -m benchmarks NAME` runs one of `NAMES`, or draws."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-NAMES = ["overhead", "coldstart", "memory", "streams", "sinks", "package"]
+#: `cost` is worked out from what `idempotency` measured.
+NAMES = ["overhead", "coldstart", "memory", "streams", "sinks", "package", "idempotency", "cost"]
+PLOTS = "plots"
 
 
 def main(arguments: list[str]) -> int:
     """Run what was asked for, print it, and keep it below `results/`."""
-    if unknown := [name for name in arguments if name not in NAMES]:
-        print(f"no benchmark '{unknown[0]}': give any of {', '.join(NAMES)}, or nothing for all", file=sys.stderr)
+    if unknown := [name for name in arguments if name not in [*NAMES, PLOTS]]:
+        known = ", ".join([*NAMES, PLOTS])
+        print(f"no benchmark '{unknown[0]}': give any of {known}, or nothing for all", file=sys.stderr)
         return 2
-    for name in arguments or NAMES:
+    for name in arguments or [*NAMES, PLOTS]:
+        if name == PLOTS:
+            print(*importlib.import_module("benchmarks.plots").draw(), sep="\n", flush=True)
+            continue
         report = importlib.import_module(f"benchmarks.{name}").run()
         report.keep()
         print(report.text(), flush=True)

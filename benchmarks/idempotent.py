@@ -30,42 +30,42 @@ class Case:
     """One row: a contestant in a scenario."""
 
     make: Make
-    is_ours: bool = False
     #: It runs in an environment of its own that has FastSQS.
     needs_fastsqs: bool = False
-    #: Redelivered records run again, by design or because its memory is another process's.
-    runs_again: bool = False
 
 
 # --- ours
 
 
-def ours(ran: Ran, *, mode: Callable[[Any], Any], is_stream: bool = False, has_item: bool = False) -> Invoke:
-    """`mode`: makes the idempotency mode, from the handler's sink when it has one."""
-    from pipeline import Pipeline, sinks, sources
+def ours(
+    ran: Ran,
+    *,
+    mode: Callable[[], Any],
+    is_stream: bool = False,
+    has_item: bool = False,
+    has_key: bool = True,
+    has_lanes: bool = False,
+) -> Invoke:
+    """`mode`: makes the idempotency mode. `has_lanes`: a stream's partition keys are lanes, also where none need be."""
+    from pipeline import Pipeline, by, sinks, sources
 
     source: Any = (
         sources.Kinesis("orders", batch_size=10_000, batching_window=1)
         if is_stream
         else sources.SQS("orders", batch_size=10_000, batching_window=1)
     )
-    ledger = sinks.DynamoDB(LEDGER, partition_key="order_id")
-    shop = Pipeline("shop", idempotency=mode(ledger))
+    shop = Pipeline("shop", idempotency=mode())
 
-    if has_item:
-
-        async def price(order: dict) -> dict:
-            ran()
-            return priced(order)
-
-        price.__annotations__ = {"order": dict, "return": dict}
-        return shop.handler(source, sinks=[ledger], key="order_id")(price)
-
-    async def look(order: dict) -> None:
+    async def price(order: dict[str, Any]) -> dict[str, Any] | None:
         ran()
+        return priced(order) if has_item else None
 
-    look.__annotations__ = {"order": dict}
-    return shop.handler(source, key="order_id")(look)
+    return shop.handler(
+        source,
+        sinks=[sinks.DynamoDB(LEDGER, partition_key="order_id")] if has_item else [],
+        key="order_id" if has_key else None,
+        lane=by.partition_key if has_lanes else None,
+    )(price)
 
 
 def priced(order: dict[str, Any]) -> dict[str, Any]:
@@ -79,25 +79,30 @@ def _store(*, batched: bool) -> Any:
     return stores.DynamoDB(TABLE, batched=batched)
 
 
-def claim(sink: Any, *, batched: bool = True) -> Any:
+#: Of `Claim` and `Mark`: none of the keys that this process completed is remembered in it. A repeat mostly comes to
+#: another process, and Powertools remembers none either unless it is told to.
+NO_CACHE = 0
+
+
+def claim(*, batched: bool = True, cache: int = NO_CACHE) -> Any:
     from pipeline import Claim
 
-    return Claim(store=_store(batched=batched), ttl=TTL)
+    return Claim(store=_store(batched=batched), ttl=TTL, cache=cache)
 
 
-def mark(sink: Any) -> Any:
+def mark() -> Any:
     from pipeline import Mark
 
-    return Mark(store=_store(batched=True), ttl=TTL)
+    return Mark(store=_store(batched=True), ttl=TTL, cache=NO_CACHE)
 
 
-def fused(sink: Any) -> Any:
+def fused() -> Any:
     from pipeline import Fused
 
-    return Fused(sink=sink)
+    return Fused(sink=LEDGER, cache=NO_CACHE)
 
 
-def checkpoint(sink: Any) -> Any:
+def checkpoint() -> Any:
     from pipeline import Checkpoint
 
     return Checkpoint(store=_store(batched=True), ttl=TTL)
@@ -308,20 +313,24 @@ CASES: dict[str, dict[str, Case]] = {
         "FastSQS, its store in memory": Case(partial(fastsqs, in_memory=True), needs_fastsqs=True),
         "by hand: boto3, in sequence": Case(sequential_calls),
         "by hand: aiobotocore, batched": Case(batched_calls),
-        "ours, Claim, single writes": Case(partial(ours, mode=partial(claim, batched=False)), is_ours=True),
-        "ours, Claim": Case(partial(ours, mode=claim), is_ours=True),
-        "ours, Mark": Case(partial(ours, mode=mark), is_ours=True),
+        "ours, Claim, single writes": Case(partial(ours, mode=partial(claim, batched=False))),
+        "ours, Claim": Case(partial(ours, mode=claim)),
+        "ours, Claim, keys cached": Case(partial(ours, mode=partial(claim, cache=1_000))),
+        "ours, Mark": Case(partial(ours, mode=mark)),
     },
     ITEM: {
         POWERTOOLS: Case(partial(powertools, has_item=True)),
-        "ours, Claim": Case(partial(ours, mode=claim, has_item=True), is_ours=True),
-        "ours, Mark": Case(partial(ours, mode=mark, has_item=True), is_ours=True),
-        "ours, Fused": Case(partial(ours, mode=fused, has_item=True), is_ours=True),
+        "ours, Claim": Case(partial(ours, mode=claim, has_item=True)),
+        "ours, Mark": Case(partial(ours, mode=mark, has_item=True)),
+        "ours, Fused": Case(partial(ours, mode=fused, has_item=True)),
     },
     KINESIS: {
         POWERTOOLS: Case(partial(powertools, is_stream=True)),
-        "ours, Claim": Case(partial(ours, mode=claim, is_stream=True), is_ours=True),
-        "ours, Mark": Case(partial(ours, mode=mark, is_stream=True), is_ours=True),
-        "ours, Checkpoint": Case(partial(ours, mode=checkpoint, is_stream=True), is_ours=True),
+        "ours, Claim": Case(partial(ours, mode=claim, is_stream=True)),
+        "ours, Mark": Case(partial(ours, mode=mark, is_stream=True)),
+        "ours, Checkpoint": Case(partial(ours, mode=checkpoint, is_stream=True, has_key=False)),
+        "ours, Checkpoint, a lane for each record": Case(
+            partial(ours, mode=checkpoint, is_stream=True, has_key=False, has_lanes=True)
+        ),
     },
 }
