@@ -22,10 +22,11 @@ GRACE = 3_600
 #: The longest time to live that is asked for, 68 years: servers refuse what overflows.
 _LONGEST = 2**31
 
-#: KEYS[1]: the entry. ARGV: the condition and its three operands; what to do; the seconds to live, or nothing
-#: to leave them; then fields and values, where no value means no field. Answers 1, or the entry that refused.
+#: KEYS[1]: the entry. ARGV: the condition and its three operands; the seconds to live, or nothing to leave them; then
+#: fields and values, where no value means no field. Without fields the entry is deleted. Answers 1, or the entry
+#: that refused.
 SCRIPT = """\
-local key, condition, do_what, seconds = KEYS[1], ARGV[1], ARGV[5], ARGV[6]
+local key, condition, seconds = KEYS[1], ARGV[1], ARGV[5]
 local first, second, third = ARGV[2], ARGV[3], ARGV[4]
 local found = redis.call('HMGET', key, 'status', 'owner', 'in_progress_expiration', 'expiration', 'position')
 local status, owner, lease = found[1] or '', found[2] or '', found[3] or ''
@@ -53,15 +54,22 @@ elseif condition == 'any' then
 end
 if not holds then return redis.call('HGETALL', key) end
 
-if do_what ~= 'update' then redis.call('DEL', key) end
-for at = 7, #ARGV, 2 do
-  if ARGV[at + 1] ~= '' then
-    redis.call('HSET', key, ARGV[at], ARGV[at + 1])
-  elseif do_what == 'update' then
-    redis.call('HDEL', key, ARGV[at])
+if #ARGV == 5 then
+  redis.call('DEL', key)
+  return 1
+end
+local given, missing = {}, {}
+for at = 6, #ARGV, 2 do
+  if ARGV[at + 1] == '' then
+    missing[#missing + 1] = ARGV[at]
+  else
+    given[#given + 1] = ARGV[at]
+    given[#given + 1] = ARGV[at + 1]
   end
 end
-if seconds ~= '' and do_what ~= 'delete' then redis.call('EXPIRE', key, seconds) end
+redis.call('HSET', key, unpack(given)) -- first: a server without memory refuses only a script's first write
+if #missing > 0 then redis.call('HDEL', key, unpack(missing)) end
+if seconds ~= '' then redis.call('EXPIRE', key, seconds) end
 return 1
 """
 #: By which servers know a script that they have run before.
@@ -103,12 +111,12 @@ def entry_of(key: str, answer: Sequence[bytes]) -> Entry | None:
 
 def put_new(entry: Entry, now: float) -> Write:
     """A first run's entry, where there is none or one that has expired."""
-    return _write(entry.id, ("free", str(int(now))), "put", _seconds(entry.expiration, now), _fields(entry))
+    return _write(entry.id, ("free", str(int(now))), _seconds(entry.expiration, now), _fields(entry))
 
 
 def put(entry: Entry, now: float) -> Write:
     """An entry whole, whatever stands in its place."""
-    return _write(entry.id, ("any",), "put", _seconds(entry.expiration, now), _fields(entry))
+    return _write(entry.id, ("any",), _seconds(entry.expiration, now), _fields(entry))
 
 
 def take_over(found: Entry, mine: Entry, now: float) -> Write:
@@ -123,7 +131,7 @@ def take_over(found: Entry, mine: Entry, now: float) -> Write:
         "expiration": mine.expiration,
         "attempts": mine.attempts,
     }
-    return _write(mine.id, condition, "update", _seconds(mine.expiration, now), fields)
+    return _write(mine.id, condition, _seconds(mine.expiration, now), fields)
 
 
 def complete(settlement: Complete, now: float) -> Write:
@@ -135,7 +143,7 @@ def complete(settlement: Complete, now: float) -> Write:
         "expiration": expiration,
         "outputs": None,
     }
-    return _write(settlement.id, ("held", settlement.owner), "update", _seconds(expiration, now), fields)
+    return _write(settlement.id, ("held", settlement.owner), _seconds(expiration, now), fields)
 
 
 def release(settlement: Release, now: float) -> Write:
@@ -148,18 +156,18 @@ def release(settlement: Release, now: float) -> Write:
         "outputs": settlement.outputs,
         "rejected": json.dumps(settlement.rejected) if settlement.rejected else None,
     }
-    return _write(settlement.id, ("held", settlement.owner), "update", _seconds(expiration, now), fields)
+    return _write(settlement.id, ("held", settlement.owner), _seconds(expiration, now), fields)
 
 
 def forget(key: str, owner: str) -> Write:
     """A held claim removed."""
-    return _write(key, ("held", owner), "delete", "", {})
+    return _write(key, ("held", owner), "", {})
 
 
 def renew(renewal: Renewal) -> Write:
     """A held claim prolonged."""
     fields = {"in_progress_expiration": int(renewal.lease_until * 1000)}
-    return _write(renewal.id, ("held", renewal.owner), "update", "", fields)
+    return _write(renewal.id, ("held", renewal.owner), "", fields)
 
 
 def advance(moved: Entry, now: float) -> Write:
@@ -170,7 +178,7 @@ def advance(moved: Entry, now: float) -> Write:
         "data": moved.data,
         "expiration": moved.expiration,
     }
-    return _write(moved.id, ("behind", moved.position or ""), "update", _seconds(moved.expiration, now), fields)
+    return _write(moved.id, ("behind", moved.position or ""), _seconds(moved.expiration, now), fields)
 
 
 def _fields(entry: Entry) -> dict[str, str | int | None]:
@@ -188,13 +196,9 @@ def _fields(entry: Entry) -> dict[str, str | int | None]:
     }
 
 
-def _write(
-    key: str, condition: tuple[str, ...], do_what: str, seconds: str, fields: Mapping[str, str | int | None]
-) -> Write:
+def _write(key: str, condition: tuple[str, ...], seconds: str, fields: Mapping[str, str | int | None]) -> Write:
     padded = (*condition, "", "", "")[:4]
-    return Write(
-        key, (*padded, do_what, seconds, *(text for pair in fields.items() for text in (pair[0], _text(pair[1]))))
-    )
+    return Write(key, (*padded, seconds, *(text for pair in fields.items() for text in (pair[0], _text(pair[1])))))
 
 
 def _seconds(expiration: int, now: float) -> str:

@@ -56,7 +56,8 @@ class RedisServer:
         self._program = program
         self._options = (*options, *(("--requirepass", password) if password else ()))
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self._was_started = False
+        self.port = free_port()
         self.password = password
 
     @property
@@ -64,7 +65,17 @@ class RedisServer:
         return f"redis://{f':{self.password}@' if self.password else ''}127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start it, and wait until it accepts connections."""
+        """Start it, and wait until it accepts connections. Started again, it has the same port."""
+        said = self._start()
+        if said and not self._was_started:  # somebody else took the port meanwhile
+            self.port = free_port()
+            said = self._start()
+        if said:
+            raise RuntimeError(f"{self._program} did not start: {said}")
+        self._was_started = True
+
+    def _start(self) -> str:
+        """What it said when it did not start."""
         command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         process = self._process = subprocess.Popen(
             [*command, *self._options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/"
@@ -74,8 +85,10 @@ class RedisServer:
         for line in process.stdout:
             said.append(line)
             if b"Ready to accept connections" in line:
-                return
-        raise RuntimeError(f"{self._program} did not start: {b''.join(said[-3:]).decode(errors='replace')}")
+                return ""
+        process.communicate()
+        self._process = None
+        return b"".join(said[-3:]).decode(errors="replace")
 
     def kill(self) -> None:
         """End it at once, without a word to its clients."""
@@ -124,10 +137,17 @@ class Way:
         self._to = to
         self.port = 0
         self.connections = 0
-        self.asked = 0  #: times that something came from a client
+        self.requests = bytearray()  #: all that came from clients
         self.lose_answers = 0  #: so many answers more never arrive
         self.holds: asyncio.Event | None = None  #: answers wait for it
         self.waiting = asyncio.Event()  #: set when an answer waits
+        self._came = asyncio.Event()
+
+    async def until_asked(self, word: bytes, times: int) -> None:
+        """Wait until a word has come from clients so often."""
+        while self.requests.count(word) < times:
+            self._came.clear()
+            await self._came.wait()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -154,7 +174,8 @@ class Way:
                     self.waiting.set()
                     await self.holds.wait()
             else:
-                self.asked += 1
+                self.requests += data
+                self._came.set()
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError
@@ -190,7 +211,8 @@ def _packed(words: Sequence[str | None]) -> bytes:
     return b"".join(parts)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
