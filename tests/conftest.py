@@ -10,6 +10,23 @@ import pytest
 
 from pipeline.emulator import embedded
 from pipeline.engine.environment import ProcessEnvironment
+from tests.support import dynamodb_local as local
+
+#: Why there is no DynamoDB Local, when it was looked for in vain.
+_LOCAL = pytest.StashKey[local.NotToBeHad]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"{local.MARK}: uses the fixture of that name.")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What takes longer than a test may, before the tests."""
+    if not session.config.option.collectonly and any(map(local.is_needed_by, session.items)):
+        try:
+            local.installed()
+        except local.NotToBeHad as why:
+            session.config.stash[_LOCAL] = why
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +35,19 @@ def moto_endpoint() -> Iterator[str]:
     server = embedded.lease()
     yield server.endpoint_url
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def dynamodb_local(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of AWS's own DynamoDB Local: a process of its own, shared by the tests of this worker."""
+    missing = request.config.stash.get(_LOCAL, None)
+    if missing is not None:
+        local.require(missing)
+    try:
+        with local.running() as endpoint:
+            yield endpoint
+    except local.NotToBeHad as why:
+        local.require(why)
 
 
 @pytest.fixture

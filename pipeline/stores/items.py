@@ -1,15 +1,20 @@
-"""Idempotency entries as DynamoDB items, and the conditional writes of the claim protocol.
+"""Idempotency entries as DynamoDB items, and what the claim protocol writes into them.
 
 The names are those of Powertools' table; `owner`, `attempts`, `outputs`, `rejected` and `position` are ours, and
 Powertools ignores them. When Powertools takes an entry over it replaces the whole item, so the owner is gone
 and every later write of ours is refused.
+
+A `Change` says once what is written and what must stand there for it; `update_item` and the `statements` module say it
+in DynamoDB's two languages, so that both strategies have the same fences.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from pipeline.decisions.idempotency import (
     COMPLETED,
@@ -28,27 +33,37 @@ ID, STATUS, EXPIRATION = "id", "status", "expiration"
 IN_PROGRESS_EXPIRATION, DATA = "in_progress_expiration", "data"
 VALIDATION, POSITION = "validation", "position"
 OWNER, ATTEMPTS, OUTPUTS, REJECTED = "owner", "attempts", "outputs", "rejected"
+#: All attributes that an entry may have, the key apart.
+_ATTRIBUTES = (
+    STATUS, EXPIRATION, IN_PROGRESS_EXPIRATION, DATA, VALIDATION, POSITION, OWNER, ATTEMPTS, OUTPUTS, REJECTED,
+)  # fmt: skip
 
 #: An item without an expiration never expires.
 _NEVER = 2**62
-#: Some of the names are reserved words, so expressions use these for all of them.
-_NAMES = {
-    "#id": ID,
-    "#status": STATUS,
-    "#expiration": EXPIRATION,
-    "#lease": IN_PROGRESS_EXPIRATION,
-    "#data": DATA,
-    "#owner": OWNER,
-    "#attempts": ATTEMPTS,
-    "#outputs": OUTPUTS,
-    "#rejected": REJECTED,
-    "#position": POSITION,
-}
-#: The owner holds the claim: it neither ended it nor lost it to another run.
-_HELD = "#owner = :owner AND #status = :inprogress AND #lease > :released"
 
+#: A value as the API wants it: `{"S": "text"}` or `{"N": "1"}`.
+Value = dict[str, str]
 Item = Mapping[str, Mapping[str, Any]]
 Parameters = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Term:
+    """What must be true of one attribute; without a value: it must be missing."""
+
+    name: str
+    operator: Literal["=", "<", ">"] = "="
+    value: Value | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """An update of one item that is there, while all terms are true of it."""
+
+    key: str
+    where: tuple[Term, ...]
+    sets: Mapping[str, Value]
+    removes: tuple[str, ...] = ()
 
 
 def entry_of(item: Item | None) -> Entry | None:
@@ -73,7 +88,7 @@ def entry_of(item: Item | None) -> Entry | None:
         raise StoreUnavailable(f"not an idempotency entry: {type(error).__name__} {error}") from None
 
 
-def item_of(entry: Entry) -> dict[str, dict[str, str]]:
+def item_of(entry: Entry) -> dict[str, Value]:
     """An entry as an item; what it does not have is left out."""
     texts = {
         ID: entry.id,
@@ -91,123 +106,149 @@ def item_of(entry: Entry) -> dict[str, dict[str, str]]:
         ATTEMPTS: entry.attempts or None,
     }
     return {
-        **{name: _s(text) for name, text in texts.items() if text is not None},
-        **{name: _n(number) for name, number in numbers.items() if number is not None},
+        **{name: text(value) for name, value in texts.items() if value is not None},
+        **{name: number(value) for name, value in numbers.items() if value is not None},
     }
 
 
-def put_new(entry: Entry, now: float) -> Parameters:
-    """PutItem of a first run's entry, where there is none or one that has expired."""
-    condition = "attribute_not_exists(#id) OR #expiration < :now"
-    return {"Item": item_of(entry), **_expressions(condition, None, {":now": _n(int(now))})}
+def replace(mine: Entry, now: float) -> Change:
+    """A first run's entry in the place of one that has expired: nothing of ours in that one stays."""
+    item = item_of(mine)
+    sets = {name: item[name] for name in _ATTRIBUTES if name in item}
+    removes = tuple(name for name in _ATTRIBUTES if name not in item)
+    return Change(mine.id, (Term(EXPIRATION, "<", number(int(now))),), sets, removes)
 
 
-def advance(moved: Entry) -> Parameters:
-    """UpdateItem of a checkpoint, unless it stands there, or further on, already."""
-    update = "SET #position = :position, #status = :status, #data = :data, #expiration = :expiration"
-    values = {
-        ":position": _s(moved.position),
-        ":status": _s(moved.status),
-        ":data": _s(moved.data),
-        ":expiration": _n(moved.expiration),
-    }
-    condition = "attribute_not_exists(#position) OR #position < :position"
-    return _keyed(moved.id, _expressions(condition, update, values))
-
-
-def take_over(found: Entry, mine: Entry) -> Parameters:
-    """UpdateItem of a free entry, while it is still exactly as it was found.
+def take_over(found: Entry, mine: Entry) -> Change:
+    """A free entry for its next owner, while it is still exactly as it was found.
 
     Status, owner and lease tell any two states of an entry apart: every owner is new.
     """
-    values = {
-        ":mine": _s(mine.owner),
-        ":lease": _n(mine.in_progress_expiration),
-        ":expiration": _n(mine.expiration),
-        ":attempts": _n(mine.attempts),
-        ":status": _s(found.status),
+    lease = found.in_progress_expiration
+    where = (
+        Term(STATUS, value=text(found.status)),
+        Term(OWNER, value=None if found.owner is None else text(found.owner)),
+        Term(IN_PROGRESS_EXPIRATION, value=None if lease is None else number(lease)),
+    )
+    sets = {
+        OWNER: text(mine.owner),
+        IN_PROGRESS_EXPIRATION: number(mine.in_progress_expiration),
+        EXPIRATION: number(mine.expiration),
+        ATTEMPTS: number(mine.attempts),
     }
-    condition = ["#status = :status"]
-    for name, value in (
-        ("owner", None if found.owner is None else _s(found.owner)),
-        ("lease", None if found.in_progress_expiration is None else _n(found.in_progress_expiration)),
-    ):
-        condition.append(f"attribute_not_exists(#{name})" if value is None else f"#{name} = :found_{name}")
-        if value is not None:
-            values[f":found_{name}"] = value
-    update = "SET #owner = :mine, #lease = :lease, #expiration = :expiration, #attempts = :attempts"
-    return _keyed(found.id, _expressions(" AND ".join(condition), update, values))
+    return Change(found.id, where, sets)
 
 
-def complete(settlement: Complete, now: float) -> Parameters:
-    """UpdateItem that completes a held claim."""
-    update = "SET #status = :completed, #data = :data, #expiration = :expiration REMOVE #outputs"
-    data = settlement.data or NO_DATA
-    values = {":completed": _s(COMPLETED), ":data": _s(data), ":expiration": _n(int(now) + settlement.ttl)}
-    return _held(settlement.id, settlement.owner, update, values)
-
-
-def release(settlement: Release, now: float) -> Parameters:
-    """UpdateItem that gives a held claim back. The owner stays, so that a lost answer can be told."""
-    update = "SET #lease = :released, #expiration = :expiration, #attempts = :attempts"
-    values = {
-        ":expiration": _n(int(now) + settlement.ttl),
-        ":attempts": _n(settlement.attempts),
+def complete(settlement: Complete, now: float) -> Change:
+    """A held claim, completed."""
+    sets = {
+        STATUS: text(COMPLETED),
+        DATA: text(settlement.data or NO_DATA),
+        EXPIRATION: number(int(now) + settlement.ttl),
     }
-    for name, text in (
-        ("outputs", settlement.outputs),
-        ("rejected", json.dumps(settlement.rejected) if settlement.rejected else None),
-    ):
-        if text is not None:
-            update += f", #{name} = :{name}"
-            values[f":{name}"] = _s(text)
-    if settlement.outputs is None:
-        update += " REMOVE #outputs"
-    return _held(settlement.id, settlement.owner, update, values)
+    return Change(settlement.id, held(settlement.owner), sets, (OUTPUTS,))
 
 
-def renew(renewal: Renewal) -> Parameters:
-    """UpdateItem that prolongs a held claim."""
-    values = {":lease": _n(int(renewal.lease_until * 1000))}
-    return _held(renewal.id, renewal.owner, "SET #lease = :lease", values)
+def release(settlement: Release, now: float) -> Change:
+    """A held claim, given back. The owner stays, so that a lost answer can be told."""
+    sets = {
+        IN_PROGRESS_EXPIRATION: number(RELEASED),
+        EXPIRATION: number(int(now) + settlement.ttl),
+        ATTEMPTS: number(settlement.attempts),
+    }
+    if settlement.outputs is not None:
+        sets[OUTPUTS] = text(settlement.outputs)
+    if settlement.rejected:
+        sets[REJECTED] = text(json.dumps(settlement.rejected))
+    removes = tuple(name for name in (OUTPUTS, REJECTED) if name not in sets)
+    return Change(settlement.id, held(settlement.owner), sets, removes)
+
+
+def renew(renewal: Renewal) -> Change:
+    """A held claim, prolonged."""
+    lease = number(int(renewal.lease_until * 1000))
+    return Change(renewal.id, held(renewal.owner), {IN_PROGRESS_EXPIRATION: lease})
+
+
+def held(owner: str) -> tuple[Term, ...]:
+    """The owner holds the claim: it neither ended it nor lost it to another run."""
+    return (
+        Term(OWNER, value=text(owner)),
+        Term(STATUS, value=text(IN_PROGRESS)),
+        Term(IN_PROGRESS_EXPIRATION, ">", number(RELEASED)),
+    )
+
+
+def update_item(change: Change) -> Parameters:
+    """A change as the parameters of UpdateItem."""
+    values = {f":new_{name}": value for name, value in change.sets.items()}
+    update = "SET " + ", ".join(f"#{name} = :new_{name}" for name in change.sets)
+    if change.removes:
+        update += " REMOVE " + ", ".join(f"#{name}" for name in change.removes)
+    condition = _condition(change.where, values)
+    return _keyed(change.key, _expressions(condition, update, values))
 
 
 def forget(settlement: Settlement) -> Parameters:
     """DeleteItem of a held claim; nothing there is as good."""
-    values = {":owner": _s(settlement.owner), ":inprogress": _s(IN_PROGRESS), ":released": _n(RELEASED)}
-    condition = f"attribute_not_exists(#id) OR ({_HELD})"
+    values: dict[str, Value] = {}
+    condition = f"attribute_not_exists(#{ID}) OR ({_condition(held(settlement.owner), values)})"
     return _keyed(settlement.id, _expressions(condition, None, values))
 
 
-def _held(key: str, owner: str, update: str, values: dict[str, Any]) -> Parameters:
-    fence = {":owner": _s(owner), ":inprogress": _s(IN_PROGRESS), ":released": _n(RELEASED)}
-    return _keyed(key, _expressions(_HELD, update, {**fence, **values}))
+def put_new(entry: Entry, now: float) -> Parameters:
+    """PutItem of a first run's entry, where there is none or one that has expired."""
+    condition = f"attribute_not_exists(#{ID}) OR #{EXPIRATION} < :now"
+    return {"Item": item_of(entry), **_expressions(condition, None, {":now": number(int(now))})}
+
+
+def advance(moved: Entry) -> Parameters:
+    """UpdateItem of a checkpoint, unless it stands there, or further on, already."""
+    item = item_of(moved)
+    sets = (POSITION, STATUS, DATA, EXPIRATION)
+    values = {f":new_{name}": item[name] for name in sets}
+    update = "SET " + ", ".join(f"#{name} = :new_{name}" for name in sets)
+    condition = f"attribute_not_exists(#{POSITION}) OR #{POSITION} < :new_{POSITION}"
+    return _keyed(moved.id, _expressions(condition, update, values))
+
+
+def text(value: str | None) -> Value:
+    """A text as the API wants it."""
+    return {"S": value or ""}
+
+
+def number(value: int | None) -> Value:
+    """A number as the API wants it."""
+    return {"N": str(value or 0)}
+
+
+def _condition(where: tuple[Term, ...], values: dict[str, Value]) -> str:
+    """The terms as a condition; their values are added to `values`."""
+    parts: list[str] = []
+    for term in where:
+        if term.value is None:
+            parts.append(f"attribute_not_exists(#{term.name})")
+        else:
+            values[f":found_{term.name}"] = term.value
+            parts.append(f"#{term.name} {term.operator} :found_{term.name}")
+    return " AND ".join(parts)
 
 
 def _keyed(key: str, parameters: Parameters) -> Parameters:
-    return {"Key": {ID: _s(key)}, **parameters}
+    return {"Key": {ID: text(key)}, **parameters}
 
 
-def _expressions(condition: str, update: str | None, values: dict[str, Any]) -> Parameters:
-    text = f"{condition} {update or ''}"
-    # DynamoDB refuses a name that no expression uses.
-    names = {mark: name for mark, name in _NAMES.items() if mark in text}
+def _expressions(condition: str, update: str | None, values: Mapping[str, Value]) -> Parameters:
+    # Some of the names are reserved words, so all of them are written `#name`; one that is not used is refused.
+    used = {name: name[1:] for name in re.findall(r"#\w+", f"{condition} {update or ''}")}
     parameters: Parameters = {
         "ConditionExpression": condition,
-        "ExpressionAttributeNames": names,
+        "ExpressionAttributeNames": used,
         "ExpressionAttributeValues": values,
     }
     if update is not None:
         parameters["UpdateExpression"] = update
     return parameters
-
-
-def _s(text: str | None) -> dict[str, str]:
-    return {"S": text or ""}
-
-
-def _n(number: int | None) -> dict[str, str]:
-    return {"N": str(number or 0)}
 
 
 def _text(item: Item, name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline.decisions.idempotency import (
@@ -10,13 +11,39 @@ from pipeline.decisions.idempotency import (
     NO_DATA,
     RELEASED,
     Advance,
+    ClaimReply,
     ClaimRequest,
     Complete,
     Entry,
     Forget,
     Release,
     Settlement,
+    Step,
+    claimed,
+    created,
+    found_by,
+    refusal,
+    step_of,
 )
+
+
+class Taking(Struct, frozen=True, kw_only=True):
+    """The write by which a run takes a key, and what it rests on: it must be refused when that has changed."""
+
+    found: Entry | None  #: what stands there; None: nothing, as far as is known
+    mine: Entry  #: what stands there afterwards
+    is_new: bool  #: a first run's entry, where there is none or one that has expired; else one that is taken over
+
+
+def taking(request: ClaimRequest, found: Entry | None, now: float) -> Taking | ClaimReply:
+    """What a run does about what it found under its key: a write, or the reply that ends it."""
+    step = step_of(found_by(request, found, now), request)
+    if found is None or step is Step.CREATE:
+        return Taking(found=found, mine=created(request, now), is_new=True)
+    if step is Step.TAKE_OVER:
+        return Taking(found=found, mine=taken_over(found, request, now), is_new=False)
+    # To run at once means that the claim is ours, and the answer to its write was lost.
+    return claimed(found) if step is Step.RUN else refusal(step, found)
 
 
 def is_held(entry: Entry | None, owner: str) -> bool:

@@ -37,6 +37,13 @@ class ManualClock:
 
 
 @pytest.fixture
+def at_dynamodb_local(aws: str, dynamodb_local: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The process speaks to AWS's own DynamoDB Local about tables, and to moto about everything else."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_local)
+    return dynamodb_local
+
+
+@pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
 
@@ -56,9 +63,9 @@ class Faults:
         self._service = service
         self.calls: list[dict[str, Any]] = []
 
-    async def lose_replies(self, operation: str, times: int = 1) -> None:
-        """The call is carried out, and its answer never arrives."""
-        await self._raise(f"after-call.{self._service}.{operation}", times)
+    async def lose_replies(self, operation: str, times: int = 1, *, passing: int = 0) -> None:
+        """The call is carried out, and its answer never arrives; that of the first `passing` ones does."""
+        await self._raise(f"after-call.{self._service}.{operation}", times, passing)
 
     async def lose_requests(self, operation: str, times: int = 1) -> None:
         """The call never reaches the service."""
@@ -78,14 +85,13 @@ class Faults:
             f"provide-client-params.{self._service}.{operation}", lambda params, **_: self.calls.append(params)
         )
 
-    async def _raise(self, event: str, times: int) -> None:
+    async def _raise(self, event: str, times: int, passing: int = 0) -> None:
         from botocore.exceptions import ConnectionClosedError
 
-        left = [times]
+        losses = [False] * passing + [True] * times
 
         def lose() -> None:
-            if left[0] > 0:
-                left[0] -= 1
+            if losses and losses.pop(0):
                 raise ConnectionClosedError(endpoint_url="http://127.0.0.1")
 
         await self._hook(event, lose)

@@ -11,6 +11,7 @@ import pytest
 from pipeline import stores
 from pipeline.aws.client import client
 from pipeline.decisions.idempotency import (
+    Advance,
     AlreadyDone,
     Busy,
     Claimed,
@@ -19,6 +20,7 @@ from pipeline.decisions.idempotency import (
     Entry,
     Forget,
     Lapsed,
+    Mismatch,
     Release,
     Renewal,
     Settlement,
@@ -77,17 +79,33 @@ async def memory(environment: ProcessEnvironment, clock: Any) -> Bench:
     return Bench(store, environment, clock, put)
 
 
-@pytest.fixture
-async def dynamodb(aws: str, environment: ProcessEnvironment, clock: Any, unique: str) -> Bench:
-    store = stores.DynamoDB(unique)
+async def tabled(store: stores.DynamoDB, environment: ProcessEnvironment, clock: Any) -> Bench:
     await store.create(environment)
     await store.create(environment)  # a second time changes nothing
 
     async def put(entry: Entry) -> None:
         service = await client(environment, "dynamodb")
-        await service.put_item(TableName=unique, Item=items.item_of(entry))
+        await service.put_item(TableName=store.table, Item=items.item_of(entry))
 
     return Bench(store, environment, clock, put)
+
+
+@pytest.fixture
+async def dynamodb(aws: str, environment: ProcessEnvironment, clock: Any, unique: str) -> Bench:
+    """On moto: by the rule that is single writes."""
+    return await tabled(stores.DynamoDB(unique), environment, clock)
+
+
+@pytest.fixture
+async def single(at_dynamodb_local: str, environment: ProcessEnvironment, clock: Any, unique: str) -> Bench:
+    """Single writes on AWS's own DynamoDB Local."""
+    return await tabled(stores.DynamoDB(unique, batched=False), environment, clock)
+
+
+@pytest.fixture
+async def batched(at_dynamodb_local: str, environment: ProcessEnvironment, clock: Any, unique: str) -> Bench:
+    """Statements together, in a table with a name of every kind of character that one may have."""
+    return await tabled(stores.DynamoDB(f"{unique}.Of-Tests_1", batched=True), environment, clock)
 
 
 @pytest.fixture
@@ -101,8 +119,18 @@ async def redis(redis_server: RedisServer, environment: ProcessEnvironment, cloc
     return Bench(store, environment, clock, put)
 
 
-@pytest.fixture(params=["memory", "dynamodb", "redis"])
+#: The stores on DynamoDB Local.
+LOCAL = [pytest.param(name, marks=pytest.mark.dynamodb_local) for name in ("single", "batched")]
+
+
+@pytest.fixture(params=["memory", "dynamodb", "redis", *LOCAL])
 def bench(request: pytest.FixtureRequest) -> Bench:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["dynamodb", *LOCAL])
+def table(request: pytest.FixtureRequest) -> Bench:
+    """The stores that are a table."""
     return request.getfixturevalue(request.param)
 
 
@@ -298,33 +326,189 @@ async def test_a_foreign_completion_is_honoured(bench: Bench) -> None:
     assert await bench.claim("a") == AlreadyDone('{"any": 1}')
 
 
+async def test_a_completion_keeps_what_the_run_returned_for_its_repeats(bench: Bench) -> None:
+    await bench.claim("a")
+    assert await bench.settle(Complete(id="k", owner="a", ttl=TTL, data='{"price": "1 €"}')) is True
+    assert await bench.claim("b") == AlreadyDone('{"price": "1 €"}')
+
+
+async def test_a_key_that_is_in_use_for_another_payload_is_refused(bench: Bench) -> None:
+    async def claim(owner: str, validation: str | None) -> Any:
+        until = bench.clock.now() + LEASE
+        request = ClaimRequest(id="k", owner=owner, lease_until=until, ttl=TTL, validation=validation, is_alone=True)
+        (reply,) = await bench.store.claim([request], bench.environment)
+        return reply
+
+    assert await claim("a", "one") == Claimed(1)
+    assert await claim("b", "two") == Mismatch()
+    bench.clock.advance(LEASE + 1)
+    assert await claim("c", "one") == Claimed(2), "a takeover keeps the hash"
+    assert await bench.complete("c") is True
+    assert await claim("d", "two") == Mismatch()
+    assert await claim("e", "one") == AlreadyDone()
+    assert await claim("f", None) == AlreadyDone()
+    bench.clock.advance(TTL + 2)
+    assert await claim("g", "two") == Claimed(1), "an expired one's hash counts for nothing"
+    assert await claim("h", "one") == Mismatch()
+
+
+async def test_nothing_of_an_expired_entry_survives(bench: Bench) -> None:
+    old = Entry(
+        id="k",
+        status="COMPLETED",
+        expiration=int(bench.clock.now()) - 1,
+        in_progress_expiration=5,
+        data="{}",
+        validation="old",
+        owner="o",
+        attempts=7,
+        outputs="[old]",
+        rejected=("r1",),
+        position="9",
+    )
+    await bench.put(old)
+    assert await bench.claim("a") == Claimed(1)
+    (found,) = await bench.store.look(["k"], bench.environment)
+    now = bench.clock.now()
+    assert found == Entry(
+        id="k",
+        status="INPROGRESS",
+        expiration=int(now) + TTL,
+        in_progress_expiration=int((now + LEASE) * 1000),
+        owner="a",
+        attempts=1,
+    )
+
+
+async def test_a_release_remembers_the_rejected_records_that_it_names(bench: Bench) -> None:
+    for owner, rejected in (("a", ("r1",)), ("b", ())):
+        await bench.claim(owner)
+        assert await bench.settle(Release(id="k", owner=owner, ttl=TTL, attempts=0, rejected=rejected)) is True
+    (found,) = await bench.store.look(["k"], bench.environment)
+    assert isinstance(found, Entry)
+    assert found.rejected == ()
+
+
+async def test_an_id_may_hold_any_text(bench: Bench) -> None:
+    ids = ["shop#'; DELETE", 'a"b', "ü € 😀", "?", "{'id': ?}", " ", "\\", "x" * 2_000]
+    until = bench.clock.now() + LEASE
+    requests = [ClaimRequest(id=key, owner=f"o'{key}"[:50], lease_until=until, ttl=TTL) for key in ids]
+    assert await bench.store.claim(requests, bench.environment) == [Claimed(1)] * len(ids)
+    ends = [Complete(id=request.id, owner=request.owner, ttl=TTL, data=f"'{request.id}\"") for request in requests]
+    assert await bench.store.settle(ends, bench.environment) == [True] * len(ids)
+    found = await bench.store.look(ids, bench.environment)
+    assert [(entry.id, entry.data) for entry in found if isinstance(entry, Entry)] == [(e.id, e.data) for e in ends]
+
+
+async def test_each_position_has_its_own_answer_in_a_call_with_entries_of_every_kind(bench: Bench) -> None:
+    now = int(bench.clock.now())
+    lease = int(bench.clock.now() * 1000)
+    common = {"status": "INPROGRESS", "expiration": now + TTL, "owner": "o", "attempts": 3}
+    for entry in (
+        Entry(id="held", **{**common, "in_progress_expiration": lease + 5_000}),
+        Entry(id="released", **{**common, "in_progress_expiration": 0, "outputs": "[kept]"}),
+        Entry(id="lapsed", **{**common, "in_progress_expiration": lease - 1}),
+        Entry(id="expired", **{**common, "in_progress_expiration": 0, "outputs": "[kept]", "expiration": now - 1}),
+        Entry(id="rejected", **{**common, "in_progress_expiration": 0, "rejected": ("r",)}),
+        Entry(id="mine", **{**common, "in_progress_expiration": lease + 5_000, "owner": "me"}),
+        Entry(id="done", status="COMPLETED", expiration=now + TTL, data="1"),
+    ):
+        await bench.put(entry)
+    ids = ["new", "held", "released", "lapsed", "expired", "rejected", "mine", "done", "newer"]
+    until = bench.clock.now() + LEASE
+    requests = [ClaimRequest(id=key, owner="me", lease_until=until, ttl=TTL, record="r") for key in ids]
+    assert await bench.store.claim(requests, bench.environment) == [
+        Claimed(1),
+        Busy((lease + 5_000) / 1000),
+        Claimed(4, "[kept]"),
+        Lapsed(3),
+        Claimed(1),
+        AlreadyDone(),
+        Claimed(3),
+        AlreadyDone("1"),
+        Claimed(1),
+    ]
+
+
+async def test_what_was_marked_is_found_when_looked_for(bench: Bench) -> None:
+    whole = Entry(
+        id="k0",
+        status="COMPLETED",
+        expiration=int(bench.clock.now()) + TTL,
+        in_progress_expiration=17,
+        data='{"a": 1}',
+        validation="hash",
+        owner="o",
+        attempts=2,
+        outputs="[kept]",
+        rejected=("r1", "r2"),
+        position="0007",
+    )
+    plain = [Entry(id=f"k{n}", status="COMPLETED", expiration=whole.expiration, data=str(n)) for n in range(1, 130)]
+    written = [Entry(id="k0", status="INPROGRESS", expiration=1, outputs="[old]"), *plain, whole]
+    assert await bench.store.mark(written, bench.environment) == [None] * len(written)
+    ids = ["k0", "absent", *(entry.id for entry in plain), "k0"]
+    assert await bench.store.look(ids, bench.environment) == [whole, None, *plain, whole]
+
+
+async def test_a_mark_stands_in_the_place_of_whatever_was_there(bench: Bench) -> None:
+    await bench.claim("a")
+    await bench.release("a", attempts=1, outputs="[kept]")
+    done = Entry(id="k", status="COMPLETED", expiration=int(bench.clock.now()) + TTL)
+    assert await bench.store.mark([done], bench.environment) == [None]
+    assert await bench.store.look(["k"], bench.environment) == [done]
+
+
+async def test_a_checkpoint_only_moves_forward(bench: Bench) -> None:
+    async def advance(*positions: str) -> Any:
+        moves = [Advance(id=f"lane{n}", position=position, ttl=TTL) for n, position in enumerate(positions)]
+        return await bench.store.advance(moves, bench.environment)
+
+    assert await advance("05", "1") == [True, True]
+    assert await advance("05", "2") == [False, True]
+    assert await advance("04", "1") == [False, False]
+    bench.clock.advance(TTL + 2)
+    assert await advance("04") == [False], "an expired one still counts"
+    assert await advance("06") == [True]
+    found = await bench.store.look(["lane0", "lane1"], bench.environment)
+    assert [entry.position for entry in found if isinstance(entry, Entry)] == ["06", "2"]
+
+
 # What only a store behind a network can get wrong.
 
 
-async def test_a_lost_answer_to_a_claim_does_not_lose_the_claim(dynamodb: Bench, faults: Any) -> None:
-    await faults("dynamodb").lose_replies("PutItem")
-    assert isinstance(await dynamodb.claim("a"), StoreUnavailable)
-    assert await dynamodb.claim("a") == Claimed(1)
+@pytest.fixture
+def operation(table: Bench) -> Callable[[str], str]:
+    """The call by which a table's store does a write."""
+    assert isinstance(table.store, stores.DynamoDB)
+    return lambda name: "BatchExecuteStatement" if table.store.batched else name  # type: ignore[attr-defined]
 
 
-async def test_a_lost_answer_to_a_takeover_does_not_lose_it(dynamodb: Bench, faults: Any) -> None:
-    await dynamodb.claim("a")
-    await dynamodb.release("a", attempts=1, outputs="[kept]")
-    await faults("dynamodb").lose_replies("UpdateItem")
-    assert isinstance(await dynamodb.claim("b"), StoreUnavailable)
-    assert await dynamodb.claim("b") == Claimed(2, "[kept]")
+async def test_a_lost_answer_to_a_claim_does_not_lose_the_claim(table: Bench, operation: Any, faults: Any) -> None:
+    await faults("dynamodb").lose_replies(operation("PutItem"))
+    assert isinstance(await table.claim("a"), StoreUnavailable)
+    assert await table.claim("a") == Claimed(1)
+
+
+async def test_a_lost_answer_to_a_takeover_does_not_lose_it(table: Bench, operation: Any, faults: Any) -> None:
+    await table.claim("a")
+    await table.release("a", attempts=1, outputs="[kept]")
+    # By statements the first call is an INSERT, which finds the key taken.
+    await faults("dynamodb").lose_replies(operation("UpdateItem"), passing=1 if operation("") else 0)
+    assert isinstance(await table.claim("b"), StoreUnavailable)
+    assert await table.claim("b") == Claimed(2, "[kept]")
 
 
 @pytest.mark.parametrize(
-    ("word", "operation"), [("complete", "UpdateItem"), ("release", "UpdateItem"), ("forget", "DeleteItem")]
+    ("word", "name"), [("complete", "UpdateItem"), ("release", "UpdateItem"), ("forget", "DeleteItem")]
 )
 async def test_a_lost_answer_to_a_settlement_shows_as_done(
-    dynamodb: Bench, faults: Any, word: str, operation: str
+    table: Bench, operation: Any, faults: Any, word: str, name: str
 ) -> None:
-    await dynamodb.claim("a")
-    await faults("dynamodb").lose_replies(operation)
-    assert isinstance(await getattr(dynamodb, word)("a"), StoreUnavailable)
-    assert await getattr(dynamodb, word)("a") is True
+    await table.claim("a")
+    await faults("dynamodb").lose_replies(operation(name))
+    assert isinstance(await getattr(table, word)("a"), StoreUnavailable)
+    assert await getattr(table, word)("a") is True
 
 
 async def test_a_lost_request_fails_only_its_own_position(dynamodb: Bench, faults: Any) -> None:
@@ -335,24 +519,37 @@ async def test_a_lost_request_fails_only_its_own_position(dynamodb: Bench, fault
     assert sorted(type(reply).__name__ for reply in replies) == ["Claimed", "Claimed", "StoreUnavailable"]
 
 
-async def test_a_missing_table_is_an_outage_and_not_a_go(aws: str, environment: ProcessEnvironment, clock: Any) -> None:
-    store = stores.DynamoDB("no-such-table")
-    request = ClaimRequest(id="k", owner="a", lease_until=clock.now() + LEASE, ttl=TTL, is_alone=True)
-    (reply,) = await store.claim([request], environment)
+@pytest.mark.parametrize("is_batched", [False, pytest.param(True, marks=pytest.mark.dynamodb_local)])
+async def test_a_missing_table_is_an_outage_and_not_a_go(
+    aws: str, request: pytest.FixtureRequest, environment: ProcessEnvironment, clock: Any, is_batched: bool
+) -> None:
+    if is_batched:
+        request.getfixturevalue("at_dynamodb_local")
+    store = stores.DynamoDB("no-such-table", batched=is_batched)
+    wanted = ClaimRequest(id="k", owner="a", lease_until=clock.now() + LEASE, ttl=TTL, is_alone=True)
+    (reply,) = await store.claim([wanted], environment)
     assert isinstance(reply, StoreUnavailable)
     assert "no-such-table" in str(reply)
 
 
-async def test_an_item_that_is_no_entry_is_an_outage_and_not_a_go(dynamodb: Bench) -> None:
-    service = await client(dynamodb.environment, "dynamodb")
-    assert isinstance(dynamodb.store, stores.DynamoDB)
-    await service.put_item(TableName=dynamodb.store.table, Item={"id": {"S": "k"}, "colour": {"S": "red"}})
-    assert isinstance(await dynamodb.claim("a"), StoreUnavailable)
+async def test_an_item_that_is_no_entry_is_an_outage_and_not_a_go(table: Bench) -> None:
+    service = await client(table.environment, "dynamodb")
+    assert isinstance(table.store, stores.DynamoDB)
+    await service.put_item(TableName=table.store.table, Item={"id": {"S": "k"}, "colour": {"S": "red"}})
+    until = table.clock.now() + LEASE
+    requests = [ClaimRequest(id=key, owner="a", lease_until=until, ttl=TTL) for key in ("j", "k", "l")]
+    first, odd, last = await table.store.claim(requests, table.environment)
+    assert (first, last) == (Claimed(1), Claimed(1))
+    assert isinstance(odd, StoreUnavailable)
+    assert "red" not in str(odd)
+    _, odd, _ = await table.store.look(["j", "k", "l"], table.environment)
+    assert isinstance(odd, StoreUnavailable)
 
 
-def test_batched_writes_are_refused_by_name() -> None:
-    with pytest.raises(ConfigurationError, match="batched"):
-        stores.DynamoDB("table", batched=True)
+@pytest.mark.parametrize("batched", ["yes", 2])
+def test_a_strategy_is_said_with_true_or_false(batched: Any) -> None:
+    with pytest.raises(ConfigurationError, match="batched="):
+        stores.DynamoDB("table", batched=batched)
 
 
 def test_a_store_without_a_table_takes_the_pipelines() -> None:

@@ -285,7 +285,7 @@ def test_two_pipelines_may_share_one_idempotency_table(declare: Declare) -> None
 
     (table,) = found.of_type("AWS::DynamoDB::Table").values()
     assert table["TimeToLiveSpecification"]["Enabled"] is True
-    assert found.granted("first")["OnceTable"] - found.granted("second")["OnceTable"] == {"dynamodb:DeleteItem"}
+    assert found.granted("first")["OnceTable"] - found.granted("second")["OnceTable"] == {"dynamodb:PartiQLDelete"}
 
 
 @pytest.mark.parametrize(("sink", "said"), [("sinks.Memory()", "memory"), ("sinks.File('out.ndjson')", "out.ndjson")])

@@ -11,6 +11,7 @@ from pipeline import ConfigurationError
 from tests.deploy.template.conftest import Declare
 from tests.deploy.template.rules import Generated, generate, pointed
 
+CLAIMS = {"dynamodb:PartiQLInsert", "dynamodb:BatchGetItem", "dynamodb:PartiQLUpdate"}
 SQS_READS = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
 KINESIS_READS = {
     f"kinesis:{name}"
@@ -62,7 +63,7 @@ def test_a_queue_its_dead_letters_and_its_mapping(declare: Declare) -> None:
     assert found.granted("price") == {
         "OrdersQueue": SQS_READS | {"sqs:ChangeMessageVisibility"},
         "OrdersDlqQueue": {"sqs:SendMessage"},
-        "ShopIdempotencyTable": {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"},
+        "ShopIdempotencyTable": CLAIMS | {"dynamodb:PartiQLDelete"},
         "ShopPriceFunctionLog": {"logs:CreateLogStream", "logs:PutLogEvents"},
     }
     assert found.told("price") == {
@@ -144,7 +145,7 @@ def test_a_stream_its_dead_letters_its_given_up_batches_and_its_mapping(declare:
         "ClicksGivenUpBucket": {"s3:ListBucket"},
         "ClicksGivenUpBucket/*": {"s3:PutObject"},
         "ClicksStreamDlqQueue": {"sqs:SendMessage"},
-        "ShopIdempotencyTable": {"dynamodb:PutItem", "dynamodb:UpdateItem"},
+        "ShopIdempotencyTable": CLAIMS,
         "ShopPriceFunctionLog": {"logs:CreateLogStream", "logs:PutLogEvents"},
     }
     assert found.told("price") == {
@@ -213,7 +214,7 @@ def test_somebody_elses_queue_is_read_and_its_dead_letters_are_asked_for(declare
     assert found.granted("price") == {
         QUEUE: SQS_READS | {"sqs:ChangeMessageVisibility", "sqs:GetQueueUrl", "sqs:GetQueueAttributes"},
         "OrdersDlqArn": {"sqs:SendMessage", "sqs:GetQueueUrl"},
-        "ShopIdempotencyTable": {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"},
+        "ShopIdempotencyTable": CLAIMS | {"dynamodb:PartiQLDelete"},
         "ShopPriceFunctionLog": {"logs:CreateLogStream", "logs:PutLogEvents"},
     }
     assert set(found.told("price")) == {"dynamodb:shop-idempotency"}
