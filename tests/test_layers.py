@@ -62,6 +62,7 @@ NOT_IN_LAMBDA = [
     "hypothesis",
     "_pytest",
     "werkzeug",
+    "valkey",
 ]
 
 

@@ -22,7 +22,13 @@ async def make(stages: Sequence[Stage], environment: Environment) -> None:
     """Make what the stages declare, where it is missing.
 
     Sources come first: a queue or stream that is a sink here and a source there gets the source's settings.
+    Before any of them, what is no service of AWS's says whether it is on this machine.
     """
+    for stage in stages:
+        for part in (stage.source, *stage.sinks, stage.dead_letters, stage.store):
+            check_local = getattr(part, "check_local", None)
+            if check_local is not None:
+                check_local()
     for stage in stages:
         await _create(stage.source, environment, timeout=stage.deploy.timeout)
     for stage in stages:

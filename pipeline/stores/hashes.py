@@ -149,7 +149,7 @@ def complete(settlement: Complete, now: float) -> Write:
 def release(settlement: Release, now: float) -> Write:
     """A held claim given back. The owner stays, so that a lost answer can be told."""
     expiration = int(now) + settlement.ttl
-    fields = {
+    fields: dict[str, str | int | None] = {
         "in_progress_expiration": RELEASED,
         "expiration": expiration,
         "attempts": settlement.attempts,

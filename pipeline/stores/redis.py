@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from msgspec import Struct
+
 from pipeline.aws.names import Resource
 from pipeline.decisions.idempotency import (
     Advance,
@@ -176,7 +178,9 @@ class Redis:
         answers: list[_Answer | StoreUnavailable] = []
         for write, answer in zip(writes, await self._run(calls, environment, is_script=True), strict=True):
             found = None if answer == 1 else _entry(write.id, answer)
-            answers.append(found if isinstance(found, StoreUnavailable) else _Answer(answer == 1, found))
+            answers.append(
+                found if isinstance(found, StoreUnavailable) else _Answer(is_written=answer == 1, found=found)
+            )
         return answers
 
     async def _run(
@@ -198,14 +202,11 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
-class _Answer:
+class _Answer(Struct, frozen=True, kw_only=True):
     """What came of a write that reached the server."""
 
-    __slots__ = ("found", "is_written")
-
-    def __init__(self, is_written: bool, found: Entry | None) -> None:
-        self.is_written = is_written
-        self.found = found  #: the entry that stood in its way
+    is_written: bool
+    found: Entry | None = None  #: the entry that stood in its way
 
 
 class _Claiming:

@@ -108,7 +108,7 @@ def address_of(url: object, *, ca: str | None, insecure: bool, what: str) -> Add
     Raises `ConfigurationError`, also for a connection without TLS to another machine unless that is `insecure`.
     """
     if not isinstance(url, str) or not url:
-        raise ConfigurationError(f"{what}: give a URL such as {_SHAPE}")
+        raise ConfigurationError(f"{what} has no URL: give one such as {_SHAPE}")
     address = _parsed(url, ca, what)
     if not address.is_encrypted and ca is not None:
         raise ConfigurationError(f"{what}: ca= is for TLS, and the URL asks for none: write rediss://")

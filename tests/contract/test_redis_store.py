@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives import hashes as digests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pipeline import stores
+from pipeline import Claim, Pipeline, sinks, sources, stores
+from pipeline.checks import refuse_shared_entries
 from pipeline.decisions.idempotency import (
     Advance,
     AlreadyDone,
@@ -34,10 +35,15 @@ from pipeline.decisions.idempotency import (
     Release,
     Renewal,
 )
+from pipeline.deploy.template.assembly import template
+from pipeline.emulator.local import Local
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError, StoreUnavailable
 from pipeline.stores import hashes, redis_server
+from pipeline.stores.protocol import taken_over
+from pipeline.stores.redis import _Answer
 from pipeline.stores.redis_server import address_of
+from pipeline.testing import invoke
 from tests.support import redis_server as servers
 from tests.support.redis_server import RedisServer, Way
 
@@ -334,6 +340,21 @@ async def test_fifty_racing_for_one_key_get_it_once(server: RedisServer, clock: 
             await asker.environment.aclose()
 
 
+async def test_a_takeover_is_refused_when_another_run_has_been_there(asker: Asker) -> None:
+    """Also when it gave the claim back since, so that status and lease are again what they were."""
+    release = {"id": "k", "ttl": TTL}
+    await asker.claim("a")
+    await asker.store.settle([Release(owner="a", attempts=1, **release)], asker.environment)
+    stale = await asker.look()
+    await asker.claim("b")
+    await asker.store.settle([Release(owner="b", attempts=2, outputs="[kept]", **release)], asker.environment)
+    now = asker.clock.now()
+    write = hashes.take_over(stale, taken_over(stale, asker.request("c"), now), now)
+    (answer,) = await asker.store._write([write], asker.environment)
+    assert answer == _Answer(is_written=False, found=await asker.look())
+    assert await asker.claim("c") == Claimed(3, "[kept]")
+
+
 # Who may come in.
 
 
@@ -587,3 +608,74 @@ def test_addresses_of_this_machine() -> None:
     elsewhere = ("10.0.0.7", "redis", "redis.internal", "localhost.example.com", "192.168.1.1", "0.0.0.0")
     assert [is_here(f"redis://{host}") for host in elsewhere] == [False] * 6
     assert ipaddress.ip_address("10.0.0.7").is_private, "a private network is where production's server stands"
+
+
+# Beside the server: what the rest of the toolkit makes of a store that is none of AWS's.
+
+shop = Pipeline("shop", idempotency=Claim(store=stores.Redis()))
+
+
+@shop.handler(sources.SQS("orders"), key="id", sinks=[sinks.SQS("out")])
+def price(order: dict[str, Any]) -> dict[str, Any]:
+    return order
+
+
+def _with(store: stores.Redis) -> Pipeline:
+    made = Pipeline("shop", idempotency=Claim(store=store, prefix="same"))
+
+    @made.handler(sources.SQS("orders"), key="id")
+    def handle(order: dict[str, Any]) -> None: ...
+
+    return made
+
+
+def test_invoke_asks_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
+    result = invoke(price, [{"id": 1}, {"id": 1}, {"id": 2}])
+    assert result.outputs == {"out": [{"id": 1}, {"id": 2}]}
+
+
+def test_the_template_says_what_it_cannot_declare() -> None:
+    made = template([shop])
+    text = str(made.sections)
+    assert "REDIS_URL" not in text
+    assert "redis:" not in text, "a grant or a name for what has no ARN"
+    (note,) = [note for note in made.notes if "Redis" in note]
+    assert note.startswith("shop.price: ")
+    assert "REDIS_URL" in note
+    assert "VpcConfig" in note
+
+
+def test_one_server_and_one_prefix_are_one_place() -> None:
+    def stages(*given: stores.Redis) -> Any:
+        return [stage for store in given for stage in _with(store).stages()]
+
+    one = stores.Redis(f"rediss://:{SECRET}@host/1")
+    with pytest.raises(ConfigurationError, match="share"):
+        refuse_shared_entries(stages(one, stores.Redis("rediss://host:6379/1")))
+    refuse_shared_entries(stages(one, stores.Redis("rediss://host/2"), stores.Redis("rediss://host/1", prefix="p:")))
+
+
+@pytest.mark.parametrize("url", ["rediss://redis.example.com", "rediss://10.0.0.7:6379/0", "rediss://redis", None])
+async def test_a_local_run_reaches_no_other_machine(
+    url: str | None, environment: ProcessEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if url is None:
+        monkeypatch.delenv("REDIS_URL", raising=False)
+    else:
+        monkeypatch.setenv("REDIS_URL", url)
+    with pytest.raises(ConfigurationError, match="REDIS_URL"):
+        async with Local(shop, endpoint_url="http://127.0.0.1:1"):
+            pytest.fail("it started")
+
+
+async def test_a_local_run_with_a_server_of_this_machine(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", server.url)
+    async with Local(shop, skip_idle=True) as run:
+        await run.send("orders", [{"id": 1}, {"id": 2}])
+        await run.drain()
+        await run.send("orders", [{"id": 1}, {"id": 3}])
+        report = await run.drain()
+    counts = report.handlers["price"]
+    assert (counts.succeeded, counts.duplicates) == (3, 1)
+    assert server.ask("DBSIZE") == b":3\r\n"

@@ -221,6 +221,9 @@ def _notes(stages: Sequence[Stage], stack: Stack) -> list[str]:
         for sink in _sinks(stage)
         if not hasattr(sink, "grants")
     ]
+    for stage in stages:
+        note = getattr(stage.store, "note", None)
+        notes += [] if note is None else [f"{stage.full_name}: {note}"]
     metrics = sum(_metrics_of(stack.resources[name].properties) for name in stack.alarms)
     return [*notes, f"{len(stack.alarms)} alarms on {metrics} metrics: ${metrics * ALARM_PRICE:.2f} a month"]
 
