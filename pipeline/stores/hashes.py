@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from msgspec import Struct
 
@@ -23,8 +23,8 @@ GRACE = 3_600
 _LONGEST = 2**31
 
 #: KEYS[1]: the entry. ARGV: the condition and its three operands; the seconds to live, or nothing to leave them; then
-#: fields and values, where no value means no field. Without fields the entry is deleted. Answers 1, or the entry
-#: that refused.
+#: fields and values, where no value means no field. Without fields the entry is deleted. Answers 1, or the entry that
+#: refused: its fields and values as one JSON text, which clients read faster than a list.
 SCRIPT = """\
 local key, condition, seconds = KEYS[1], ARGV[1], ARGV[5]
 local first, second, third = ARGV[2], ARGV[3], ARGV[4]
@@ -52,7 +52,7 @@ elseif condition == 'behind' then -- a checkpoint before `first`, or none
 elseif condition == 'any' then
   holds = true
 end
-if not holds then return redis.call('HGETALL', key) end
+if not holds then return cjson.encode(redis.call('HGETALL', key)) end
 
 if #ARGV == 5 then
   redis.call('DEL', key)
@@ -83,12 +83,12 @@ class Write(Struct, frozen=True):
     arguments: tuple[str, ...]
 
 
-def entry_of(key: str, answer: Sequence[bytes]) -> Entry | None:
-    """Fields and values, as the server answers them, as an entry. Raises `StoreUnavailable` for what is none."""
-    if not answer:
-        return None
+def entry_of(key: str, answer: bytes) -> Entry | None:
+    """The script's answer as an entry. Raises `StoreUnavailable` for what is none."""
     try:
-        texts = [text.decode() for text in answer]
+        texts = json.loads(answer)
+        if not texts:
+            return None
         fields = dict(zip(texts[::2], texts[1::2], strict=True))
         lease = fields.get("in_progress_expiration")
         return Entry(
@@ -107,6 +107,11 @@ def entry_of(key: str, answer: Sequence[bytes]) -> Entry | None:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         # Not the error's message: it may quote the value.
         raise StoreUnavailable(f"not an idempotency entry: {type(error).__name__}") from None
+
+
+def look(key: str) -> Write:
+    """No write: its condition never holds."""
+    return Write(key, ("never", "", "", "", ""))
 
 
 def put_new(entry: Entry, now: float) -> Write:
@@ -137,7 +142,7 @@ def take_over(found: Entry, mine: Entry, now: float) -> Write:
 def complete(settlement: Complete, now: float) -> Write:
     """A held claim completed."""
     expiration = int(now) + settlement.ttl
-    fields = {
+    fields: dict[str, str | int | None] = {
         "status": COMPLETED,
         "data": settlement.data or NO_DATA,
         "expiration": expiration,

@@ -137,13 +137,8 @@ class Redis:
 
     async def look(self, ids: Sequence[str], environment: Environment) -> Sequence[Entry | StoreUnavailable | None]:
         """See the `IdempotencyStore` port."""
-        answers = await self._run([("HGETALL", self._prefix + key) for key in ids], environment, is_script=False)
-        found: list[Entry | StoreUnavailable | None] = []
-        for key, answer in zip(ids, answers, strict=True):
-            if isinstance(answer, dict):
-                answer = [part for pair in answer.items() for part in pair]  # noqa: PLW2901 - as the script answers
-            found.append(_entry(key, answer))
-        return found
+        answers = await self._write([hashes.look(key) for key in ids], environment)
+        return [answer.found if isinstance(answer, _Answer) else answer for answer in answers]
 
     async def mark(self, entries: Sequence[Entry], environment: Environment) -> Sequence[StoreUnavailable | None]:
         """See the `IdempotencyStore` port."""
@@ -161,9 +156,10 @@ class Redis:
 
     async def create(self, environment: Environment) -> None:
         """Nothing is to be made; a server that does not answer is `StoreUnavailable`."""
-        (answer,) = await self._run([("PING",)], environment, is_script=False)
-        if isinstance(answer, StoreUnavailable):
-            raise answer
+        try:
+            await (await server(environment, self._address())).ping()
+        except ConfigurationError as error:
+            raise StoreUnavailable(str(error)) from None
 
     def _parsed(self, url: object, what: str) -> Address:
         return address_of(url, ca=self._ca, insecure=self._insecure, what=what)
@@ -175,27 +171,20 @@ class Redis:
 
     async def _write(self, writes: Sequence[Write], environment: Environment) -> list[_Answer | StoreUnavailable]:
         calls = [(self._prefix + write.id, *write.arguments) for write in writes]
-        answers: list[_Answer | StoreUnavailable] = []
-        for write, answer in zip(writes, await self._run(calls, environment, is_script=True), strict=True):
-            found = None if answer == 1 else _entry(write.id, answer)
-            answers.append(
-                found if isinstance(found, StoreUnavailable) else _Answer(is_written=answer == 1, found=found)
-            )
-        return answers
+        answers = await self._run(calls, environment)
+        return [_answer_of(write.id, answer) for write, answer in zip(writes, answers, strict=True)]
 
-    async def _run(
-        self, commands: Sequence[tuple[str | int, ...]], environment: Environment, *, is_script: bool
-    ) -> Sequence[Any]:
-        """For each its answer. A server that cannot be had, or is not named, is everybody's answer."""
-        if not commands:
+    async def _run(self, calls: Sequence[tuple[str, ...]], environment: Environment) -> Sequence[Any]:
+        """For each call of the script its answer. A server that cannot be had, or is not named, is everybody's."""
+        if not calls:
             return []
         try:
             reached = await server(environment, self._address())
         except StoreUnavailable as error:
-            return [error] * len(commands)
+            return [error] * len(calls)
         except ConfigurationError as error:
-            return [StoreUnavailable(str(error))] * len(commands)
-        return await (reached.run_script(commands) if is_script else reached.run(commands))
+            return [StoreUnavailable(str(error))] * len(calls)
+        return await reached.run_script(calls)
 
 
 def _is_text(value: object) -> bool:
@@ -261,10 +250,12 @@ def _advancing(advance: Advance, now: float) -> Write:
     return hashes.advance(moved, now)
 
 
-def _entry(key: str, answer: Any) -> Entry | StoreUnavailable | None:
+def _answer_of(key: str, answer: Any) -> _Answer | StoreUnavailable:
     if isinstance(answer, StoreUnavailable):
         return answer
+    if answer == 1:
+        return _Answer(is_written=True)
     try:
-        return hashes.entry_of(key, answer)
+        return _Answer(is_written=False, found=hashes.entry_of(key, answer))
     except StoreUnavailable as error:
         return error

@@ -44,7 +44,7 @@ _MEANINGS = {
     "MISCONF": "it cannot write to its disk, and takes no writes meanwhile",
     "MOVED": "it is a cluster, which is not supported",
     "NOAUTH": "it asks for a password",
-    "NOPERM": "the user may not do this: it needs EVALSHA, SCRIPT, HGETALL and what the script calls, on these keys",
+    "NOPERM": "the user may not do this: it needs EVALSHA, SCRIPT and what the script calls, on these keys",
     "NOREPLICAS": "too few of its replicas are there",
     "NOSCRIPT": "it keeps forgetting the script",
     "OOM": "its memory is full",
@@ -152,19 +152,41 @@ async def server(environment: Environment, address: Address) -> Server:
 
 
 class Server:
-    """The connections to one server. Every command is answered by a value or an error for its position."""
+    """The connections to one server."""
 
     def __init__(self, client: Any, address: Address) -> None:
         self._client = client
         self._address = address
         self._free = asyncio.Semaphore(_CONNECTIONS)
 
-    async def run(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands together; for each its answer, or `StoreUnavailable`."""
-        answers: list[Any] = []
-        for together in _chunks(commands):
-            answers += [self._answer(one) for one in await self._exchange(together)]
-        return answers
+    async def ping(self) -> None:
+        """Raises `StoreUnavailable` unless the server answers."""
+        (answer,) = await self._exchange([("PING",)])
+        if isinstance(answer, Exception):
+            raise unavailable(answer, self._address)
+
+    async def check(self) -> None:
+        """Refuse a cluster, and say when the server throws entries away. One that keeps this to itself is taken.
+
+        Raises `StoreUnavailable`.
+        """
+        await self.ping()
+        answers = await self._exchange([("INFO", "cluster"), ("INFO", "memory")])
+        known: dict[str, Any] = {}
+        for answer in answers:
+            known |= answer if isinstance(answer, dict) else {}
+        if known.get("cluster_enabled") == 1:
+            raise StoreUnavailable(
+                f"{self._address}: it is a cluster, which is not supported: use a server without cluster mode"
+            )
+        policy = known.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction" and known.get("maxmemory", 0) != 0:
+            _log.warning(
+                "the idempotency store %s drops entries when its memory is full (maxmemory-policy %s), and their records "
+                "run again: set it to noeviction",
+                self._address,
+                policy,
+            )
 
     async def run_script(self, calls: Sequence[Command]) -> list[Any]:
         """Call the script with each key and its arguments; for each its answer, or `StoreUnavailable`."""
@@ -244,32 +266,12 @@ async def _opened(address: Address) -> AsyncIterator[Server]:
     )
     try:
         made = Server(Valkey(connection_pool=pool), address)
-        await _check(made, address)
+        await made.check()
         yield made
     finally:
         # What is closed needs no answer; a server that is gone gives none.
         with suppress(Exception):
             await pool.aclose()
-
-
-async def _check(made: Server, address: Address) -> None:
-    """Refuse a cluster, and say when the server throws entries away. A server that keeps this to itself is taken."""
-    answers = await made.run([("PING",), ("INFO", "cluster"), ("INFO", "memory")])
-    if isinstance(answers[0], StoreUnavailable):
-        raise answers[0]
-    known: dict[str, Any] = {}
-    for answer in answers[1:]:
-        known |= answer if isinstance(answer, dict) else {}
-    if known.get("cluster_enabled") == 1:
-        raise StoreUnavailable(f"{address}: it is a cluster, which is not supported: use a server without cluster mode")
-    policy = known.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction" and known.get("maxmemory", 0) != 0:
-        _log.warning(
-            "the idempotency store %s drops entries when its memory is full (maxmemory-policy %s), and their records "
-            "run again: set it to noeviction",
-            address,
-            policy,
-        )
 
 
 def unavailable(error: Exception, address: Address) -> StoreUnavailable:

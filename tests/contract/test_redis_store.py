@@ -230,8 +230,9 @@ async def test_a_server_that_drops_entries_is_told_once(
 ) -> None:
     server.ask("CONFIG", "SET", "maxmemory", memory)
     server.ask("CONFIG", "SET", "maxmemory-policy", policy)
+    await asker.store.create(asker.environment)
+    await asker.store.create(asker.environment)
     await asker.claim("a")
-    await asker.claim("b")
     assert [policy in record.getMessage() for record in caplog.records] == ([True] if is_told else [])
 
 
