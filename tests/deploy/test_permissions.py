@@ -100,16 +100,19 @@ Kept = tuple[dict[bool, Deployed], dict[str, Found]]
 class World:
     """The stacks on the tests' server, made when they are asked for; each handler is played once."""
 
-    def __init__(self, endpoint_url: str, boto: Boto, kept: Kept) -> None:
+    def __init__(self, endpoint_url: str, boto: Boto, tables: str, kept: Kept) -> None:
         self._endpoint_url = endpoint_url
         self._boto = boto
+        self._tables = tables
         self._stacks, self._found = kept
 
     def play(self, name: str) -> Found:
         if name not in self._found:
             case = CASES[name]
             function = self._stack(is_ours=case in OURS).function(case.handler)
-            self._found[name] = Found(case, function, scenarios.played(case, function, self._boto))
+            # What is others' is not reached by statements, and DynamoDB Local finds no table by its ARN.
+            tables = None if name.startswith("theirs.") else self._tables
+            self._found[name] = Found(case, function, scenarios.played(case, function, self._boto, tables))
         return self._found[name]
 
     def _stack(self, *, is_ours: bool) -> Deployed:
@@ -119,6 +122,7 @@ class World:
             dead = {f"{queue}DlqArn": arn("sqs", "their-graveyard") for queue in ("Inbox", "Post")}
             stack = self._stacks[is_ours] = Deployed(pipelines, name, self._endpoint_url, {} if is_ours else dead)
             stack.make(self._boto)
+            stack.make(lambda service: self._boto(f"{service} local"), only="AWS::DynamoDB::Table")
             if not is_ours:
                 _make_theirs(self._boto)
         return self._stacks[is_ours]
@@ -131,17 +135,19 @@ def kept() -> Kept:
 
 
 @pytest.fixture(scope="module")
-def world(moto_endpoint: str, kept: Kept) -> Iterator[World]:
+def world(moto_endpoint: str, dynamodb_local: str, kept: Kept) -> Iterator[World]:
     with isolated(moto_endpoint), ExitStack() as stack:
         clients: dict[str, Any] = {}
 
         def boto(service: str) -> Any:
             if service not in clients:
-                clients[service] = boto3.client(service, endpoint_url=moto_endpoint, region_name=REGION)
+                name, _, is_local = service.partition(" ")
+                endpoint = dynamodb_local if is_local else moto_endpoint
+                clients[service] = boto3.client(name, endpoint_url=endpoint, region_name=REGION)
                 stack.callback(clients[service].close)
             return clients[service]
 
-        yield World(moto_endpoint, boto, kept)
+        yield World(moto_endpoint, boto, dynamodb_local, kept)
 
 
 @pytest.fixture(scope="module")

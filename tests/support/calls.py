@@ -37,6 +37,13 @@ ACTIONS = {
     ("s3", "UploadPart"): "PutObject",
     ("s3", "CompleteMultipartUpload"): "PutObject",
 }
+#: Those of statements ("IAM security policies with PartiQL" in DynamoDB's developer guide), by their first words.
+STATEMENTS = {
+    "INSERT INTO": "PartiQLInsert",
+    "UPDATE": "PartiQLUpdate",
+    "DELETE FROM": "PartiQLDelete",
+    "SELECT * FROM": "PartiQLSelect",
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class Call:
     @property
     def requests(self) -> list[Request]:
         """What the call needs to be allowed. Raises `ValueError` for an operation whose action is not known."""
+        if self.operation == "BatchExecuteStatement":
+            return [_of_statement(one["Statement"]) for one in self.parameters["Statements"]]
         name = ACTIONS.get((self.service, self.operation), self.operation)
         if not is_action(self.service, name):
             raise ValueError(f"{self.service}: {self.operation} is no action's name: say in ACTIONS what it needs")
@@ -86,6 +95,15 @@ class Call:
                 raise ValueError(f"calls of {self.service}: say here how they name their resource")
 
 
+def _of_statement(text: str) -> Request:
+    words, table, _ = text.split('"', 2)
+    return Request(f"dynamodb:{STATEMENTS[words.strip()]}", arn("dynamodb", f"table/{table}"), ACCOUNT)
+
+
+#: What happens to a call instead of being sent, by raising; None: it passes.
+Act = Callable[[], None] | None
+
+
 class Wire:
     """Hears every call that the toolkit makes, before it is sent, and can let calls fail.
 
@@ -95,7 +113,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self._acts: dict[str, deque[Callable[[], None] | None]] = defaultdict(deque)
+        self._acts: dict[str, deque[Act]] = defaultdict(deque)
         self._lock = threading.Lock()
 
     def connect(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +121,19 @@ class Wire:
         handlers = [*botocore.handlers.BUILTIN_HANDLERS, ("provide-client-params", self._hear)]
         monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
 
-    def next(self, operation: str, *acts: Callable[[], None] | None) -> None:
+    def lead_to(self, endpoint_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the clients to come call DynamoDB under AWS's own name, and carry what they send to this server."""
+        aws = f"https://dynamodb.{REGION}.amazonaws.com"
+        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", aws)
+
+        def carry(request: Any, **_: Any) -> None:
+            assert request.url.startswith(aws), request.url
+            request.url = endpoint_url + request.url.removeprefix(aws)
+
+        handlers = [*botocore.handlers.BUILTIN_HANDLERS, ("before-send.dynamodb", carry)]
+        monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
+
+    def next(self, operation: str, *acts: Act) -> None:
         """Do these with the next calls of an operation, one each; None: let it pass."""
         self._acts[operation] += acts
 

@@ -83,11 +83,11 @@ class Deployed:
             self._arn_of(properties["LoggingConfig"]["LogGroup"]["Ref"]),
         )
 
-    def make(self, boto: Boto) -> None:
-        """Make what the functions use, with just the properties that they notice."""
+    def make(self, boto: Boto, *, only: str = "") -> None:
+        """Make what the functions use, with just the properties that they notice; `only`: of this type."""
         for logical, resource in self._resources.items():
             make = _MAKE.get(resource["Type"])
-            if make is not None:
+            if make is not None and only in ("", resource["Type"]):
                 make(boto, self._physical(logical), self._resolved(resource.get("Properties", {})))
 
     def _resolved(self, value: Any) -> Any:

@@ -20,7 +20,7 @@ from pipeline.emulator.isolation import REGION
 from pipeline.runtimes.awslambda import LambdaRuntime
 from tests.flow.events import Invocation, event, failed, stream_record
 from tests.support import permission_pipelines as made
-from tests.support.calls import Call, Wire, lose, refuse
+from tests.support.calls import Act, Call, Wire, lose, refuse
 from tests.support.deployed import Boto, Function
 
 #: Longer than any lease here.
@@ -30,13 +30,17 @@ _LONG = 200.0
 class Bench:
     """One function, and Lambda's side of it."""
 
-    def __init__(self, handler: Handler[..., Any], function: Function, wire: Wire, boto: Boto) -> None:
+    def __init__(
+        self, handler: Handler[..., Any], function: Function, wire: Wire, boto: Boto, *, is_batched: bool
+    ) -> None:
         self.wire = wire
+        self._is_batched = is_batched
         self._function = function
         self._sqs = boto("sqs")
         self._clock = SkippingClock()
         self._number = 0
-        self._runtime = LambdaRuntime(handler.stage, clock=self._clock, log_stream=io.StringIO(), emit_metrics=False)
+        self._handler = handler
+        self._runtime = self._started()
 
     def records(self, *payloads: Any) -> dict[str, Any]:
         """The event with these payloads: a queue's are sent and received, as their receipts are needed."""
@@ -49,11 +53,30 @@ class Bench:
         """The ids that come back."""
         return failed(self._runtime.invoke(given, Invocation(seconds)))
 
+    def next_claims(self, *acts: Act) -> None:
+        """Do these with the store's next claims."""
+        self.wire.next("BatchExecuteStatement" if self._is_batched else "PutItem", *acts)
+
+    def next_end(self, act: Act) -> None:
+        """Do this with the write that follows the next claim, of a key that is new."""
+        if self._is_batched:
+            self.wire.next("BatchExecuteStatement", None, act)
+        else:
+            self.wire.next("UpdateItem", act)
+
     def let_leases_lapse(self) -> None:
         self._clock.skip(_LONG)
 
+    def start_anew(self) -> None:
+        """In an environment that remembers nothing."""
+        self.close()
+        self._runtime = self._started()
+
     def close(self) -> None:
         self._runtime.close()
+
+    def _started(self) -> LambdaRuntime:
+        return LambdaRuntime(self._handler.stage, clock=self._clock, log_stream=io.StringIO(), emit_metrics=False)
 
     def _stream_record(self, text: str) -> dict[str, Any]:
         self._number += 1
@@ -113,7 +136,7 @@ def meet_an_outage(bench: Bench, good: Any, operation: str) -> None:
 def miss_the_store(bench: Bench, good: Any) -> None:
     """The store cannot be reached: nothing is run, and the record comes again. A stream waits for it in process."""
     given = bench.records(good)
-    bench.wire.next("PutItem", *[lose] * 40)
+    bench.next_claims(*[lose] * 40)
     assert bench.invoke(given, seconds=1.0)
     bench.wire.all_is_well()
     assert bench.invoke(given) == []
@@ -122,8 +145,9 @@ def miss_the_store(bench: Bench, good: Any) -> None:
 def die_at_the_end(bench: Bench, good: Any) -> None:
     """A run dies before its claim is completed: the next finds it busy, and a later one takes it over."""
     given = bench.records(good)
-    bench.wire.next("UpdateItem", lose)
+    bench.next_end(lose)
     assert bench.invoke(given) == [], "what the sinks have is settled"
+    bench.start_anew()
     assert bench.invoke(given, seconds=1.0), "claimed by a run that may still be at it"
     bench.let_leases_lapse()
     assert bench.invoke(given) == []
@@ -132,7 +156,7 @@ def die_at_the_end(bench: Bench, good: Any) -> None:
 def renew(bench: Bench, waiting: Any) -> None:
     """A run is longer than a third of its lease."""
     made.renewed.clear()
-    bench.wire.next("UpdateItem", made.renewed.set)
+    bench.next_end(made.renewed.set)
     assert bench.invoke(bench.records(waiting)) == []
 
 
@@ -282,14 +306,20 @@ MADE = (
 )
 
 
-def played(case: Case, function: Function, boto: Boto) -> list[Call]:
-    """Every call that the toolkit made while the case was played."""
+def played(case: Case, function: Function, boto: Boto, tables: str | None) -> list[Call]:
+    """Every call that the toolkit made while the case was played.
+
+    `tables`: the URL of a server that knows statements. DynamoDB is called under AWS's own name then, as it is where
+    functions are deployed, and the calls end there.
+    """
     wire = Wire()
     with pytest.MonkeyPatch.context() as patch:
         wire.connect(patch)
+        if tables is not None:
+            wire.lead_to(tables, patch)
         for name, value in function.variables.items():
             patch.setenv(name, value)
-        bench = Bench(case.handler, function, wire, boto)
+        bench = Bench(case.handler, function, wire, boto, is_batched=tables is not None)
         try:
             case.play(bench)
         finally:
