@@ -80,7 +80,11 @@ async def _session() -> AsyncIterator[Any]:
     """One session for all clients: its data files take longer to read than a client to make."""
     from aiobotocore.session import AioSession
 
-    yield AioSession()
+    from pipeline.aws.models import Models
+
+    session = AioSession()
+    session.register_component("data_loader", Models(session.get_config_variable("data_path")))
+    yield session
 
 
 def sink_error(error: Exception, what: str) -> SinkError:
