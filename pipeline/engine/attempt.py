@@ -256,7 +256,11 @@ class Attempt:
             return await self._succeed(run, streamed)
         run.phase = Phase.WRITING
         if run.effect:  # it is written last, so nothing else may still be on its way
-            if failures := await self._fanout.write_all(outputs, self._standing(run)):
+            standing = self._standing(run)
+            failures = await self._fanout.write_all(outputs, standing)
+            if not failures and self._must_wait(run):  # for what its lane has gathered before it
+                failures = await self._fanout.write_gathered([], standing, hurry=True)
+            if failures or standing.is_behind():
                 return await self._endings.unwritten(run, failures, is_repeatable=False)
             return await self._succeed(run, len(outputs) + streamed)
         at_once, gathered = self._fanout.parted(outputs)

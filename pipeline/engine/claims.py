@@ -59,6 +59,9 @@ class Claims:
         self._held: dict[str, Held] = {}
         self._renewing: asyncio.Task[None] | None = None
 
+    def begin(self, runs: Sequence[Run]) -> None:
+        """Nothing has to be known of the whole batch."""
+
     async def admit(self, run: Run) -> ClaimReply | StoreUnavailable:
         """See `Ledger`. A claim that is granted is renewed from then on."""
         held = Held(f"{self._stage.prefix}#{run.key_hash}", run.raw.id, self._environment.token(), self._lease_until())

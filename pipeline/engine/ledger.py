@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from pipeline.decisions.deadline import Deadline
@@ -20,6 +21,10 @@ from pipeline.ports import Environment
 
 class Ledger(Protocol):
     """What the engine asks and tells about a record. Trouble of the store is a value, never raised."""
+
+    def begin(self, runs: Sequence[Run]) -> None:
+        """These are the records of the batch, with their lanes and places."""
+        ...
 
     async def admit(self, run: Run) -> ClaimReply | StoreUnavailable:
         """May it run? `Claimed` says yes, and which attempt it is."""
@@ -52,6 +57,9 @@ class Ledger(Protocol):
 
 class Unwritten:
     """The ledger of `Fused`: the sink itself knows."""
+
+    def begin(self, runs: Sequence[Run]) -> None:
+        return
 
     async def admit(self, run: Run) -> ClaimReply | StoreUnavailable:
         return Claimed(run.attempt)

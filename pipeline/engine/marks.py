@@ -45,6 +45,9 @@ class Marks:
         self._looking: Coalescer[str, Entry | StoreUnavailable | None] = Coalescer(self._look, activity, limit=_SHARED)
         self._marking: Coalescer[Entry, StoreUnavailable | None] = Coalescer(self._mark, activity, limit=_SHARED)
 
+    def begin(self, runs: Sequence[Run]) -> None:
+        """Nothing has to be known of the whole batch."""
+
     async def admit(self, run: Run) -> ClaimReply | StoreUnavailable:
         """See `Ledger`. Outputs that a `Claim` kept before the mode was changed are delivered."""
         entry = (await self._looking.submit([self._id(run)]))[0]

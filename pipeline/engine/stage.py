@@ -79,7 +79,11 @@ class Stage:
         lane = self.declared_lane
         if lane is None:
             return "source"
-        return getattr(lane, "__qualname__", None) or str(getattr(lane, "name", lane))
+        if isinstance(lane, (str, tuple)):
+            return f"path {lane}"
+        if callable(lane):  # not its text, which has an address in it, and so is another in each process
+            return f"function {getattr(lane, '__qualname__', type(lane).__qualname__)}"
+        return f"by.{lane.name}"
 
     @property
     def full_name(self) -> str:

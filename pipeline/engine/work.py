@@ -101,6 +101,8 @@ class Work:
                 run.read_own_key()
             if self._stage.position_of is not None:
                 run.place = self._stage.position_of(run.raw)
+        if self._ledger is not None:
+            self._ledger.begin(self._runs)
         self._schedule = Schedule([run.lane for run in self._runs], [run.identity for run in self._runs])
         try:
             await self._drive()
@@ -412,7 +414,7 @@ class Work:
         except PipelineError as error:
             run.error = error
         except BaseException as error:
-            run.error = KeyMissing(f"the key or lane function raised {type(error).__name__}")
+            run.error = KeyMissing(f"the key, lane or validate function raised {type(error).__name__}")
             run.error.__cause__ = error
 
 
