@@ -1,6 +1,6 @@
 """The long searches: `python -m tests.protocol [WORLDS]`. Exit code 1 when a promise is broken.
 
-WORLDS: how many worlds one search may know, 1,000,000 by default; a million takes some 2 GB and two minutes.
+WORLDS: how many worlds one search may know, 1,000,000 by default, at which all of them are whole.
 """
 
 from __future__ import annotations
