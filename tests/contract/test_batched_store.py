@@ -376,19 +376,26 @@ async def test_what_changed_between_the_read_and_the_takeover_is_not_taken(bench
         "completed": Entry(**{**_fields(lapsed), "status": "COMPLETED", "data": "7"}),
         "taken": Entry(**{**_fields(lapsed), **changes, "owner": "quicker", "attempts": 2}),
     }[change]
-    upstream = bench.proxy
-
-    def change_after_reading(request: Request, forward: Callable[[], Answer]) -> Answer:
-        answer = forward()
-        body = json.dumps({"TableName": bench.store.table, "Item": items.item_of(after)}).encode()
-        upstream.forward("/", _signed("PutItem"), body)
-        return answer
-
-    bench.proxy.next("BatchGetItem", change_after_reading)
+    bench.proxy.next("BatchGetItem", _then_put(bench, after))
     (reply,) = await bench.claim("k", is_alone=True)
     assert reply == (AlreadyDone("7") if change == "completed" else Busy((lease + 9_000) / 1000))
     assert await bench.look("k") == after
     assert bench.statements == [["INSERT"], ["UPDATE"]]
+
+
+async def test_what_another_took_and_gave_back_meanwhile_is_taken_as_that_one_left_it(bench: Bench) -> None:
+    """Both times it is released, with the same lease: none."""
+    common = {
+        "id": "k",
+        "status": "INPROGRESS",
+        "expiration": int(bench.clock.now()) + TTL,
+        "in_progress_expiration": 0,
+    }
+    await bench.put(Entry(**common, owner="o", attempts=1))
+    after = Entry(**common, owner="quicker", attempts=2, outputs="[kept]")
+    bench.proxy.next("BatchGetItem", _then_put(bench, after))
+    assert await bench.claim("k") == [Claimed(3, "[kept]")]
+    assert bench.statements == [["INSERT"], ["UPDATE"], ["UPDATE"]]
 
 
 async def test_a_key_that_changes_under_its_claimers_hands_is_called_busy_in_the_end(bench: Bench) -> None:
@@ -397,6 +404,18 @@ async def test_a_key_that_changes_under_its_claimers_hands_is_called_busy_in_the
     (reply,) = await bench.claim("k")
     assert isinstance(reply, Busy)
     assert len(bench.statements) == 4
+
+
+def _then_put(bench: Bench, entry: Entry) -> Act:
+    """Read, and then let somebody else write this in its place before the answer arrives."""
+
+    def act(request: Request, forward: Callable[[], Answer]) -> Answer:
+        answer = forward()
+        body = json.dumps({"TableName": bench.store.table, "Item": items.item_of(entry)}).encode()
+        assert bench.proxy.forward("/", _signed("PutItem"), body).status == 200
+        return answer
+
+    return act
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
