@@ -162,7 +162,7 @@ def replayable(text: str | None) -> list[Output]:
     """What a completed run returned, where an entry keeps it. Another writer's results have no addresses: none."""
     try:
         return [] if text is None else unpack(text)
-    except (TypeError, ValueError, LookupError):
+    except (TypeError, ValueError, LookupError, RecursionError):
         return []
 
 

@@ -257,9 +257,7 @@ class Attempt:
         run.phase = Phase.WRITING
         if run.effect:  # it is written last, so nothing else may still be on its way
             standing = self._standing(run)
-            failures = await self._fanout.write_all(outputs, standing)
-            if not failures and self._must_wait(run):  # for what its lane has gathered before it
-                failures = await self._fanout.write_gathered([], standing, hurry=True)
+            failures = await self._fanout.write_all(outputs, standing, must_wait=self._must_wait(run))
             if failures or standing.is_behind():
                 return await self._endings.unwritten(run, failures, is_repeatable=False)
             return await self._succeed(run, len(outputs) + streamed)

@@ -254,11 +254,15 @@ class FanOut:
         for gatherer in self._gathering.values():
             await gatherer.aclose()
 
-    async def write_all(self, outputs: list[Output], standing: Standing) -> Failures:
-        """Write outputs at once, also to sinks that gather."""
+    async def write_all(self, outputs: list[Output], standing: Standing, *, must_wait: bool = False) -> Failures:
+        """Write outputs at once, also to sinks that gather.
+
+        `must_wait`: what was gathered before them is waited for, also when none of them is for such a sink.
+        """
         at_once, gathered = self.parted(outputs)
         failures = await self.write(at_once)
-        if gathered:
+        if gathered or must_wait:
+            await asyncio.sleep(0)  # a record that has just handed its lane on asks first
             failures += await self.write_gathered(gathered, standing, hurry=True)
         return failures
 
