@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from pipeline.aws.client import client, store_error
@@ -129,21 +129,30 @@ class DynamoDB:
         why = "Idempotency entries, in the layout of Powertools' idempotency utility, which may share the table."
         tables.add_table(stack, self.resource, partition_key=items.ID, sort_key=None, ttl=items.EXPIRATION, why=why)
 
-    def grants(self, *, forgets: bool) -> list[Grant]:
-        """What a function needs for this store; `forgets`: dead letters may come back, so their entries are deleted."""
+    def grants(self, *, forgets: bool, mode: Literal["claim", "mark", "checkpoint"] = "claim") -> list[Grant]:
+        """What a function needs for this store.
+
+        `forgets`: dead letters may come back, so their claims are deleted. `mode`: whose calls: to claim, settle and renew;
+        to look and mark; or to look and advance.
+        """
         from pipeline.aws.cloudformation.stack import Grant
 
-        if self._may_batch:
+        if mode == "mark":
+            why, names = "Look for marks: read. Mark: write.", ["BatchGetItem", "BatchWriteItem"]
+        elif mode == "checkpoint":
+            why, names = "Look for checkpoints: read. Advance: update.", ["BatchGetItem", "UpdateItem"]
+        elif self._may_batch:
             why = "Claim: insert, read, update. Complete, renew, give back: update."
-            actions = ["dynamodb:PartiQLInsert", "dynamodb:BatchGetItem", "dynamodb:PartiQLUpdate"]
-            delete = "dynamodb:PartiQLDelete"
+            names = ["PartiQLInsert", "BatchGetItem", "PartiQLUpdate"]
         else:
             why = "Claim: put or update. Complete, renew, give back: update."
-            actions, delete = ["dynamodb:PutItem", "dynamodb:UpdateItem"], "dynamodb:DeleteItem"
-        if forgets:
+            names = ["PutItem", "UpdateItem"]
+        if forgets and mode == "claim":
             why += " Forget a dead letter: delete."
-            actions.append(delete)
-        return [Grant(to="ClaimIn", resource=self.resource, actions=tuple(actions), why=why)]
+            names.append("PartiQLDelete" if self._may_batch else "DeleteItem")
+        to = {"claim": "ClaimIn", "mark": "MarkIn", "checkpoint": "AdvanceIn"}[mode]
+        actions = tuple(f"dynamodb:{name}" for name in names)
+        return [Grant(to=to, resource=self.resource, actions=actions, why=why)]
 
     @property
     def _may_batch(self) -> bool:
