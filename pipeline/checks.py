@@ -217,7 +217,8 @@ def refuse_shared_entries(stages: Sequence[Stage]) -> None:
     """Two handlers with the same entries take each other's records for repeats, and drop them."""
     for index, stage in enumerate(stages):
         for other in stages[:index]:
-            if stage.store is not None and stage.prefix == other.prefix and _is_same_store(stage.store, other.store):
+            place = _entries_of(stage)
+            if place is not None and stage.prefix == other.prefix and _is_same_store(place, _entries_of(other)):
                 mode = type(stage.mode).__name__
                 raise ConfigurationError(
                     f"{other.name} and {stage.name} would share their idempotency entries, and each would drop the "
@@ -250,6 +251,11 @@ def _place(thing: Any) -> Any:
     if resource is None:
         return None
     return resource.service, resource.existing or resource.name
+
+
+def _entries_of(stage: Stage) -> Any:
+    """Where a stage's entries live: its store, or the sink that has its marks."""
+    return stage.store or next((sink for sink in stage.sinks if sink.name == stage.fused), None)
 
 
 def _is_same_store(one: Any, other: Any) -> bool:

@@ -1,0 +1,255 @@
+"""Misuse of the idempotency modes fails when it is written down, and the message says what to write instead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pipeline import Checkpoint, Claim, ConfigurationError, Fused, Mark, Pipeline, by, sinks, sources, stores
+from pipeline.engine.modes import Mode
+
+MODES: list[Any] = [Claim, Mark, Fused, Checkpoint]
+KEYED: list[Any] = [Claim, Mark, Fused]
+WATCHING: list[Any] = [Claim, Mark]
+
+
+@dataclass
+class Order:
+    id: str
+    price: int
+
+
+def refused(match: str) -> Any:
+    return pytest.raises(ConfigurationError, match=match)
+
+
+def declare(mode: Any, source: Any = None, given: Sequence[Any] = (), payload: Any = Order, **options: Any) -> Any:
+    async def price(order: Any) -> None: ...
+
+    price.__annotations__["order"] = payload
+    source = source or (sources.SQS("orders.fifo") if isinstance(mode, Checkpoint) else sources.SQS("orders"))
+    return Pipeline("shop", idempotency=mode).handler(source, sinks=given, **options)(price)
+
+
+# The mode itself
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_class_instead_of_the_mode_is_refused(mode: Any) -> None:
+    with refused(rf"idempotency={mode.__name__}\): that is the class; call it: {mode.__name__}\(\)"):
+        Pipeline("shop", idempotency=mode)
+
+
+@pytest.mark.parametrize("value", [True, False, "claim", "", 0, {"mode": "claim"}, stores.Memory(), Mode()], ids=repr)
+def test_what_is_no_mode_is_refused(value: Any) -> None:
+    with refused(r"give Claim\(\.\.\.\), Mark\(\.\.\.\), Fused\(\.\.\.\) or Checkpoint\(\.\.\.\), or None"):
+        Pipeline("shop", idempotency=value)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_options_are_given_by_name_and_unknown_ones_are_refused(mode: Any) -> None:
+    with pytest.raises(TypeError):
+        mode(stores.Memory())
+    with pytest.raises(TypeError):
+        mode(leese=60)
+    for option in {"lease", "cache", "missing_key", "validate", "replay", "sink"} - set(mode.__struct_fields__):
+        with pytest.raises(TypeError):
+            mode(**{option: 1})
+
+
+# Options of every mode
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_class_of_a_store_is_refused(mode: Any) -> None:
+    with refused(rf"{mode.__name__}\(store=Memory\): that is the class; call it: Memory\(\)"):
+        mode(store=stores.Memory)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("store", ["idempotency", 1, {}, sinks.Memory()], ids=["text", "number", "dict", "sink"])
+def test_what_is_no_store_is_refused(mode: Any, store: Any) -> None:
+    with refused(rf"{mode.__name__}\(store=.*give one of pipeline.stores, or leave it out"):
+        mode(store=store)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("prefix", ["", 1, b"shop", ["shop"]])
+def test_a_prefix_that_is_no_text_is_refused(mode: Any, prefix: Any) -> None:
+    with refused(rf"{mode.__name__}\(prefix=.*give text that is not empty, or leave it out"):
+        mode(prefix=prefix)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("ttl", [0, -1, 1.5, "60", None, True, math.inf])
+def test_a_ttl_that_is_no_count_of_seconds_is_refused(mode: Any, ttl: Any) -> None:
+    with refused(rf"{mode.__name__}\(ttl=.*give a whole number of seconds, at least 1"):
+        mode(ttl=ttl)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("hook", ["print", 1, [print]])
+def test_a_hook_that_is_no_function_is_refused(mode: Any, hook: Any) -> None:
+    with refused(rf"{mode.__name__}\(on_duplicate=.*give a function, or leave it out"):
+        mode(on_duplicate=hook)
+
+
+# Options of some
+
+
+@pytest.mark.parametrize("mode", KEYED)
+@pytest.mark.parametrize("value", ["skip", None, True, "Reject", ""])
+def test_what_becomes_of_a_missing_key_is_one_of_two_words(mode: Any, value: Any) -> None:
+    with refused(rf"{mode.__name__}\(missing_key=.*give 'reject' or 'pass'"):
+        mode(missing_key=value)
+
+
+@pytest.mark.parametrize("mode", KEYED)
+@pytest.mark.parametrize("cache", [-1, 1.5, "all", None, True])
+def test_a_cache_is_a_number_of_keys(mode: Any, cache: Any) -> None:
+    with refused(rf"{mode.__name__}\(cache=.*give a whole number of keys, 0 for none"):
+        mode(cache=cache)
+
+
+@pytest.mark.parametrize("mode", KEYED)
+def test_no_cache_at_all_is_taken(mode: Any) -> None:
+    assert mode(cache=0).cache == 0
+
+
+@pytest.mark.parametrize("mode", WATCHING)
+@pytest.mark.parametrize("replay", [1, 0, "yes", None])
+def test_replay_is_true_or_false(mode: Any, replay: Any) -> None:
+    with refused(rf"{mode.__name__}\(replay=.*give True or False"):
+        mode(replay=replay)
+
+
+@pytest.mark.parametrize("lease", [0, 0.5, -1, "60", None, True, math.inf, math.nan])
+def test_a_lease_is_at_least_a_second_and_has_an_end(lease: Any) -> None:
+    with refused(r"Claim\(lease=.*give a number of seconds, at least 1"):
+        Claim(lease=lease)
+
+
+@pytest.mark.parametrize("mode", WATCHING)
+@pytest.mark.parametrize(
+    ("validate", "match"),
+    [
+        ("cost", "price: validate 'cost': Order has no field 'cost'; its fields are id, price"),
+        (("price", "cost"), "price: validate 'cost': Order has no field 'cost'"),
+        ((), r"price: validate=\(\) names nothing: give at least one path"),
+        (["price"], "price: validate=.*give a dotted path, a tuple of paths, or a function"),
+        (5, "price: validate=5: give a dotted path, a tuple of paths, or a function"),
+        ("a..b", "price: 'a..b' is not a path"),
+        ("", "price: "),
+    ],
+)
+def test_what_is_watched_has_to_be_there(mode: Any, validate: Any, match: str) -> None:
+    with refused(match):
+        declare(mode(validate=validate))
+
+
+# Checkpoint
+
+
+@pytest.mark.parametrize("source", [sources.SQS("orders"), sources.SQS("orders-fifo")])
+def test_a_checkpoint_needs_a_source_with_an_order(source: Any) -> None:
+    with refused(
+        rf"price: Checkpoint\(\) needs a source with an order, and SQS\('{source.name}'\) has none: use a stream, a queue "
+        r"whose name ends with \.fifo, or Claim\(\) or Mark\(\)"
+    ):
+        declare(Checkpoint(), source)
+
+
+@pytest.mark.parametrize("key", ["id", ("id", "price"), lambda order: order.id])
+def test_a_checkpoint_knows_no_keys(key: Any) -> None:
+    with refused(r"price: key=.*Checkpoint\(\) knows places in the source's order, not keys: leave key out, or use"):
+        declare(Checkpoint(), key=key)
+
+
+def test_a_checkpoint_has_the_sources_own_orders_only() -> None:
+    with refused(r"price: lane=by\.shard: Kinesis\('readings'\) has no such order; it has by\.partition_key"):
+        declare(Checkpoint(), sources.Kinesis("readings", parallelization_factor=2), lane=by.shard)
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        (sources.SQS("orders.fifo"), {}),
+        (sources.SQS("orders.fifo"), {"lane": by.message_group}),
+        (sources.SQS("orders.fifo"), {"lane": "id"}),
+        (sources.Kinesis("readings"), {}),
+        (sources.Kinesis("readings"), {"lane": by.partition_key}),
+        (sources.Kinesis("readings", parallelization_factor=10), {}),
+        (sources.Kinesis("readings", parallelization_factor=10), {"lane": ("id", "price")}),
+    ],
+)
+def test_what_a_checkpoint_can_read_is_taken(source: Any, options: dict[str, Any]) -> None:
+    assert declare(Checkpoint(), source, **options).stage.position_of is not None
+
+
+# Fused
+
+
+def test_fused_needs_a_sink_that_writes_a_record_once() -> None:
+    with refused(
+        r"price: Fused\(\) writes its marks to one sink; sinks of this handler that write a record's outputs and its mark "
+        r"together: none\. sinks\.DynamoDB\(\.\.\.\) can; without one use Claim\(\) or Mark\(\)"
+    ):
+        declare(Fused(), given=[sinks.SQS("out")])
+    with refused("together: none"):
+        declare(Fused())
+
+
+def test_of_two_sinks_that_can_one_has_to_be_named() -> None:
+    two = [sinks.DynamoDB("one"), sinks.DynamoDB("two"), sinks.SQS("out")]
+
+    with refused(r"price: name one of them: Fused\(sink='\.\.\.'\); .*: 'one', 'two'\."):
+        declare(Fused(), given=two)
+    assert declare(Fused(sink="two"), given=two).stage.fused == "two"
+
+
+@pytest.mark.parametrize("name", ["three", "out"])
+def test_a_fused_sink_that_the_handler_has_not_or_that_cannot_is_refused(name: str) -> None:
+    with refused(rf"price: Fused\(sink='{name}'\) names none of them; .*: 'one'\."):
+        declare(Fused(sink=name), given=[sinks.DynamoDB("one"), sinks.SQS("out")])
+
+
+@pytest.mark.parametrize("sink", ["", 1, sinks.Memory()], ids=["empty", "number", "sink"])
+def test_a_fused_sink_is_given_by_its_name(sink: Any) -> None:
+    with refused(r"Fused\(sink=.*give the sink's name, or leave it out"):
+        Fused(sink=sink)
+
+
+# Shared entries
+
+
+def _two_handlers(mode: Any, sink: Any = None) -> Pipeline:
+    pipeline = Pipeline("shop", idempotency=mode)
+    given = [] if sink is None else [sink]
+
+    @pipeline.handler(sources.Kinesis("orders"), sinks=given)
+    async def price(order: Order) -> None: ...
+
+    @pipeline.handler(sources.Kinesis("orders"), sinks=given)
+    async def ship(order: Order) -> None: ...
+
+    return pipeline
+
+
+@pytest.mark.parametrize("mode", [Claim, Mark, Checkpoint])
+def test_handlers_with_one_prefix_would_drop_each_others_records(mode: Any) -> None:
+    with refused(
+        rf"price and ship would share their idempotency entries.*{mode.__name__}\(prefix='mine'\) is the same for both"
+    ):
+        _two_handlers(mode(prefix="mine")).stages()
+    assert len(_two_handlers(mode()).stages()) == 2
+
+
+@pytest.mark.parametrize("sink", [sinks.DynamoDB("items"), sinks.Memory()], ids=["table", "memory"])
+def test_handlers_with_one_prefix_would_drop_each_others_effects_on_one_table(sink: Any) -> None:
+    with refused(r"price and ship would share their idempotency entries.*Fused\(prefix='mine'\) is the same for both"):
+        _two_handlers(Fused(prefix="mine"), sink).stages()
+    assert len(_two_handlers(Fused(), sink).stages()) == 2
