@@ -119,12 +119,11 @@ class Table:
         """What became of one statement. Its error's message is left out: it may quote what was written."""
         if error is None:
             return None
-        code = code_name(error.get("Code")) or "unknown error"
-        if code == "DuplicateItem":
-            return Refused(None, is_read=False)
-        if code == "ConditionalCheckFailed":
+        code, item = code_name(error.get("Code")) or "unknown error", error.get("Item")
+        if code in ("ConditionalCheckFailed", "DuplicateItem"):
             try:
-                return Refused(items.entry_of(error.get("Item")))
+                # A refused INSERT is not documented to bring the item, nor not to.
+                return Refused(items.entry_of(item), is_read=bool(item) or code == "ConditionalCheckFailed")
             except StoreUnavailable as odd:
                 return odd
         return _Again(code) if code in _PASSING else StoreUnavailable(f"{self._what}: {code}")
