@@ -22,11 +22,12 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from typing import Any, ClassVar, NoReturn
 
-from pipeline import Context, Record, Reject, Retry
+from pipeline import Checkpoint, Claim, Context, Emit, Fused, Record, Reject, Retry
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, deadline
-from pipeline.decisions.idempotency import Claimed, Complete, Entry, Forget, Release, State, state_of
+from pipeline.decisions.idempotency import Advance, Claimed, Complete, Entry, Forget, Release, State, state_of
 from pipeline.decisions.keys import entry_id, key_text
+from pipeline.engine.modes import Keyed, Mode
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processor
 from pipeline.engine.stage import Stage
@@ -83,10 +84,14 @@ class Message:
     receipt: int = 0
     end: str = ""  #: "acknowledged" or "net"; empty while it is in the queue or stream
     order: str = ""  #: what the source itself keeps in order: a partition key
+    user_lane: str = ""  #: where the payload has a lane of its own
+    scope: Any = None  #: what its source delivers in order, one batch after the other
+    is_unread: bool = False  #: its lane cannot be known, so that no place passes it before it is settled
+    to: tuple[str, ...] | None = None  #: the sinks that its outputs are for; None: all
 
     @property
     def body(self) -> str:
-        return "{no json" if self.kind is Kind.GARBAGE else json.dumps({"key": self.key})
+        return "{no json" if self.kind is Kind.GARBAGE else json.dumps({"key": self.key, "lane": self.user_lane})
 
 
 class Host(ProcessEnvironment):
@@ -104,12 +109,20 @@ class Host(ProcessEnvironment):
         self.leases: dict[str, Lease] = {}  #: open ones, by key
         self.runs: Counter[str] = Counter()  #: of each record, since it was last settled
         self.met: dict[str, float] = {}  #: by key: when it first had its turn in the present batch
+        self.keys: set[str] = set()  #: of the present batch
+        self.asked: set[str] = set()  #: keys of the present batch that more than the process was asked about
+        self.done: set[str] = set()  #: keys that were done here
         self._tokens = 0
         self.processor = Processor(world.stage, self, logger=_LOGGER, metrics=_METRICS)
 
     def _next_token(self) -> str:
         self._tokens += 1
         return f"{self.name}.{self._tokens}"
+
+    @property
+    def at_stake(self) -> list[str]:
+        """Keys that come again when this host dies. Claims know which; else it is the whole batch."""
+        return sorted(self.keys if self.world.is_marking else self.leases)
 
     def kill(self) -> None:
         """SIGKILL: from this instant it does nothing any more."""
@@ -122,6 +135,7 @@ class Host(ProcessEnvironment):
         for key in self.leases:
             self.world.note(key, f"{self.name} is killed, holding the claim")
             self.world.repeatable.add(key)
+        self.world.repeatable.update(self.at_stake)
         self.world.kills += 1
 
     async def sleep(self, seconds: float) -> None:
@@ -183,6 +197,56 @@ class Run:
             self.lease.has_finished |= how == "finished"
 
 
+class Promise:
+    """What an idempotency mode promises of repeats. Of `Claim`: the other books are `Store`'s.
+
+    The other modes are in `modes`.
+    """
+
+    name: ClassVar[str] = "claim"
+    written_before_refusal = frozenset({"ledger"})  #: sinks that may have what "events" never takes
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.excused: defaultdict[Host, set[str]] = defaultdict(set)  #: by host: keys whose write the store may lack
+
+    def mode(self) -> Mode:
+        """The mode, with options by chance."""
+        return Claim(lease=self.world.chance.choice([5.0, 5.0, 20.0, 60.0]))
+
+    def prepare(self, messages: Sequence[Message]) -> None:
+        """What is to be sent may differ from mode to mode."""
+
+    def begins(self, host: Host, records: Sequence[RawRecord]) -> None:
+        """A batch begins."""
+        self.excused.pop(host, None)
+
+    def starts(self, host: Host, message: Message) -> None:
+        """A run starts: may it?"""
+
+    def puts_aside(self, host: Host, message: Message) -> None:
+        """A dead letter is written: may it be?"""
+
+    def failed(self, host: Host, keys: Sequence[str], *, is_gathering: bool) -> None:
+        """A sink has not accepted something of these."""
+
+    def may_take_again(self, key: str) -> bool:
+        """May a sink get what it has accepted before?"""
+        return key in self.world.repeatable or not self.world.is_idempotent
+
+    def looked(self, host: Host, keys: Sequence[str]) -> None:
+        """The store was read for these."""
+
+    def marked(self, host: Host, key: str, before: Entry | None, entry: Entry) -> None:
+        """An entry stands in the store now."""
+
+    def moved(self, host: Host, advance: Advance, has_moved: bool) -> None:
+        """A place stands in the store now, or a later one does."""
+
+    def ends(self, host: Host, result: BatchResult, *, is_cut: bool) -> None:
+        """A batch is answered; `is_cut`: at the hard deadline, so that writes may be missing."""
+
+
 class Store:
     """A store behind a network that fails; its books show every claim."""
 
@@ -206,6 +270,67 @@ class Store:
             host.met.setdefault(self.world.keys[request.id], self.world.now)
         return await self._call("claim", requests, host, do, (0.05, 0.03, 0.02, 0.004))
 
+    async def look(self, ids: Sequence[str], host: Host) -> Sequence[Any]:
+        keys = [self._keys(identifier, host) for identifier in ids]
+
+        async def do() -> list[Any]:
+            for some in keys:
+                self.world.promise.looked(host, some)
+            return list(await self.inner.look(ids, host))
+
+        for key in [key for some in keys for key in some]:
+            host.met.setdefault(key, self.world.now)
+        return await self._call_for("look", keys, host, do, (0.05, 0.03, 0.02, 0.004))
+
+    async def mark(self, entries: Sequence[Any], host: Host) -> Sequence[Any]:
+        keys = [self._keys(entry.id, host) for entry in entries]
+
+        async def do() -> list[Any]:
+            found = [self.entry(entry.id) for entry in entries]
+            answers = list(await self.inner.mark(entries, host))
+            for (key,), before, entry in zip(keys, found, entries, strict=True):
+                self.world.promise.marked(host, key, before, entry)
+            return answers
+
+        return await self._call_for("mark", keys, host, do, (0.04, 0.04, 0.02, 0.006))
+
+    async def advance(self, advances: Sequence[Any], host: Host) -> Sequence[Any]:
+        keys = [self._keys(advance.id, host) for advance in advances]
+
+        async def do() -> list[Any]:
+            answers = list(await self.inner.advance(advances, host))
+            for advance, answer in zip(advances, answers, strict=True):
+                self.world.promise.moved(host, advance, answer)
+            return answers
+
+        return await self._call_for("advance", keys, host, do, (0.04, 0.04, 0.02, 0.006))
+
+    def _keys(self, identifier: str, host: Host) -> list[str]:
+        """The keys that an entry is about. A place may be about any of the batch."""
+        key = self.world.keys.get(identifier)
+        keys = sorted(host.keys) if key is None else [key]
+        host.asked.update(keys)
+        return keys
+
+    async def _call_for(self, what: str, keys: list[list[str]], host: Host, do: Any, odds: Any) -> Sequence[Any]:
+        """A call that holds nothing: trouble means only that something may not be written."""
+
+        def unanswered(positions: Sequence[int], why: str, *, is_excused: bool) -> None:
+            for key in [key for position in positions for key in keys[position]]:
+                self.world.note(key, f"{host.name} {why}")
+                if what != "look":
+                    self.world.promise.excused[host].add(key)
+                    self.world.repeatable.add(key)
+
+        try:
+            return await self._over_the_network(what, keys, unanswered, host, do, odds)
+        except StoreUnavailable:
+            unanswered(range(len(keys)), f"{what}: out of reach", is_excused=True)
+            raise
+        except asyncio.CancelledError:
+            unanswered(range(len(keys)), f"{what}: its host did not wait for the answer", is_excused=True)
+            raise
+
     async def settle(self, settlements: Sequence[Any], host: Host) -> Sequence[Any]:
         async def do() -> list[Any]:
             answers: list[Any] = []
@@ -226,49 +351,54 @@ class Store:
         return await self._call("renew", renewals, host, do, (0.0, 0.05, 0.0, 0.0))
 
     async def _call(self, what: str, items: Sequence[Any], host: Host, do: Any, odds: Any) -> Sequence[Any]:
+        def unanswered(positions: Sequence[int], why: str, *, is_excused: bool) -> None:
+            for item in [items[position] for position in positions]:
+                self.world.note(self.world.keys[item.id], f"{host.name} {why}")
+                if is_excused:
+                    self.world.excuse(self.by_owner.get(item.owner), why)
+
+        keys = [[self.world.keys[item.id]] for item in items]
+        host.asked.update(key for (key,) in keys)
         try:
-            return await self._over_the_network(what, items, host, do, odds)
+            return await self._over_the_network(what, keys, unanswered, host, do, odds)
         except asyncio.CancelledError:
             for item in items:
                 self.world.excuse(self.by_owner.get(item.owner), "its host did not wait for the answer")
             raise
 
-    async def _over_the_network(self, what: str, items: Sequence[Any], host: Host, do: Any, odds: Any) -> Sequence[Any]:
+    async def _over_the_network(
+        self, what: str, keys_of: list[list[str]], unanswered: Any, host: Host, do: Any, odds: Any
+    ) -> Sequence[Any]:
         world = self.world
-        keys = [world.keys[item.id] for item in items]
-        is_out = world.is_out("store") and (what == "claim" or world.charge(keys))  # what is not settled lapses
+        keys = [key for some in keys_of for key in some]
+        items = range(len(keys_of))
+        is_out = world.is_out("store") and (what in ("claim", "look") or world.charge(keys))  # what is not settled lapses
         if is_out or world.now < host.cut_off_until:
             await host.sleep(0.05)
             if is_out:
-                self._unanswered(items, host, f"{what}: an outage", is_excused=what != "claim")
+                unanswered(items, f"{what}: an outage", is_excused=what != "claim")
             raise StoreUnavailable("out of reach")
         fault = world.fault(host, keys, odds, _COSTS.get(what))
         if fault is Fault.SLOW:  # slower than the lease, perhaps
-            self._unanswered(items, host, f"{what}: slow", is_excused=True)
+            unanswered(items, f"{what}: slow", is_excused=True)
         await host.sleep(world.chance.uniform(2, 6) if fault is Fault.SLOW else 0.004)
         if fault is Fault.KILL_BEFORE:
             await host.die()
         if fault is Fault.BEFORE:
-            self._unanswered(items, host, f"{what}: nothing was done", is_excused=what == "settle")
+            unanswered(items, f"{what}: nothing was done", is_excused=what == "settle")
             raise StoreUnavailable("refused before the write")
         answers = list(await do())
         if fault is Fault.KILL_AFTER:
             await host.die()
         if fault is Fault.SLOW:
-            self._unanswered(items, host, f"{what}: done at last", is_excused=True)
+            unanswered(items, f"{what}: done at last", is_excused=True)
         await host.sleep(0.004)
         if fault is Fault.AFTER:
             struck = [position for position in range(len(items)) if world.chance.random() < 0.7]
-            self._unanswered([items[position] for position in struck], host, f"{what}: reply lost", is_excused=True)
+            unanswered(struck, f"{what}: reply lost", is_excused=True)
             for position in struck:
                 answers[position] = StoreUnavailable("the reply was lost")
         return answers
-
-    def _unanswered(self, items: Sequence[Any], host: Host, what: str, *, is_excused: bool) -> None:
-        for item in items:
-            self.world.note(self.world.keys[item.id], f"{host.name} {what}")
-            if is_excused:
-                self.world.excuse(self.by_owner.get(item.owner), what)
 
     def _claimed(self, request: Any, before: Entry | None, answer: Any, host: Host) -> None:
         world, key = self.world, self.world.keys[request.id]
@@ -310,6 +440,8 @@ class Store:
         if before is not None and not before.is_owned_by(settlement.owner):
             world.fail(key, f"{settlement.owner} ended the claim of {before.owner}: {name}")
         if isinstance(settlement, Complete):
+            if not world.has_all_accepted(world.first[key]):
+                world.fail(key, "is completed before every sink has accepted")
             world.completed.add(key)
         if isinstance(settlement, Forget):  # a redrive, or a lost response, starts anew
             world.repeatable.add(key)
@@ -328,6 +460,8 @@ _COSTS = {"claim": Fault.AFTER, "settle": Fault.BEFORE}
 class Sink:
     """A sink that is throttled, refuses, or applies what it then does not confirm."""
 
+    gathers = False
+
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
@@ -335,8 +469,29 @@ class Sink:
         self.accepted: set[tuple[str, int]] = set()  #: what the engine was told that it took
 
     async def write(self, outputs: Sequence[Output], host: Host, until: Deadline) -> Sequence[SinkError | None]:
-        world = self.world
+        async def do() -> list[SinkError | None]:
+            return self._take_all(outputs, host)
+
+        errors: list[SinkError | None] = await self._over_the_network(outputs, host, do)
+        for output, error in zip(outputs, errors, strict=True):
+            if error is None:
+                self.accepted.add((output.value["key"], output.value["n"]))
+        return errors
+
+    async def _over_the_network(self, outputs: Sequence[Output], host: Host, do: Any) -> Any:
         keys = [output.value["key"] for output in outputs]
+        host.asked.update(keys)
+        try:
+            answers = await self._answer(keys, host, do)
+        except (SinkUnavailable, asyncio.CancelledError):
+            self.world.promise.failed(host, keys, is_gathering=self.gathers)
+            raise
+        if any(isinstance(answer, SinkError) for answer in answers):
+            self.world.promise.failed(host, keys, is_gathering=self.gathers)
+        return answers
+
+    async def _answer(self, keys: Sequence[str], host: Host, do: Any) -> Any:
+        world = self.world
         fault = Fault.BEFORE if world.is_out(self.name) else world.fault(host, keys, (0.08, 0.05, 0.02, 0.006))
         await host.sleep(world.chance.uniform(2, 6) if fault is Fault.SLOW else 0.01)
         if fault is Fault.KILL_BEFORE:
@@ -345,7 +500,7 @@ class Sink:
             for key in keys:
                 world.note(key, f"{self.name} is throttled")
             raise SinkUnavailable("throttled")
-        errors = self._take_all(outputs, host)
+        answers = await do()
         if fault is Fault.KILL_AFTER:
             await host.die()
         await host.sleep(0.01)
@@ -356,10 +511,7 @@ class Sink:
             raise SinkUnavailable("the reply was lost")
         if host.deadline.soft is not None and world.now >= host.deadline.soft:
             world.repeatable.update(keys)  # between the deadlines the engine stops waiting for a slow sink
-        for output, error in zip(outputs, errors, strict=True):
-            if error is None:
-                self.accepted.add((output.value["key"], output.value["n"]))
-        return errors
+        return answers
 
     def _take_all(self, outputs: Sequence[Output], host: Host) -> list[SinkError | None]:
         return [self._take(output, host) for output in outputs]
@@ -367,20 +519,30 @@ class Sink:
     def _take(self, output: Output, host: Host) -> SinkError | None:
         world = self.world
         key, index = output.value["key"], output.value["n"]
+        if (error := self._refusal(key, host)) is not None:
+            return error
+        self._apply(output)
+        if (key, index) in self.accepted and not world.promise.may_take_again(key):
+            world.fail(key, f"{self.name} gets output {index} again, and nothing went wrong since it accepted")
+        return None
+
+    def _refusal(self, key: str, host: Host) -> SinkError | None:
+        world = self.world
         is_refused = self.name == "events" and world.kinds[key] is Kind.REFUSED
         if is_refused or (world.chance.random() < 0.02 and world.charge([key])):
-            world.note(key, f"{self.name} refuses output {index}")
+            world.note(key, f"{self.name} refuses an output")
             if key in host.leases:
                 host.leases[key].has_failed = True
             return SinkRefused("not this one")
         if world.is_faulty and world.chance.random() < 0.03:
             return SinkUnavailable("throttled, this one")
-        world.note(key, f"{self.name} takes output {index}")
-        if self.effects.setdefault((key, index), output.id) != output.id:
-            world.fail(key, f"output {index} to {self.name} has another id in a repeat")
-        if world.is_idempotent and (key, index) in self.accepted and key not in world.repeatable:
-            world.fail(key, f"{self.name} gets output {index} again, and nothing went wrong since it accepted")
         return None
+
+    def _apply(self, output: Output) -> None:
+        key, index = output.value["key"], output.value["n"]
+        self.world.note(key, f"{self.name} takes output {index}")
+        if self.effects.setdefault((key, index), output.id) != output.id:
+            self.world.fail(key, f"output {index} to {self.name} has another id in a repeat")
 
 
 class Letters:
@@ -392,6 +554,7 @@ class Letters:
         self.accepted: set[str] = set()
         self.counts: Counter[str] = Counter()  #: of each record
         self.failures: Counter[str] = Counter()  #: of each record: the engine was told that it could not be put
+        self.exhausted: set[str] = set()  #: ids of those that had used up their attempts, by the source's count
 
     async def put(self, letters: Sequence[DeadLetter], host: Host, until: Deadline) -> Sequence[SinkError | None]:
         world = self.world
@@ -410,6 +573,11 @@ class Letters:
             world.note(key, f"dead letter of {letter.record.id}: {letter.cause}, {letter.attempts} attempts")
             self.ids.add(letter.record.id)
             self.counts[letter.record.id] += 1
+            world.promise.puts_aside(host, world.by_id[letter.record.id])
+            if letter.exhausted and letter.attempts < ATTEMPTS:
+                world.fail(key, f"{letter.record.id} is exhausted after {letter.attempts} attempts")
+            if world.is_marking and not world.is_stream and letter.exhausted:
+                self.exhausted.add(letter.record.id)
             if letter.record.id in world.put_aside:
                 world.fail(key, f"a second dead letter of {letter.record.id}, although it was put aside")
         if fault is Fault.KILL_AFTER:
@@ -429,6 +597,7 @@ class World(ABC):
 
     seed: int
     store_type: Callable[[], Memory] = Memory
+    promise_type: type[Promise] = Promise
     chance: random.Random = field(init=False)
     violation: tuple[str, str] | None = None  #: the key, and what was found
     events: list[tuple[float, str, str]] = field(default_factory=list)
@@ -458,6 +627,7 @@ class World(ABC):
         self.store = Store(self, self.store_type())
         self.sinks = [Sink(self, "ledger"), Sink(self, "events")]
         self.letters = Letters(self)
+        self.promise = self.promise_type(self)
         self.faults_end = math.inf
         self.all_sent = False
         self.budget = ATTEMPTS - 1
@@ -490,6 +660,15 @@ class World(ABC):
     @property
     def is_idempotent(self) -> bool:
         return self.stage.mode is not None
+
+    @property
+    def is_claiming(self) -> bool:
+        return isinstance(self.stage.mode, Claim)
+
+    @property
+    def is_marking(self) -> bool:
+        """True in a mode in which nothing is held while a record is at work."""
+        return self.promise.name != Promise.name
 
     def is_out(self, what: str) -> bool:
         return any(name == what and begin <= self.now < end for name, begin, end in self.outages)
@@ -552,7 +731,7 @@ class World(ABC):
             [*odds, 1 - sum(odds)],
         )[0]
         if drawn in (Fault.KILL_BEFORE, Fault.KILL_AFTER):
-            held = {*host.leases, *keys}
+            held = {*host.at_stake, *keys}
             return drawn if host.may_be_killed and self.charge(sorted(held)) else Fault.NONE
         if drawn in (Fault.SLOW, costs):  # slow: the hard deadline may come first
             return drawn if self.charge(keys) else Fault.NONE
@@ -576,7 +755,8 @@ class World(ABC):
             raise
         self.finished.add(key)
         run.end("finished")
-        return [{"key": key, "n": number} for number in range(message.outputs)]
+        values = [{"key": key, "n": number} for number in range(message.outputs)]
+        return values if message.to is None else [Emit(value, to=message.to) for value in values]
 
     async def _work(self, host: Host, run: Run, message: Message, context: Context) -> None:
         chance, key = self.chance, message.key
@@ -592,7 +772,7 @@ class World(ABC):
                 seconds = 10_000.0
             elif drawn < 0.25:
                 seconds = chance.uniform(0.5, 0.99) * left
-                if chance.random() < 0.8 and self.charge(sorted({key, *host.leases})):
+                if chance.random() < 0.8 and self.charge(sorted({key, *host.at_stake})):
                     # The store is out of reach until about the end of this run, and the message comes
                     # again: the claim lapses, and somebody else may take it over.
                     host.cut_off_until = self.now + seconds - chance.uniform(-0.5, 2)
@@ -607,7 +787,7 @@ class World(ABC):
             await host.sleep(seconds)
         except asyncio.CancelledError:
             # What is gathered waits for a handler that does not stop, and for the hard deadline then.
-            if host.is_dead or seconds < 100 or chance.random() < 0.5 or not self.charge(sorted(host.leases)):
+            if host.is_dead or seconds < 100 or chance.random() < 0.5 or not self.charge(host.at_stake):
                 raise
             self.note(key, f"{host.name} run was cut off, and goes on for a while")
             await host.sleep(chance.uniform(0, 2))
@@ -625,10 +805,12 @@ class World(ABC):
         self.note(key, f"{host.name} run starts ({message.id}, receive {message.receives})")
         host.runs[message.id] += 1
         host.met.setdefault(key, self.now)
-        if lease is None and self.is_idempotent:
+        host.asked.add(key)
+        if lease is None and self.is_claiming:
             self.fail(key, f"a run on {host.name} starts without a claim")
+        self.promise.starts(host, message)
         for other in self.running:
-            if other.key == key and self._is_honoured(other.lease):
+            if other.key == key and (other.host is host if self.is_marking else self._is_honoured(other.lease)):
                 self.fail(key, f"runs overlap, on {other.host.name} and {host.name}")
             is_alone = (other.lease and other.lease.was_lapsed) or (lease and lease.was_lapsed)
             if other.host is host and is_alone:
@@ -658,7 +840,15 @@ class World(ABC):
     def has_all_accepted(self, message: Message) -> bool:
         if message.key not in self.finished:
             return False
-        return all((message.key, number) in sink.accepted for sink in self.sinks for number in range(message.outputs))
+        return all(
+            (message.key, number) in sink.accepted
+            for sink in self.sinks_of(message)
+            for number in range(message.outputs)
+        )
+
+    def sinks_of(self, message: Message) -> list[Sink]:
+        """Those that its outputs are for."""
+        return [sink for sink in self.sinks if message.to is None or sink.name in message.to]
 
     async def invoke(self, host: Host, received: Sequence[Any], records: list[RawRecord]) -> bool:
         """One invocation; `received` is for `respond`. False: the process is gone, or given up."""
@@ -666,23 +856,34 @@ class World(ABC):
         remaining = self.timeout * self.chance.uniform(0.85, 1.0)
         host.deadline = deadline(self.now, remaining)
         host.may_be_killed = not any(message.kind is Kind.KILLER for message in messages)
+        host.keys = {message.key for message in messages}
+        host.asked.clear()
+        self.promise.begins(host, records)
         processing = host.processor.begin(records, host.deadline)
         work = asyncio.create_task(processing.finish())
         death = asyncio.create_task(host.died.wait())
-        await asyncio.wait([work, death], return_when=asyncio.FIRST_COMPLETED)
+        # A place may be on its way to the store at the hard deadline; a runtime waits no longer.
+        patience = host.deadline.hard - self.now if isinstance(self.stage.mode, Checkpoint) else None
+        await asyncio.wait([work, death], return_when=asyncio.FIRST_COMPLETED, timeout=patience)
         death.cancel()
         if host.is_dead:
-            work.cancel()
-            await asyncio.wait([work])
+            while not work.done():  # its end may wait for a call that never ends
+                work.cancel()
+                await asyncio.wait([work], timeout=0.001)
             return False
-        work.result()
+        if work.done():
+            work.result()
+        else:
+            work.cancel()
         if self.now > host.deadline.hard + 0.05:
             self.fail(messages[0].key, f"{host.name} answers {self.now - host.deadline.hard:.2f} s too late")
-        if processing.is_abandoned or self.now >= host.deadline.hard - 0.05:
+        is_cut = processing.is_abandoned or self.now >= host.deadline.hard - 0.05
+        if is_cut:
             for lease in host.leases.values():
                 self.excuse(lease, "the answer went out at the hard deadline")
         result = processing.conclude()
         self._read(host, messages, result)
+        self.promise.ends(host, result, is_cut=is_cut)
         self.respond(host, received, result)
         return not processing.is_abandoned
 
@@ -699,6 +900,23 @@ class World(ABC):
             self.note(message.key, f"{host.name} {message.id}: {name_of(outcome)} {why} delay {delay}")
             if isinstance(outcome, SETTLED):
                 host.runs.pop(message.id, None)
+        self._check_cache(host, messages, outcomes)
+
+    def _check_cache(self, host: Host, messages: Sequence[Message], outcomes: Sequence[Outcome]) -> None:
+        """A process answers by itself only for keys that were done in it, and it remembers only so many."""
+        mode = self.stage.mode
+        limit = mode.cache if isinstance(mode, Keyed) else 0
+        if len(host.processor._recent) > limit:
+            self.fail(messages[0].key, f"{host.name} remembers {len(host.processor._recent)} keys, and may {limit}")
+        if not isinstance(mode, Keyed):
+            return
+        ended = [(message.key, outcome, message.key in host.asked) for message, outcome in zip(messages, outcomes)]
+        tells = (Succeeded, Duplicate) if isinstance(mode, Fused) else (Succeeded,)  # the sink itself told
+        host.done |= {key for key, outcome, was_asked in ended if was_asked and isinstance(outcome, tells)}
+        for key in [key for key, outcome, was_asked in ended if isinstance(outcome, Duplicate) and not was_asked]:
+            self.outcomes["cached"] += 1
+            if key not in host.done:
+                self.fail(key, f"{host.name} calls it a repeat by itself, and has not done it")
 
     def loses(self, host: Host, messages: Sequence[Message]) -> bool:
         """True when the response is lost on its way."""
@@ -714,7 +932,8 @@ class World(ABC):
             if not self.is_settled(message):
                 self.fail(message.key, f"{message.id} is acknowledged, and nowhere")
         elif isinstance(outcome, (Succeeded, Duplicate)):
-            if not self.has_all_accepted(message):
+            is_skipped = isinstance(outcome, Duplicate) and isinstance(self.stage.mode, Checkpoint)
+            if not (self.is_settled(message) if is_skipped else self.has_all_accepted(message)):
                 self.fail(message.key, f"{message.id} is acknowledged before every sink has accepted")
         elif not (isinstance(outcome, Rejected) and message.id in self.letters.accepted):
             self.fail(message.key, f"{message.id} is acknowledged, and nowhere")
@@ -725,15 +944,20 @@ class World(ABC):
         for message in self.messages:
             self._check_message(message)
         for identifier, entry in self.store.inner.entries.items():
-            self._check_entry(self.keys[identifier], entry)
+            if self.is_claiming:
+                self._check_entry(self.keys[identifier], entry)
         for sink in self.sinks:
             self.check_order(sink)
 
     def _check_message(self, message: Message) -> None:
         key = message.key
         is_dead = message.end == "net" or message.id in self.letters.ids
-        has_effects = all((key, number) in sink.effects for sink in self.sinks for number in range(message.outputs))
+        has_effects = all(
+            (key, number) in sink.effects for sink in self.sinks_of(message) for number in range(message.outputs)
+        )
         if message.kind is Kind.HEALTHY:
+            if message.id in self.letters.exhausted:  # by the receives that hand-backs cost too
+                return
             if is_dead:
                 self.fail(key, f"{message.id} is healthy and dead-lettered ({message.end})")
             elif not has_effects:
@@ -742,7 +966,7 @@ class World(ABC):
         if not is_dead:
             self.fail(key, f"{message.id} is {message.kind} and not dead-lettered")
         effects = {sink.name for sink in self.sinks if any(one == key for one, _ in sink.effects)}
-        if effects - ({"ledger"} if message.kind is Kind.REFUSED else set()):
+        if effects - (self.promise.written_before_refusal if message.kind is Kind.REFUSED else set()):
             self.fail(key, f"{message.id} is {message.kind} and had effects in {sorted(effects)}")
 
     def _check_entry(self, key: str, entry: Entry) -> None:
@@ -757,6 +981,8 @@ class World(ABC):
         last: dict[str | None, int] = defaultdict(lambda: -1)
         for key, _ in sink.effects:
             message = self.first[key]
+            if message.id in self.letters.exhausted:
+                continue  # its lane has gone on, and a run of it too
             if message.lane is None or message.kind is not Kind.HEALTHY or not self.is_of_one_lane(key):
                 continue
             if message.sequence < last[message.lane]:
@@ -771,7 +997,7 @@ class World(ABC):
         """What was found, with what happened to the record."""
         assert self.violation is not None
         key, text = self.violation
-        lease = f"lease {self.stage.mode.lease:g} s" if self.stage.mode else "no idempotency"
+        lease = str(self.stage.mode) if self.stage.mode else "no idempotency"
         kind = f"{self.kinds[key]}, {self.setting}, timeout {self.timeout:g} s"
         setting = f"{kind}, concurrency {self.stage.concurrency}, {lease}"
         lines = [f"  {time:9.3f}  {what}" for time, whose, what in self.events if whose == key]

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from pipeline import Backoff, Claim, Pipeline, sources
+from pipeline import Backoff, Checkpoint, Pipeline, sinks, sources
 from pipeline.batch import BatchResult
 from pipeline.emulator.mapping import judge
+from pipeline.engine.modes import Mode
 from pipeline.engine.stage import Stage
 from pipeline.outcome import Failed, Unprocessed
 from pipeline.record import RawRecord
@@ -91,17 +92,17 @@ class QueueWorld(World):
 
     def set_up(self) -> None:
         chance = self.chance
-        self.is_fifo = chance.random() < 0.5
+        self.is_fifo = chance.random() < 0.5 or self.promise.name == "checkpoint"
         self.timeout = chance.choice([5.0, 12.0, 30.0])
         self.batch_size = chance.choice([1, 4, 10]) if self.is_fifo else chance.choice([1, 5, 10, 25])
         self.hosts = chance.randint(2, 4)
         self.queue = Queue(self, is_fifo=self.is_fifo, visibility=2 * self.timeout)
-        declared = _declared(self.is_fifo, chance.choice([5.0, 5.0, 20.0, 60.0]))
+        declared = _declared(self.is_fifo, self.promise.mode(), getattr(self.promise, "fused", None))
         self.stage = replace(
             declared,
             sinks=tuple(self.sinks),
             dead_letters=self.letters,
-            store=self.store,
+            store=self.store if declared.store is not None else None,
             concurrency=chance.choice([1, 3, 100]),
         )
         self.remember(self._messages())
@@ -116,7 +117,7 @@ class QueueWorld(World):
             Kind.REJECTED: 1,
             Kind.GARBAGE: 1,
             Kind.REFUSED: 1,
-            Kind.KILLER: chance.choice([0, 1, 1]),
+            Kind.KILLER: chance.choice([0, 1, 1]) if not self.is_marking else 0,  # only claims tell it from the others
         }
         kinds = [Kind.HEALTHY] * chance.randint(10, 30)
         kinds += [kind for kind, most in bad.items() for _ in range(chance.randint(min(most, 1), most))]
@@ -129,17 +130,20 @@ class QueueWorld(World):
                 if group in spoilt:
                     kind = Kind.HEALTHY  # noqa: PLW2901
                 spoilt.add(group)
-            message = Message(f"m{sequence}", f"k{sequence}", kind, group, chance.randint(1, 3), sequence)
-            if kind is Kind.HEALTHY and chance.random() < 0.1:
+            message = Message(f"m{sequence}", f"k{sequence}", kind, group, chance.randint(1, 3), sequence, scope=group)
+            if self.promise.name == "checkpoint":  # it knows no keys
+                pass
+            elif kind is Kind.HEALTHY and chance.random() < 0.1:
                 same = [one for one in messages if one.kind is Kind.HEALTHY and one.lane == group]
                 if same:
                     message.key, message.outputs = same[-1].key, same[-1].outputs
             messages.append(message)
+        self.promise.prepare(messages)
         return messages
 
     @property
     def setting(self) -> str:
-        return "FIFO" if self.is_fifo else "standard"
+        return f"{self.promise.name}, {'FIFO' if self.is_fifo else 'standard'}"
 
     def expose(self, key: str) -> None:
         self.queue.expose(key)
@@ -185,7 +189,13 @@ class QueueWorld(World):
     def _records(self, received: Sequence[tuple[Message, int]]) -> list[RawRecord]:
         return [
             RawRecord(
-                id=message.id, source="orders", body=message.body, lane=message.lane, receive_count=message.receives
+                id=message.id,
+                source="orders",
+                body=message.body,
+                lane=message.lane,
+                receive_count=message.receives,
+                # Numbers of one group have different lengths.
+                origin={"attributes": {"SequenceNumber": str(95 + message.sequence)}} if self.is_fifo else None,
             )
             for message, _ in received
         ]
@@ -206,9 +216,12 @@ class QueueWorld(World):
 
 
 @cache
-def _declared(is_fifo: bool, lease: float) -> Stage:
-    shop = Pipeline("shop", idempotency=Claim(lease=lease))
+def _declared(is_fifo: bool, mode: Mode, fused: str | None) -> Stage:
+    shop = Pipeline("shop", idempotency=mode)
     source = sources.SQS("orders.fifo" if is_fifo else "orders")
-    handler = shop.handler(source, key="key", retry=Backoff(attempts=ATTEMPTS, base=2, cap=20))(handle)
+    options: dict[str, Any] = {} if isinstance(mode, Checkpoint) else {"key": "key"}
+    if fused is not None:
+        options["sinks"] = [sinks.Memory(name=fused)]
+    handler = shop.handler(source, retry=Backoff(attempts=ATTEMPTS, base=2, cap=20), **options)(handle)
     stage: Stage = handler.stage
     return stage

@@ -13,14 +13,17 @@ import base64
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import count
 from typing import Any, ClassVar
 
-from pipeline import Backoff, Claim, Pipeline, by, sources
+from pipeline import Backoff, Checkpoint, Pipeline, by, sinks, sources
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline
 from pipeline.emulator.stream_mapping import all_failed, judge
+from pipeline.engine.modes import Mode
 from pipeline.engine.stage import Stage
 from pipeline.errors import SinkError, SinkUnavailable
 from pipeline.outcome import Succeeded, is_settled
@@ -67,10 +70,11 @@ class Shard:
     def __init__(self, world: StreamWorld, index: int) -> None:
         self.world = world
         self.id = f"shardId-{index:012}"
+        self.part = ""  #: which of the parts that a mapping reads side by side
         self.checkpoint = 0
         self.arrivals: list[Arrival] = []  #: what was put so far
         # The next power of ten is near: numbers of one batch have different lengths.
-        self._next = 10 ** world.chance.randint(1, 40) - world.chance.randint(1, 8)
+        self._numbers = count(10 ** world.chance.randint(1, 40) - world.chance.randint(1, 8))
         self._left: int | None = None  #: arrivals of a batch that comes again
 
     def put(self, arrival: Arrival) -> None:
@@ -78,8 +82,18 @@ class Shard:
 
     def number(self) -> str:
         """The next sequence number."""
-        self._next += self.world.chance.randint(1, 3)
-        return str(self._next)
+        for _ in range(self.world.chance.randint(1, 3)):
+            number = next(self._numbers)
+        return str(number)
+
+    def parted(self, parts: int) -> list[Shard]:
+        """The parts of a shard that a mapping reads side by side, each with partition keys of its own."""
+        made = []
+        for part in range(parts):
+            one = copy(self)
+            one.part, one.arrivals = f"/{part}" if parts > 1 else "", []
+            made.append(one)
+        return made
 
     def batch(self, limit: int) -> list[Arrival]:
         """From the checkpoint on; a batch that comes again is mostly not filled up."""
@@ -89,6 +103,11 @@ class Shard:
     def settle(self, settled: int, of: int, *, limit: int) -> None:
         """Move the checkpoint; choose what comes next."""
         self.checkpoint += settled
+        if self.world.is_marking and self.world.is_faulty and self.world.chance.random() < 0.04:
+            # A mapping delivers at least once: sometimes also what it has heard the end of.
+            self.checkpoint = max(self.checkpoint - self.world.chance.randint(1, 20), 0)
+            self._left = None
+            return
         left = of - settled
         chance = self.world.chance
         if left and not settled and chance.random() < 0.3:
@@ -179,18 +198,27 @@ class StreamWorld(World):
         self.timeout = chance.choice([5.0, 12.0, 30.0])
         self.batch_size = chance.choice([1, 5, 10, 25, 100])
         self.by_shard = chance.random() < 0.3
-        is_idempotent = chance.random() < 0.75
-        self.shards = [Shard(self, index) for index in range(chance.randint(1, 4))]
+        is_idempotent = self.is_marking or chance.random() < 0.75
+        shards = [Shard(self, index) for index in range(chance.randint(1, 4))]
+        self.parts = chance.choice([1, 1, 2, 4]) if self.is_marking else 1
+        self.shards = [part for shard in shards for part in shard.parted(self.parts)]
+        self.by_lane = self.is_marking and chance.random() < 0.3
+        self.by_shard &= self.parts == 1 and not self.by_lane
         self.archive = Archive(self, "archive")
         if chance.random() < 0.5:
             self.sinks.append(self.archive)
-        declared = _declared(chance.choice([5.0, 5.0, 20.0, 60.0]) if is_idempotent else None, self.by_shard)
+        declared = _declared(
+            self.promise.mode() if is_idempotent else None,
+            self._lane(),
+            self.parts,
+            getattr(self.promise, "fused", None),
+        )
         self.by_shard |= not is_idempotent
         self.stage = replace(
             declared,
             sinks=tuple(self.sinks),
             dead_letters=self.letters,
-            store=self.store if is_idempotent else None,
+            store=self.store if declared.store is not None else None,
             concurrency=chance.choice([1, 3, 100]),
             retry=declared.retry if chance.random() < 0.85 else None,
         )
@@ -203,6 +231,15 @@ class StreamWorld(World):
             if chance.random() < 0.3:
                 begin = chance.uniform(0, 40)
                 self.outages.append((what, begin, begin + chance.uniform(2, 40)))
+
+    def _lane(self) -> Any:
+        """The option of the handler; the default where that says the same."""
+        if self.by_lane:
+            return "lane"
+        is_checkpoint = self.promise.name == "checkpoint"
+        if self.by_shard:
+            return None if is_checkpoint else by.shard
+        return by.partition_key if is_checkpoint and self.parts == 1 else None
 
     # -- what was sent
 
@@ -220,10 +257,18 @@ class StreamWorld(World):
             ]
             lane = shard.id if self.by_shard else order
             message = Message("", f"k{sequence}", kind, lane, chance.randint(1, 3), sequence, order=order)
+            if self.by_lane:
+                message.user_lane = f"l{chance.randrange(3)}"
+                # What is damaged has no such lane.
+                name = message.user_lane if kind is not Kind.GARBAGE else f"of {order}"
+                message.lane = f"{shard.id}{shard.part} {name}"
+            message.scope = shard.id, order if self.parts > 1 else None
+            message.is_unread = kind is Kind.GARBAGE and self.stage.lane_kind not in ("source", "by.shard")
             self._repeat(message, messages)
             messages.append(message)
             last = sent[-1] if sent else None
-            if last and last[0] is shard and last[1].is_base64 and chance.random() < 0.3:
+            can_join = last and last[0] is shard and last[1].is_base64 and self.parts == 1
+            if last and can_join and chance.random() < 0.3:
                 last[1].messages.append(message)
                 continue
             is_base64 = kind is not Kind.GARBAGE or chance.random() < 0.5
@@ -232,6 +277,7 @@ class StreamWorld(World):
             for index, message in enumerate(arrival.messages):
                 part = f":{index}" if len(arrival.messages) > 1 else ""
                 message.id = f"readings/{shard.id}:{arrival.number}{part}"
+        self.promise.prepare(messages)
         return sent
 
     def _kinds(self) -> list[Kind]:
@@ -239,7 +285,7 @@ class StreamWorld(World):
         bad = {Kind.REJECTED: 2, Kind.GARBAGE: 2}
         if self.stage.retry is not None:  # else what always fails is never given up
             bad |= {Kind.POISON: 2, Kind.REFUSED: 1}
-            if self.is_idempotent:  # else only the mapping's own limits find what kills the process
+            if self.is_claiming:  # else only the mapping's own limits find what kills the process
                 bad[Kind.KILLER] = chance.choice([0, 1, 1])
         kinds = [Kind.HEALTHY] * chance.randint(10, 35)
         kinds += [kind for kind, most in bad.items() for _ in range(chance.randint(min(most, 1), most))]
@@ -249,7 +295,7 @@ class StreamWorld(World):
     def _repeat(self, message: Message, earlier: Sequence[Message]) -> None:
         """The producer sends a key again, mostly with the same partition key."""
         chance = self.chance
-        if not self.is_idempotent or message.kind not in (Kind.HEALTHY, Kind.REJECTED) or chance.random() >= 0.15:
+        if self.promise.name == "checkpoint" or not self.is_idempotent or message.kind not in (Kind.HEALTHY, Kind.REJECTED) or chance.random() >= 0.15:
             return
         is_anywhere = chance.random() < 0.4
         same = [one for one in earlier if one.kind is message.kind and (is_anywhere or one.lane == message.lane)]
@@ -261,10 +307,10 @@ class StreamWorld(World):
 
     @property
     def setting(self) -> str:
-        lane = "by shard" if self.by_shard else "by partition key"
+        lane = "by shard" if self.by_shard else "by lane" if self.by_lane else "by partition key"
         gathering = ", gathering" if self.archive in self.sinks else ""
         retry = "" if self.stage.retry else ", no back-off"
-        return f"stream of {len(self.shards)} shards, {lane}{gathering}{retry}, batches of {self.batch_size}"
+        return f"{self.promise.name}, stream of {len(self.shards)} shards in {self.parts} parts, {lane}{gathering}{retry}, batches of {self.batch_size}"
 
     def in_batch(self, host: Host, key: str) -> Message | None:
         """The record of this key that a process has in work."""
@@ -282,7 +328,7 @@ class StreamWorld(World):
             self.fail(message.key, f"{message.id} runs again, although it was put aside")
         if message.kind is Kind.POISON and host.runs[message.id] > ATTEMPTS + self.letters.failures[message.id]:
             self.fail(message.key, f"{message.id} runs {host.runs[message.id]} times on {host.name}")
-        if message.kind is Kind.POISON and self.is_idempotent:
+        if message.kind is Kind.POISON and self.is_claiming:
             self.spent[message.id] += 1
             if self.spent[message.id] > ATTEMPTS + self.letters.failures[message.id]:
                 self.fail(message.key, f"{message.id} runs {self.spent[message.id]} times")
@@ -291,7 +337,7 @@ class StreamWorld(World):
         """It has run in this batch, and waits for the sink that gathers, or did when the following one had its turn."""
         if self.archive not in self.sinks or message not in self.batches[host] or message.key not in self.finished:
             return False
-        at_once = [sink for sink in self.sinks if sink is not self.archive]
+        at_once = [sink for sink in self.sinks_of(message) if sink is not self.archive]
         if not all((message.key, number) in sink.accepted for sink in at_once for number in range(message.outputs)):
             return False
         met_at = host.met.get(following.key, self.now)  # it may have waited meanwhile for its claim, or a retry
@@ -401,11 +447,14 @@ class StreamWorld(World):
 
 
 @cache
-def _declared(lease: float | None, by_shard: bool) -> Stage:
-    plant = Pipeline("plant", idempotency=None if lease is None else Claim(lease=lease))
+def _declared(mode: Mode | None, lane: Any, parts: int, fused: str | None) -> Stage:
+    plant = Pipeline("plant", idempotency=mode)
     retry = Backoff(attempts=ATTEMPTS, base=2, cap=20)
-    options: dict[str, Any] = {"lane": by.shard} if by_shard else {}
-    if lease is not None:
+    options: dict[str, Any] = {} if lane is None else {"lane": lane}
+    if mode is not None and not isinstance(mode, Checkpoint):
         options["key"] = "key"
-    stage: Stage = plant.handler(sources.Kinesis("readings"), retry=retry, **options)(handle).stage
+    if fused is not None:
+        options["sinks"] = [sinks.Memory(name=fused)]
+    source = sources.Kinesis("readings", parallelization_factor=parts)
+    stage: Stage = plant.handler(source, retry=retry, **options)(handle).stage
     return stage
