@@ -65,6 +65,10 @@ class Marks:
             return Busy(held_until(entry))
         return Claimed(run.attempt, entry.outputs, entry.rejected)
 
+    async def holds(self, run: Run) -> bool:
+        """Nothing is held, so nothing can be lost."""
+        return True
+
     async def complete(self, run: Run, data: str | None) -> bool | StoreUnavailable:
         """See `Ledger`."""
         problem = await self._write(run, status=COMPLETED, data=data or NO_DATA)
@@ -76,7 +80,14 @@ class Marks:
     async def reject(self, run: Run) -> None:
         """A stream delivers it again, with what stands unsettled before it: then it is skipped. A redrive runs."""
         if self._stage.source.is_stream:
-            rejected = (*run.rejected, run.raw.id)[-MAX_REJECTED:]
+            # Another record of the key may have ended meanwhile, and this write is of the whole entry.
+            entry = (await self._looking.submit([self._id(run)]))[0]
+            if not isinstance(entry, Entry) or entry.expiration < int(self._environment.clock.now()):
+                entry = None
+            if entry is not None and entry.status == COMPLETED:
+                return
+            before = run.rejected if entry is None else entry.rejected
+            rejected = (*before, run.raw.id)[-MAX_REJECTED:]
             await self._write(run, status=IN_PROGRESS, rejected=rejected, in_progress_expiration=RELEASED)
 
     def note(self, run: Run, outcome: Outcome) -> None:

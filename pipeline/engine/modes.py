@@ -151,7 +151,9 @@ class Checkpoint(Mode, frozen=True, kw_only=True):
     is nearly up), so a crash repeats what its batch had done; two deliveries at the same moment may both run. Correct on
     streams with any parallelization factor, and after a reshard. The lane of a stream is the shard by default (the partition
     key, when batches of one shard run side by side), so that one place says all; with `lane=` records of one shard run side by
-    side, and each lane costs a write. To read a stream again on purpose, give another `prefix`.
+    side, and each lane costs a write. To read a stream again on purpose, give another `prefix`; also when what a `lane=`
+    function returns is changed. The mapping's parallelization factor has to be the declared one at every moment: lower it
+    in the mapping before the code is deployed, else batches side by side pass over each other's failures.
     Attempts are the source's receive count on queues, and counted in the process on streams.
     Price: one read and one write for each lane of a batch, however many records it has.
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig
 
-from pipeline import Backoff, Batch, Checkpoint, Claim, Emit, Fused, Mark, Pipeline, Record, sinks, sources
+from pipeline import Backoff, Batch, Checkpoint, Claim, Emit, Fused, Mark, Pipeline, Record, Reject, sinks, sources
 from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.idempotency import COMPLETED, Entry
 from pipeline.decisions.keys import entry_id, key_text
@@ -592,6 +592,45 @@ def test_a_mark_delivers_what_a_claim_kept() -> None:
     assert mark.deliver(order("r0", id=1)) == ["Succeeded"]
     assert mark.runs == []
     assert len(out.outputs) == 1
+
+
+def test_a_rejection_does_not_overwrite_what_another_record_of_the_key_completed_meanwhile() -> None:
+    async def slow(record: Record[dict[str, Any]]) -> None:
+        if record.payload["n"] == 1:
+            await asyncio.sleep(5)
+            raise Reject("never")
+
+    shop = Shop(Mark(), source=sources.Kinesis("readings"), handle=slow)
+    first, second, third = decoded({"id": 1, "n": 1}, {"id": 1, "n": 2}, {"id": 1, "n": 3})
+
+    async def scenario(host: Host) -> list[str]:
+        late = asyncio.ensure_future(host.deliver(first))
+        await asyncio.sleep(1)
+        async with shop.host() as other:  # another shard's batch, at the same moment
+            assert kinds(await other.deliver(second)) == ["Succeeded"]
+        return kinds(await late)
+
+    assert shop.within(scenario) == ["Rejected"]
+    assert shop.deliver(third) == ["Duplicate"], "its key is complete"
+
+
+def test_rejections_of_one_key_at_the_same_moment_are_both_known() -> None:
+    async def slow(record: Record[dict[str, Any]]) -> None:
+        await asyncio.sleep(record.payload["n"])
+        raise Reject("never")
+
+    shop = Shop(Mark(), source=sources.Kinesis("readings"), handle=slow)
+    first, second = decoded({"id": 1, "n": 5}, {"id": 1, "n": 1})
+
+    async def scenario(host: Host) -> None:
+        late = asyncio.ensure_future(host.deliver(first))
+        async with shop.host() as other:
+            await other.deliver(second)
+        await late
+
+    shop.within(scenario)
+    assert shop.deliver(first, second) == ["Duplicate"] * 2
+    assert len(shop.letters.letters) == 2
 
 
 # Fused
