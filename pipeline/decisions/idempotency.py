@@ -173,6 +173,7 @@ class Renewal(Struct, frozen=True, kw_only=True):
     id: str
     owner: str
     lease_until: float  #: epoch seconds
+    ttl: int  #: seconds that the entry lives from now
 
 
 #: Rejected records that an entry remembers, the last ones: their ids are a hundred bytes each.
@@ -210,12 +211,17 @@ def state_of(
     return State.LAPSED
 
 
+def expiration_of(now: float, ttl: int, lease_until: float) -> int:
+    """When a held entry expires, epoch seconds: never before its lease, or a second run could begin beside the first."""
+    return max(int(now) + ttl, int(lease_until) + 1)
+
+
 def created(request: ClaimRequest, now: float) -> Entry:
     """The entry of a first run."""
     return Entry(
         id=request.id,
         status=IN_PROGRESS,
-        expiration=int(now) + request.ttl,
+        expiration=expiration_of(now, request.ttl, request.lease_until),
         in_progress_expiration=int(request.lease_until * 1000),
         validation=request.validation,
         owner=request.owner,

@@ -122,7 +122,7 @@ class Attempt:
 
     async def _write_gathered(self, run: Run, gathered: Gathered) -> Outcome:
         standing = self._standing(run)
-        if run.held is not None and run.held.is_lost:
+        if not await self._holds(run):
             standing.has_failed()
             return self._endings.handed_back(run, HandBack.CLAIMED)
         failures: Failures = await self._fanout.write_gathered(gathered.outputs, standing)
@@ -148,6 +148,9 @@ class Attempt:
             return await self._not_admitted(run, reply)
         run.is_admitted = True
         run.attempt = reply.attempt
+        if not await self._holds(run):  # the answer took longer than the lease
+            await self._endings.release(run, attempts=max(run.attempt - 1, 0), outputs=reply.outputs)
+            return self._endings.handed_back(run, HandBack.CLAIMED)
         retry = self._stage.retry
         if self._stage.counts_attempts and retry is not None and run.attempt > retry.attempts:
             error = Crashed(f"{run.attempt - 1} runs of this record ended without a result")
@@ -155,6 +158,10 @@ class Attempt:
         if reply.outputs is not None:
             return await self._deliver(run, wire.unpack(reply.outputs), was_kept=True)
         return await self._handle(run)
+
+    async def _holds(self, run: Run) -> bool:
+        """A refused renewal never means "go", and neither does one that nobody answered."""
+        return run.held is None or self._ledger is None or await self._ledger.holds(run)
 
     async def _not_admitted(self, run: Run, reply: AlreadyDone | Mismatch | Busy | StoreUnavailable) -> Outcome:
         match reply:
@@ -247,7 +254,7 @@ class Attempt:
         self, run: Run, outputs: list[Output], *, streamed: int = 0, was_kept: bool = False
     ) -> Outcome | Gathered:
         """Hand outputs to the sinks; only when all are accepted is the record done."""
-        if run.held is not None and run.held.is_lost:  # a refused renewal never means "go"
+        if not await self._holds(run):
             return self._endings.handed_back(run, HandBack.CLAIMED)
         if self._keeps_results and not was_kept and streamed == 0:
             run.data = kept(wire.pack(outputs))

@@ -81,6 +81,16 @@ class Claims:
             self._keep(held)
         return reply
 
+    async def holds(self, run: Run) -> bool:
+        """See `Ledger`. When its lease has passed, because the store was slow or away, it is asked for once more."""
+        held = run.held
+        if held is None:
+            return True
+        if not held.is_lost and self._environment.clock.now() >= held.lease_until:
+            await self._renew([held])
+        is_over = self._environment.clock.now() >= held.lease_until
+        return not (held.is_lost or is_over)
+
     async def complete(self, run: Run, data: str | None) -> bool | StoreUnavailable:
         """See `Ledger`."""
         held = run.held
@@ -151,16 +161,16 @@ class Claims:
     async def _renew_for_ever(self) -> None:
         while True:
             await self._environment.clock.sleep(self._mode.lease * _RENEW_AFTER)
-            await self._renew()
+            held = list(self._held.values())
+            if held:
+                await self._renew(held)
 
-    async def _renew(self) -> None:
-        held = list(self._held.values())
-        if not held:
-            return
+    async def _renew(self, held: Sequence[Held]) -> None:
         until = self._lease_until()
         try:
             answers = await self._store.renew(
-                [Renewal(id=one.id, owner=one.owner, lease_until=until) for one in held], self._environment
+                [Renewal(id=one.id, owner=one.owner, lease_until=until, ttl=self._mode.ttl) for one in held],
+                self._environment,
             )
         except Exception:  # the next round tries again; the lease has two thirds left
             return

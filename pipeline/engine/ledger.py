@@ -30,6 +30,10 @@ class Ledger(Protocol):
         """May it run? `Claimed` says yes, and which attempt it is."""
         ...
 
+    async def holds(self, run: Run) -> bool:
+        """May it still write to the sinks? False when another run may have begun beside it."""
+        ...
+
     async def complete(self, run: Run, data: str | None) -> bool | StoreUnavailable:
         """Every sink has accepted; `data`: what to keep for repeats. False: another run has taken it over."""
         ...
@@ -63,6 +67,9 @@ class Unwritten:
 
     async def admit(self, run: Run) -> ClaimReply | StoreUnavailable:
         return Claimed(run.attempt)
+
+    async def holds(self, run: Run) -> bool:
+        return True
 
     async def complete(self, run: Run, data: str | None) -> bool | StoreUnavailable:
         return True

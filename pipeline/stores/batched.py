@@ -23,7 +23,7 @@ from pipeline.decisions.idempotency import (
 )
 from pipeline.errors import StoreUnavailable
 from pipeline.stores import items, statements
-from pipeline.stores.protocol import Taking, is_done, taking
+from pipeline.stores.protocol import Taking, is_done, is_held, taking
 from pipeline.stores.single import LOOKS
 from pipeline.stores.statements import Statement
 from pipeline.stores.table import Refused, Table
@@ -117,8 +117,12 @@ def _end(table: Table, settlement: Settlement) -> Statement:
 
 
 async def _renew(table: Table, renewals: Sequence[Renewal]) -> list[bool | StoreUnavailable]:
-    answers = await table.execute([statements.update(table.name, items.renew(renewal)) for renewal in renewals])
-    return [answer if isinstance(answer, StoreUnavailable) else answer is None for answer in answers]
+    now = table.now
+    answers = await table.execute([statements.update(table.name, items.renew(renewal, now)) for renewal in renewals])
+    return [
+        answer if isinstance(answer, StoreUnavailable) else answer is None or is_held(answer.found, renewal.owner)
+        for renewal, answer in zip(renewals, answers, strict=True)
+    ]
 
 
 async def _in_rounds(asked: Sequence[Asked], do: Callable[[Sequence[Asked]], Awaitable[Sequence[A]]]) -> list[A]:

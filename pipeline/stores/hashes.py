@@ -13,7 +13,16 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from pipeline.decisions.idempotency import COMPLETED, NO_DATA, RELEASED, Complete, Entry, Release, Renewal
+from pipeline.decisions.idempotency import (
+    COMPLETED,
+    NO_DATA,
+    RELEASED,
+    Complete,
+    Entry,
+    Release,
+    Renewal,
+    expiration_of,
+)
 from pipeline.errors import StoreUnavailable
 
 #: Seconds that the server keeps an entry after its expiration. The toolkit's clock says what is expired; the
@@ -22,15 +31,15 @@ GRACE = 3_600
 #: The longest time to live that is asked for, 68 years: servers refuse what overflows.
 _LONGEST = 2**31
 
-#: KEYS[1]: the entry. ARGV: the condition and its three operands; the seconds to live, or nothing to leave them; then
+#: KEYS[1]: the entry. ARGV: the condition and its four operands; the seconds to live, or nothing to leave them; then
 #: fields and values, where no value means no field. Without fields the entry is deleted. Answers 1, or the entry that
 #: refused: its fields and values as one JSON text, which clients read faster than a list.
 SCRIPT = """\
-local key, condition, seconds = KEYS[1], ARGV[1], ARGV[5]
-local first, second, third = ARGV[2], ARGV[3], ARGV[4]
-local found = redis.call('HMGET', key, 'status', 'owner', 'in_progress_expiration', 'expiration', 'position')
+local key, condition, seconds = KEYS[1], ARGV[1], ARGV[6]
+local first, second, third, fourth = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local found = redis.call('HMGET', key, 'status', 'owner', 'in_progress_expiration', 'expiration', 'position', 'attempts')
 local status, owner, lease = found[1] or '', found[2] or '', found[3] or ''
-local expiration, position = tonumber(found[4] or ''), found[5] or ''
+local expiration, position, attempts = tonumber(found[4] or ''), found[5] or '', tonumber(found[6] or '0')
 
 local function is_before(one, other) -- by bytes: '<' would follow the server's locale
   for at = 1, math.min(#one, #other) do
@@ -44,9 +53,10 @@ local holds = false
 if condition == 'free' then -- nothing is there, or it expired before `first`
   holds = redis.call('EXISTS', key) == 0 or (expiration ~= nil and expiration < tonumber(first))
 elseif condition == 'found' then -- it still is what was read
-  holds = status == first and owner == second and lease == third
+  holds = status == first and owner == second and lease == third and attempts == tonumber(fourth)
 elseif condition == 'held' then -- `first` holds the claim: it neither ended it nor lost it to another run
   holds = status == 'INPROGRESS' and owner == first and (tonumber(lease) or 0) > 0
+  if holds and second ~= '' then holds = tonumber(lease) <= tonumber(second) end -- a renewal: it never shortens a lease
 elseif condition == 'behind' then -- a checkpoint before `first`, or none
   holds = position == '' or is_before(position, first)
 elseif condition == 'any' then
@@ -54,12 +64,12 @@ elseif condition == 'any' then
 end
 if not holds then return cjson.encode(redis.call('HGETALL', key)) end
 
-if #ARGV == 5 then
+if #ARGV == 6 then
   redis.call('DEL', key)
   return 1
 end
 local given, missing = {}, {}
-for at = 6, #ARGV, 2 do
+for at = 7, #ARGV, 2 do
   if ARGV[at + 1] == '' then
     missing[#missing + 1] = ARGV[at]
   else
@@ -127,9 +137,10 @@ def put(entry: Entry, now: float) -> Write:
 def take_over(found: Entry, mine: Entry, now: float) -> Write:
     """A free entry for its next owner, while it is still what was found.
 
-    Status, owner and lease tell any two states of an entry apart: every owner is new.
+    Status, owner and lease tell any two states of an entry apart, because every owner is new; attempts do where an owner
+    asked twice.
     """
-    condition = ("found", found.status, found.owner or "", _text(found.in_progress_expiration))
+    condition = ("found", found.status, found.owner or "", _text(found.in_progress_expiration), str(found.attempts))
     fields = {
         "owner": mine.owner,
         "in_progress_expiration": mine.in_progress_expiration,
@@ -169,10 +180,12 @@ def forget(key: str, owner: str) -> Write:
     return _write(key, ("held", owner), "", {})
 
 
-def renew(renewal: Renewal) -> Write:
-    """A held claim prolonged."""
-    fields = {"in_progress_expiration": int(renewal.lease_until * 1000)}
-    return _write(renewal.id, ("held", renewal.owner), "", fields)
+def renew(renewal: Renewal, now: float) -> Write:
+    """A held claim prolonged; refused, too, when it holds longer already."""
+    lease = int(renewal.lease_until * 1000)
+    expiration = expiration_of(now, renewal.ttl, renewal.lease_until)
+    fields = {"in_progress_expiration": lease, "expiration": expiration}
+    return _write(renewal.id, ("held", renewal.owner, str(lease)), _seconds(expiration, now), fields)
 
 
 def advance(moved: Entry, now: float) -> Write:
@@ -202,7 +215,7 @@ def _fields(entry: Entry) -> dict[str, str | int | None]:
 
 
 def _write(key: str, condition: tuple[str, ...], seconds: str, fields: Mapping[str, str | int | None]) -> Write:
-    padded = (*condition, "", "", "")[:4]
+    padded = (*condition, "", "", "", "")[:5]
     return Write(key, (*padded, seconds, *(text for pair in fields.items() for text in (pair[0], _text(pair[1])))))
 
 

@@ -26,6 +26,7 @@ from pipeline.decisions.idempotency import (
     Release,
     Renewal,
     Settlement,
+    expiration_of,
 )
 from pipeline.errors import StoreUnavailable
 
@@ -52,7 +53,7 @@ class Term:
     """What must be true of one attribute; without a value: it must be missing."""
 
     name: str
-    operator: Literal["=", "<", ">"] = "="
+    operator: Literal["=", "<", "<=", ">"] = "="
     value: Value | None = None
 
 
@@ -122,10 +123,12 @@ def replace(mine: Entry, now: float) -> Change:
 def take_over(found: Entry, mine: Entry) -> Change:
     """A free entry for its next owner, while it is still exactly as it was found.
 
-    Status, owner and lease tell any two states of an entry apart: every owner is new.
+    Status, owner and lease tell any two states of an entry apart, because every owner is new; attempts do where an owner
+    asked twice.
     """
     lease = found.in_progress_expiration
     where = (
+        *((Term(ATTEMPTS, value=number(found.attempts)),) if found.attempts else ()),
         Term(STATUS, value=text(found.status)),
         Term(OWNER, value=None if found.owner is None else text(found.owner)),
         Term(IN_PROGRESS_EXPIRATION, value=None if lease is None else number(lease)),
@@ -164,10 +167,12 @@ def release(settlement: Release, now: float) -> Change:
     return Change(settlement.id, held(settlement.owner), sets, removes)
 
 
-def renew(renewal: Renewal) -> Change:
-    """A held claim, prolonged."""
+def renew(renewal: Renewal, now: float) -> Change:
+    """A held claim, prolonged; refused, too, when it holds longer already."""
     lease = number(int(renewal.lease_until * 1000))
-    return Change(renewal.id, held(renewal.owner), {IN_PROGRESS_EXPIRATION: lease})
+    where = (*held(renewal.owner), Term(IN_PROGRESS_EXPIRATION, "<=", lease))
+    expiration = number(expiration_of(now, renewal.ttl, renewal.lease_until))
+    return Change(renewal.id, where, {IN_PROGRESS_EXPIRATION: lease, EXPIRATION: expiration})
 
 
 def held(owner: str) -> tuple[Term, ...]:
@@ -225,12 +230,13 @@ def number(value: int | None) -> Value:
 def _condition(where: tuple[Term, ...], values: dict[str, Value]) -> str:
     """The terms as a condition; their values are added to `values`."""
     parts: list[str] = []
-    for term in where:
+    for place, term in enumerate(where):
         if term.value is None:
             parts.append(f"attribute_not_exists(#{term.name})")
         else:
-            values[f":found_{term.name}"] = term.value
-            parts.append(f"#{term.name} {term.operator} :found_{term.name}")
+            mark = f":found_{term.name}_{place}"
+            values[mark] = term.value
+            parts.append(f"#{term.name} {term.operator} {mark}")
     return " AND ".join(parts)
 
 

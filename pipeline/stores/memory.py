@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-from msgspec.structs import replace
-
 from pipeline.decisions.idempotency import (
     Advance,
     ClaimReply,
@@ -27,7 +25,7 @@ from pipeline.decisions.idempotency import (
 )
 from pipeline.errors import StoreUnavailable
 from pipeline.ports import Environment
-from pipeline.stores.protocol import advanced, is_done, is_held, settled, taken_over
+from pipeline.stores.protocol import advanced, is_done, is_held, renewed, settled, taken_over
 
 _SWEEP_FROM = 1_024
 
@@ -69,8 +67,9 @@ class Memory:
 
     async def renew(self, renewals: Sequence[Renewal], environment: Environment) -> Sequence[bool | StoreUnavailable]:
         """See the `IdempotencyStore` port."""
+        now = environment.clock.now()
         with self._lock:
-            return [self._renew(renewal) for renewal in renewals]
+            return [self._renew(renewal, now) for renewal in renewals]
 
     async def look(self, ids: Sequence[str], environment: Environment) -> Sequence[Entry | StoreUnavailable | None]:
         """See the `IdempotencyStore` port."""
@@ -117,11 +116,11 @@ class Memory:
             del self._entries[settlement.id]
         return True
 
-    def _renew(self, renewal: Renewal) -> bool:
+    def _renew(self, renewal: Renewal, now: float) -> bool:
         entry = self._entries.get(renewal.id)
         if entry is None or not is_held(entry, renewal.owner):
             return False
-        self._entries[renewal.id] = replace(entry, in_progress_expiration=int(renewal.lease_until * 1000))
+        self._entries[renewal.id] = renewed(entry, renewal, now)
         return True
 
     def _advance(self, advance: Advance, now: float) -> bool:

@@ -17,10 +17,12 @@ from pipeline.decisions.idempotency import (
     Entry,
     Forget,
     Release,
+    Renewal,
     Settlement,
     Step,
     claimed,
     created,
+    expiration_of,
     found_by,
     refusal,
     step_of,
@@ -70,11 +72,20 @@ def taken_over(entry: Entry, request: ClaimRequest, now: float) -> Entry:
     """A released or lapsed entry as its next owner holds it: attempts and kept outputs stay."""
     return replace(
         entry,
-        expiration=int(now) + request.ttl,
+        expiration=expiration_of(now, request.ttl, request.lease_until),
         in_progress_expiration=int(request.lease_until * 1000),
         owner=request.owner,
         attempts=entry.attempts + 1,
     )
+
+
+def renewed(entry: Entry, renewal: Renewal, now: float) -> Entry:
+    """A held entry after a renewal. One that comes late does not take back what a later one gave."""
+    lease = int(renewal.lease_until * 1000)
+    if lease < (entry.in_progress_expiration or 0):
+        return entry
+    expiration = expiration_of(now, renewal.ttl, renewal.lease_until)
+    return replace(entry, in_progress_expiration=lease, expiration=expiration)
 
 
 def advanced(entry: Entry | None, advance: Advance, now: float) -> Entry | None:

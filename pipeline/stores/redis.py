@@ -36,7 +36,7 @@ from pipeline.errors import ConfigurationError, StoreUnavailable
 from pipeline.ports import Environment
 from pipeline.stores import hashes
 from pipeline.stores.hashes import Write
-from pipeline.stores.protocol import advanced, is_done, taken_over
+from pipeline.stores.protocol import advanced, is_done, is_held, taken_over
 from pipeline.stores.redis_server import Address, address_of, server
 
 #: How often a claim looks again when the entry changes under its hands, before it calls it busy.
@@ -132,8 +132,12 @@ class Redis:
 
     async def renew(self, renewals: Sequence[Renewal], environment: Environment) -> Sequence[bool | StoreUnavailable]:
         """See the `IdempotencyStore` port."""
-        answers = await self._write([hashes.renew(renewal) for renewal in renewals], environment)
-        return [answer.is_written if isinstance(answer, _Answer) else answer for answer in answers]
+        now = environment.clock.now()
+        answers = await self._write([hashes.renew(renewal, now) for renewal in renewals], environment)
+        return [
+            answer.is_written or is_held(answer.found, renewal.owner) if isinstance(answer, _Answer) else answer
+            for renewal, answer in zip(renewals, answers, strict=True)
+        ]
 
     async def look(self, ids: Sequence[str], environment: Environment) -> Sequence[Entry | StoreUnavailable | None]:
         """See the `IdempotencyStore` port."""

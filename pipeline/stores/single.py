@@ -22,7 +22,7 @@ from pipeline.decisions.idempotency import (
 )
 from pipeline.errors import StoreUnavailable
 from pipeline.stores import items
-from pipeline.stores.protocol import Taking, advanced, is_done, taking
+from pipeline.stores.protocol import Taking, advanced, is_done, is_held, taking
 from pipeline.stores.table import Refused, Table
 
 T = TypeVar("T")
@@ -81,7 +81,8 @@ async def _settle(table: Table, settlement: Settlement) -> bool:
 
 
 async def _renew(table: Table, renewal: Renewal) -> bool:
-    return await table.write("update_item", items.update_item(items.renew(renewal))) is None
+    refused = await table.write("update_item", items.update_item(items.renew(renewal, table.now)))
+    return refused is None or is_held(refused.found, renewal.owner)
 
 
 async def _advance(table: Table, advance: Advance) -> bool:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from pipeline import stores
 from pipeline.decisions.idempotency import (
+    Advance,
     AlreadyDone,
     Busy,
     Claimed,
@@ -42,6 +43,8 @@ pytestmark = pytest.mark.dynamodb_local
 
 TTL = 1_000
 LEASE = 60.0
+#: What `create` calls.
+MAKING = {"CreateTable", "DescribeTable", "DescribeTimeToLive", "UpdateTimeToLive"}
 #: Seconds; what expires then is past by the tests' clock, and not yet by the server's, which deletes it.
 SOON = 100
 CALL = "BatchExecuteStatement"
@@ -225,7 +228,7 @@ async def test_an_error_that_will_not_pass_is_told_at_once_by_its_code(bench: Be
     assert done is True
     assert isinstance(odd, StoreUnavailable)
     bench.proxy.next(CALL, answering(code))
-    (odd,) = await bench.store.renew([Renewal(id="b", owner="me", lease_until=0.0)], bench.environment)
+    (odd,) = await bench.store.renew([Renewal(id="b", owner="me", lease_until=0.0, ttl=TTL)], bench.environment)
     assert isinstance(odd, StoreUnavailable)
 
 
@@ -238,6 +241,18 @@ async def test_an_internal_error_after_the_write_was_done_does_not_lose_the_clai
     assert await bench.claim("a") == [Claimed(1)]
     bench.proxy.next(CALL, done_after_all)
     assert await bench.store.settle([Complete(id="a", owner="me", ttl=TTL)], bench.environment) == [True]
+
+
+async def test_an_entry_that_comes_with_a_refused_insert_is_not_read_again(bench: Bench) -> None:
+    there = Entry(id="k", status="COMPLETED", expiration=2**40, data="7")
+
+    def bring(request: Request, forward: Callable[[], Answer]) -> Answer:
+        error = {"Code": "DuplicateItem", "Item": items.item_of(there)}
+        return Answer(200, json.dumps({"Responses": [{"Error": error}]}).encode())
+
+    bench.proxy.next(CALL, bring)
+    assert await bench.claim("k") == [AlreadyDone("7")]
+    assert bench.reads == []
 
 
 async def test_an_invalid_call_is_told_without_what_was_in_it(bench: Bench) -> None:
@@ -500,7 +515,7 @@ def _asked(word: str, what: Any, prefix: str, now: float) -> list[Any]:
             for key, owner, alone, record, validation in what
         ]  # fmt: skip
     if word == "renew":
-        return [Renewal(id=prefix + key, owner=owner, lease_until=now + 2 * LEASE) for key, owner in what]
+        return [Renewal(id=prefix + key, owner=owner, lease_until=now + 2 * LEASE, ttl=TTL) for key, owner in what]
     return [_end(end, {"id": prefix + key, "owner": owner, "ttl": TTL}, text) for end, key, owner, text in what]
 
 
@@ -609,6 +624,26 @@ def test_a_role_allows_what_the_strategy_calls(store: stores.DynamoDB, actions: 
     assert without.actions == with_deletes.actions[:-1]
 
 
+@pytest.mark.parametrize("forgets", [True, False])
+@pytest.mark.parametrize(
+    ("mode", "calls"),
+    [("mark", {"BatchGetItem", "BatchWriteItem"}), ("checkpoint", {"BatchGetItem", "UpdateItem"})],
+)
+async def test_the_other_modes_are_allowed_their_own_calls(
+    bench: Bench, mode: Any, calls: set[str], forgets: bool
+) -> None:
+    entry = Entry(id="k", status="COMPLETED", expiration=1)
+    await bench.store.look(["k"], bench.environment)
+    if mode == "mark":
+        await bench.store.mark([entry], bench.environment)
+    else:
+        await bench.store.advance([Advance(id="k", position="1", ttl=TTL)], bench.environment)
+    made = {request.operation for request in bench.proxy.requests} - MAKING
+    (grant,) = bench.store.grants(forgets=forgets, mode=mode)
+    assert made == calls
+    assert set(grant.actions) == {f"dynamodb:{name}" for name in calls}
+
+
 async def test_no_statement_holds_a_value(bench: Bench) -> None:
     """What is a parameter cannot be read as a statement."""
     values = "Robert'; DELETE FROM x", "[out'puts]", "{}", "rec", "hash"
@@ -616,7 +651,7 @@ async def test_no_statement_holds_a_value(bench: Bench) -> None:
     for _ in range(2):  # the second time over an entry that has expired
         await bench.claim(values[0], owner=values[3], validation=values[4])
         common = {"id": values[0], "owner": values[3], "ttl": TTL}
-        await bench.store.renew([Renewal(id=values[0], owner=values[3], lease_until=now)], bench.environment)
+        await bench.store.renew([Renewal(id=values[0], owner=values[3], lease_until=now, ttl=TTL)], bench.environment)
         await bench.store.settle(
             [Release(**common, attempts=1, outputs=values[1], rejected=("rec",))], bench.environment
         )

@@ -260,7 +260,7 @@ async def test_after_powertools_took_over_we_can_write_nothing(both: Both) -> No
     assert await both.complete("k") is False
     end = {"id": key("k"), "owner": "us", "ttl": TTL}
     assert await both.store.settle([Forget(**end), Release(**end, attempts=1)], both.environment) == [False, False]
-    renewal = Renewal(id=key("k"), owner="us", lease_until=both.clock.now() + 60)
+    renewal = Renewal(id=key("k"), owner="us", lease_until=both.clock.now() + 60, ttl=100)
     assert await both.store.renew([renewal], both.environment) == [False]
     assert (await both.item("k"))["data"] == {"S": '"theirs"'}
 

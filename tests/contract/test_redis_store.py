@@ -497,8 +497,10 @@ async def test_the_server_keeps_an_entry_a_while_longer_than_it_counts(asker: As
     await asker.claim("a")
     assert TTL < TTL + hashes.GRACE - 60 <= _seconds_left(server) <= TTL + hashes.GRACE
     server.ask("EXPIRE", "pipeline:k", "500")
-    await asker.store.renew([Renewal(id="k", owner="a", lease_until=asker.clock.now() + LEASE)], asker.environment)
-    assert _seconds_left(server) <= 500, "a renewal prolongs the lease, not the entry"
+    await asker.store.renew(
+        [Renewal(id="k", owner="a", lease_until=asker.clock.now() + LEASE, ttl=TTL)], asker.environment
+    )
+    assert _seconds_left(server) > TTL, "a renewal prolongs the lease, and the entry with it"
     await asker.complete("a")
     assert _seconds_left(server) > TTL
 
@@ -589,7 +591,7 @@ async def test_it_does_what_a_store_in_memory_does(asker: Asker, seed: int) -> N
             ("claim", [request]),
             ("claim", [request, ClaimRequest(id=key, owner=f"late-{step}", lease_until=until, ttl=TTL, is_alone=True)]),
             ("settle", [chance.choice(ends)]),
-            ("renew", [Renewal(id=key, owner=request.owner, lease_until=until)]),
+            ("renew", [Renewal(id=key, owner=request.owner, lease_until=until, ttl=TTL)]),
             ("advance", [Advance(id="checkpoint", position=str(chance.randint(0, 99)), ttl=TTL)]),
         ]
         word, asked = chance.choice([*calls[:3], *calls])

@@ -64,7 +64,7 @@ class Bench:
         return await self.settle(Forget(id="k", owner=owner, ttl=TTL))
 
     async def renew(self, owner: str, lease: float = LEASE) -> Any:
-        renewal = Renewal(id="k", owner=owner, lease_until=self.clock.now() + lease)
+        renewal = Renewal(id="k", owner=owner, lease_until=self.clock.now() + lease, ttl=TTL)
         (reply,) = await self.store.renew([renewal], self.environment)
         return reply
 

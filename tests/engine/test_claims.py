@@ -369,3 +369,43 @@ def test_a_run_that_lost_its_claim_writes_to_no_sink() -> None:
 
     assert isinstance(result.outcomes[0], Unprocessed)
     assert sink.outputs == []
+
+
+def test_a_run_whose_lease_could_not_be_renewed_writes_to_no_sink() -> None:
+    sink, store = Sink(), Scripted(renew=StoreUnavailable("away"))
+    pipeline = Pipeline("shop", idempotency=Claim(lease=30))
+
+    @pipeline.handler(sources.SQS("orders"), sinks=[sink])
+    async def price(order: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return order
+
+    result, _ = virtually(process(price.stage, records("{}"), store=store, clock=VirtualClock()))
+
+    assert isinstance(result.outcomes[0], Unprocessed)
+    assert sink.outputs == []
+
+
+def test_a_claim_that_is_granted_after_its_lease_was_over_runs_nothing_and_costs_no_attempt() -> None:
+    class Slow(Memory):
+        async def claim(self, requests: Any, environment: Any) -> Any:
+            replies = await super().claim(requests, environment)
+            await asyncio.sleep(40)
+            return replies
+
+        async def renew(self, renewals: Any, environment: Any) -> Any:
+            return [False] * len(renewals)
+
+    runs: list[Any] = []
+    store = Slow()
+    pipeline = Pipeline("shop", idempotency=Claim(lease=30))
+
+    @pipeline.handler(sources.SQS("orders"))
+    async def price(order: dict[str, Any]) -> None:
+        runs.append(order)
+
+    result, _ = virtually(process(price.stage, records("{}"), store=store, clock=VirtualClock()))
+
+    assert isinstance(result.outcomes[0], Unprocessed)
+    assert runs == []
+    assert [entry.attempts for entry in store.entries.values()] == [0]

@@ -30,7 +30,7 @@ from pipeline.decisions.idempotency import (
 )
 from pipeline.ports import Environment, IdempotencyStore
 from tests.protocol.conftest import HandClock
-from tests.protocol.rules import PRODUCT, renewed
+from tests.protocol.rules import PRODUCT
 
 LEASE, TTL = 60.0, 1_000
 #: Around a lease, a second, a millisecond, and the entry's own time.
@@ -134,11 +134,11 @@ class Driven(RuleBasedStateMachine):
     @rule(data=st.data(), is_answered=st.booleans())
     def renews(self, data: st.DataObject, is_answered: bool) -> None:
         owner = self.some(data, lambda owner: owner.is_granted and not owner.is_ending)
-        renewal = Renewal(id=self.key, owner=owner.name, lease_until=self.now + LEASE)
+        renewal = Renewal(id=self.key, owner=owner.name, lease_until=self.now + LEASE, ttl=TTL)
         (answer,) = self.bench.run(self.bench.store.renew([renewal], self.bench.environment))
         assert answer is (self.holder == owner.name)
         if self.holder == owner.name and self.entry is not None:
-            self.entry = renewed(self.entry, renewal)
+            self.entry = PRODUCT.renewed(self.entry, renewal, self.now)
             if is_answered:
                 owner.until = renewal.lease_until
         elif is_answered:

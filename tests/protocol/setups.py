@@ -34,7 +34,7 @@ WHOLE = {
 BOUNDED = {
     "three owners": (Setup(slots=3, endings=SHORT, renewals="never"), 30_000),
     "three owners, batched, that renew": (Setup(slots=3, endings=SHORT, is_batched=True), 12_000),
-    # The count of attempts has a test of its own: test_weaknesses.py.
+    # The count of attempts has a test of its own: test_mended.py.
     "two owners, writes that land late": (
         Setup(
             late_copies=("create", "take", "end"),

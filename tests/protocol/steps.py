@@ -462,7 +462,8 @@ class Steps:
             return None
         if world.holder != owner and self._broken(FOREIGN_RENEWAL):
             return replace(world, fault=FOREIGN_RENEWAL)
-        return replace(world, entry=self.rules.renewed(entry, Renewal(id=KEY, owner=owner, lease_until=until)))
+        renewal = Renewal(id=KEY, owner=owner, lease_until=until, ttl=self.setup.ttl)
+        return replace(world, entry=self.rules.renewed(entry, renewal, NOW))
 
     def _land(self, world: World, copy: Copy) -> World:
         if copy.plan == "renew":

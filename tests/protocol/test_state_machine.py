@@ -75,10 +75,10 @@ class EndsForAnybody(stores.Memory):
 class RenewsForAnybody(stores.Memory):
     """Renews a claim for whoever asks."""
 
-    def _renew(self, renewal: Renewal) -> bool:
+    def _renew(self, renewal: Renewal, now: float) -> bool:
         entry = self._entries.get(renewal.id)
         owner = renewal.owner if entry is None or entry.owner is None else entry.owner
-        return super()._renew(replace(renewal, owner=owner))
+        return super()._renew(replace(renewal, owner=owner), now)
 
 
 class CountsAnew(stores.Memory):
