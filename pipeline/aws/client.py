@@ -1,20 +1,26 @@
 """AWS clients, made here and nowhere else, and the one translation of AWS's errors.
 
-aiobotocore is imported at the first call: importing it costs more than everything else that a
-function imports, and a process that never talks to AWS should not pay for it.
+There are two kinds behind one object. The calls that records need are made by `calls`; all others, such as those that
+make resources or write objects, by aiobotocore. Both are imported at the first call: importing them costs more than
+everything else that a function imports, and a process that never talks to AWS should not pay for it.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import SinkError, SinkRefused, SinkUnavailable, StoreUnavailable
 from pipeline.ports import Environment
 
-#: One connection for each call that runs side by side; botocore's own default is 10.
+if TYPE_CHECKING:
+    from pipeline.aws.settings import Settings
+    from pipeline.aws.transport import Transport
+
+#: Calls of a service that run side by side, and connections that are kept; botocore's own default is 10.
 CONNECTIONS = 50
 #: An SQS long poll lasts up to 20 seconds; every other call answers in well under this.
 _READ_SECONDS = {"sqs": 25}
@@ -22,6 +28,8 @@ _DEFAULT_READ_SECONDS = 10
 _CONNECT_SECONDS = 3
 #: The first try, and two for connections that died while a Lambda environment was frozen.
 _TRIES = 3
+#: The services that records need calls of which `calls` makes.
+_LIGHT = ("dynamodb", "events", "kinesis", "sqs")
 
 #: Error codes by which a service says that this request will never do, whoever sends it when.
 _REFUSALS = frozenset(
@@ -56,6 +64,59 @@ async def client(environment: Environment, service: str) -> Any:
 
 @asynccontextmanager
 async def _opened(environment: Environment, service: str) -> AsyncIterator[Any]:
+    settings = await environment.once(("aws", "settings"), _settings) if service in _LIGHT else None
+    if settings is None:
+        yield await _full(environment, service)
+        return
+    from pipeline.aws.calls import Client
+
+    made = Client(
+        service,
+        settings,
+        await environment.once(("aws", "transport"), lambda: _transport(settings)),
+        environment,
+        at_once=CONNECTIONS,
+        read_seconds=_READ_SECONDS.get(service, _DEFAULT_READ_SECONDS),
+        full=lambda: _full(environment, service),
+    )
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@asynccontextmanager
+async def _settings() -> AsyncIterator[Settings | None]:
+    """None where only botocore itself can tell where calls go."""
+    from pipeline.aws import settings
+
+    if settings.has_own_data():
+        yield None
+    elif settings.is_in_environment():
+        yield settings.from_environment()
+    else:
+        yield settings.from_session()
+
+
+@asynccontextmanager
+async def _transport(settings: Settings) -> AsyncIterator[Transport]:
+    """One for all services: they share the TLS context."""
+    from pipeline.aws.transport import Transport
+
+    made = Transport(connections=CONNECTIONS, connect_seconds=_CONNECT_SECONDS, authorities=settings.authorities)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+async def _full(environment: Environment, service: str) -> Any:
+    """The aiobotocore client of a service."""
+    return await environment.once(("aws", "full", service), lambda: _opened_full(environment, service))
+
+
+@asynccontextmanager
+async def _opened_full(environment: Environment, service: str) -> AsyncIterator[Any]:
     from aiobotocore.config import AioConfig
 
     session = await environment.once(("aws", "session"), _session)
@@ -147,9 +208,11 @@ def _raise_if_foreign(error: Exception) -> None:
     """Raise what AWS did not cause: a mistake in a program is no outage, and is not retried as one."""
     if isinstance(error, OSError):
         return
-    from aiohttp import ClientError as HTTPError
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
-    if not isinstance(error, (BotoCoreError, ClientError, ResponseParserError, HTTPError)):
+    kinds: list[Any] = [BotoCoreError, ClientError, ResponseParserError]
+    if "aiohttp" in sys.modules:  # it has raised nothing where nothing has imported it
+        kinds.append(sys.modules["aiohttp"].ClientError)
+    if not isinstance(error, tuple(kinds)):
         raise error

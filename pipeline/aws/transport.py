@@ -1,0 +1,180 @@
+"""HTTP to AWS: one set of connections and one TLS context for all services, for calls that are made in threads.
+
+Proxies, certificate authorities and the names of errors are botocore's, and so are its helpers where it has them. What
+botocore's own HTTP session does otherwise: it reads the certificate authorities again for each connection.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import zlib
+from collections.abc import Mapping
+from http.client import responses
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from botocore.exceptions import (
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ProxyConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+from botocore.httpsession import ProxyConfiguration, create_urllib3_context, get_cert_path, mask_proxy_url
+from botocore.utils import get_environ_proxies
+from urllib3 import PoolManager, ProxyManager, Timeout
+from urllib3 import exceptions as broken
+
+#: Bytes of an answer once it is unpacked. The largest that a service gives is BatchGetItem's, of 16 MB.
+MAX_UNPACKED = 64 * 1024 * 1024
+
+
+class Answer(NamedTuple):
+    """What came back, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]  #: their names in any case
+    body: bytes
+
+    @property
+    def reason(self) -> str:
+        """The status in words."""
+        return responses.get(self.status, "")
+
+
+class Failure(NamedTuple):
+    """Nothing came back, or not all of it. The request may have been carried out nevertheless."""
+
+    error: Exception
+    is_stale: bool = False  #: a kept connection turned out to be closed: a new one is worth trying at once
+
+
+class Transport:
+    """Sends requests, each in the thread that asks. Connections are kept; any number of threads may use it.
+
+    A connection is kept only when its answer was read to the end.
+    """
+
+    def __init__(self, *, connections: int, connect_seconds: float, authorities: str | None = None) -> None:
+        """`connections`: how many are kept for each host. `authorities`: a file of certificates; None: botocore's."""
+        self._kept = connections
+        self._connect_seconds = connect_seconds
+        self._authorities = authorities
+        self._lock = threading.Lock()
+        self._context: Any = None
+        self._plain: PoolManager | None = None
+        self._proxied: dict[str, ProxyManager] = {}
+        self._proxies: dict[tuple[str, str], str | None] = {}
+
+    def send(self, url: str, headers: Mapping[str, str], body: bytes, *, read_seconds: float) -> Answer | Failure:
+        """POST, and wait for the whole answer. `read_seconds` is what may pass between two pieces of it."""
+        proxy = None
+        pool = None
+        opened = 0
+        try:
+            proxy = self._proxy_for(url)
+            pool = self._manager(proxy, url).connection_from_url(url)
+            opened = pool.num_connections
+            found = pool.urlopen(
+                "POST",
+                _target(url, proxy),
+                body=body,
+                headers=headers,
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                decode_content=False,
+                timeout=Timeout(connect=self._connect_seconds, read=read_seconds),
+            )
+            return Answer(found.status, found.headers, _unpacked(found.data, found.headers.get("Content-Encoding", "")))
+        except Exception as error:
+            is_kept = pool is not None and pool.num_connections == opened
+            translated = _translated(error, url, proxy)
+            return Failure(translated, is_stale=is_kept and isinstance(translated, ConnectionClosedError))
+
+    def close(self) -> None:
+        """Close the connections that are idle; one in use is closed after its call. Waits for nothing."""
+        with self._lock:
+            managers = [*([self._plain] if self._plain else []), *self._proxied.values()]
+            self._plain, self._proxied = None, {}
+        for manager in managers:
+            manager.clear()
+
+    def _proxy_for(self, url: str) -> str | None:
+        parts = urlsplit(url)
+        key = parts.scheme, parts.netloc
+        if key not in self._proxies:
+            proxy: str | None = ProxyConfiguration(get_environ_proxies(url)).proxy_url_for(url)
+            self._proxies[key] = proxy
+        return self._proxies[key]
+
+    def _manager(self, proxy: str | None, url: str) -> PoolManager:
+        with self._lock:
+            is_secure = url.startswith("https:") or (proxy is not None and proxy.startswith("https:"))
+            if is_secure and self._context is None:
+                # Not before it is needed: reading the authorities takes longer than all else here.
+                self._context = _tls_context(self._authorities)
+                self._plain, self._proxied = None, {}
+            options: dict[str, Any] = {"maxsize": self._kept, "ssl_context": self._context}
+            if proxy is None:
+                self._plain = self._plain or PoolManager(**options)
+                return self._plain
+            if proxy not in self._proxied:
+                self._proxied[proxy] = ProxyManager(
+                    proxy,
+                    proxy_headers=ProxyConfiguration().proxy_headers_for(proxy),
+                    proxy_ssl_context=self._context,
+                    **options,
+                )
+            return self._proxied[proxy]
+
+
+def _tls_context(authorities: str | None) -> Any:
+    context = create_urllib3_context()
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
+    context.check_hostname = True
+    context.load_verify_locations(cafile=authorities or str(get_cert_path(True)))
+    return context
+
+
+def _target(url: str, proxy: str | None) -> str:
+    """What stands in the request's first line: a proxy without a tunnel needs the whole URL."""
+    if proxy is not None and url.startswith("http:"):
+        return url
+    parts = urlsplit(url)
+    return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+
+
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    """An answer's body. Nobody asked for a packed one, but something between here and AWS may pack it."""
+    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        return body
+    packed = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    whole = packed.decompress(body, MAX_UNPACKED)
+    if not packed.eof:
+        raise ValueError(f"a packed answer that is damaged, or of more than {MAX_UNPACKED:,} bytes")
+    return whole
+
+
+def _translated(error: Exception, url: str, proxy: str | None) -> Exception:
+    """botocore's name for what went wrong on the way."""
+    match error:
+        case broken.NewConnectionError() | broken.NameResolutionError():
+            found = EndpointConnectionError(endpoint_url=url, error=error)
+        case broken.ProxyError():
+            found = ProxyConnectionError(proxy_url=mask_proxy_url(proxy or ""), error=error)
+        case broken.ConnectTimeoutError():
+            found = ConnectTimeoutError(endpoint_url=url, error=error)
+        case broken.ReadTimeoutError():
+            found = ReadTimeoutError(endpoint_url=url, error=error)
+        case broken.SSLError():
+            found = SSLError(endpoint_url=url, error=error)
+        case broken.ProtocolError():
+            found = ConnectionClosedError(endpoint_url=url, error=error)
+        case _:
+            found = HTTPClientError(error=error)
+    raised: Exception = found
+    return raised
