@@ -255,16 +255,17 @@ class FanOut:
             await gatherer.aclose()
 
     async def write_all(self, outputs: list[Output], standing: Standing, *, must_wait: bool = False) -> Failures:
-        """Write outputs at once, also to sinks that gather.
+        """Write outputs at once, also to sinks that gather: to these only when all others have accepted.
 
         `must_wait`: what was gathered before them is waited for, also when none of them is for such a sink.
         """
         at_once, gathered = self.parted(outputs)
-        failures = await self.write(at_once)
+        if failures := await self.write(at_once):
+            return failures + [(output, SinkUnavailable("other outputs were not written")) for output in gathered]
         if gathered or must_wait:
             await asyncio.sleep(0)  # a record that has just handed its lane on asks first
-            failures += await self.write_gathered(gathered, standing, hurry=True)
-        return failures
+            return await self.write_gathered(gathered, standing, hurry=True)
+        return []
 
     async def _drain(self, values: AsyncIterator[Any], origin: Origin, standing: Standing) -> Collected:
         held = Held()

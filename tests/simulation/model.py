@@ -204,11 +204,14 @@ class Promise:
     """
 
     name: ClassVar[str] = "claim"
+    often: ClassVar[Sequence[str]] = ()  #: what must happen for the checks to mean something
+    sometimes: ClassVar[Sequence[str]] = ()
     written_before_refusal = frozenset({"ledger"})  #: sinks that may have what "events" never takes
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.excused: defaultdict[Host, set[str]] = defaultdict(set)  #: by host: keys whose write the store may lack
+        self.counts: Counter[str] = Counter()  #: what happened
 
     def mode(self) -> Mode:
         """The mode, with options by chance."""
@@ -493,7 +496,7 @@ class Sink:
     async def _answer(self, keys: Sequence[str], host: Host, do: Any) -> Any:
         world = self.world
         fault = Fault.BEFORE if world.is_out(self.name) else world.fault(host, keys, (0.08, 0.05, 0.02, 0.006))
-        await host.sleep(world.chance.uniform(2, 6) if fault is Fault.SLOW else 0.01)
+        await host.sleep(self._slowness(host) if fault is Fault.SLOW else 0.01)
         if fault is Fault.KILL_BEFORE:
             await host.die()
         if fault is Fault.BEFORE:
@@ -512,6 +515,19 @@ class Sink:
         if host.deadline.soft is not None and world.now >= host.deadline.soft:
             world.repeatable.update(keys)  # between the deadlines the engine stops waiting for a slow sink
         return answers
+
+    def _slowness(self, host: Host) -> float:
+        """Seconds; sometimes longer than a lease, which cannot be renewed meanwhile, so that somebody may take over."""
+        world = self.world
+        seconds = world.chance.uniform(2, 6)
+        is_time = (host.deadline.left(world.now) or 0.0) > 10
+        if world.is_stream or not (world.is_claiming and is_time and world.charge(host.at_stake)):
+            return seconds
+        host.cut_off_until = world.now + seconds + 4
+        for key, lease in host.leases.items():
+            world.excuse(lease, "it could not be renewed beside a slow sink")
+            world.expose(key)
+        return seconds + 4 + world.chance.uniform(-0.1, 0.1)
 
     def _take_all(self, outputs: Sequence[Output], host: Host) -> list[SinkError | None]:
         return [self._take(output, host) for output in outputs]

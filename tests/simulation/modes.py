@@ -6,7 +6,7 @@ Every mode: a lane's order, one outcome for each record, nothing lost; that is c
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +16,7 @@ from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.idempotency import COMPLETED, Advance, Entry
 from pipeline.engine.modes import Mode
 from pipeline.errors import SinkError
-from pipeline.outcome import Succeeded, is_settled
+from pipeline.outcome import Rejected, Succeeded, is_settled
 from pipeline.output import Output
 from pipeline.ports import Effect
 from pipeline.record import RawRecord
@@ -34,6 +34,8 @@ class MarkPromise(Promise):
     """A run starts only behind a look that found no mark; a mark only behind all sinks; every success is marked."""
 
     name = "mark"
+    often = ("found",)
+    sometimes = ("cached",)
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -49,6 +51,7 @@ class MarkPromise(Promise):
     def looked(self, host: Host, keys: Sequence[str]) -> None:
         world, (key,) = self.world, keys
         self.looks[host, key] = key in self.marks
+        self.counts["found"] += key in self.marks
         self.looked_at[host, key] = world.now
         world.note(key, f"{host.name} looks: {'marked' if key in self.marks else 'not marked'}")
         if self.working[key] - {host}:
@@ -97,14 +100,19 @@ class MarkPromise(Promise):
             self.working[key].discard(host)
             if is_cut or not is_settled(outcome):
                 world.repeatable.add(key)
-            elif isinstance(outcome, Succeeded) and key not in self.marks and key not in self.excused[host]:
-                world.fail(key, f"{record.id} succeeded, and no mark says so")
+            elif key not in self.excused[host]:
+                if isinstance(outcome, Succeeded) and key not in self.marks:
+                    world.fail(key, f"{record.id} succeeded, and no mark says so")
+                if world.is_stream and isinstance(outcome, Rejected) and record.id not in self.put_aside_at:
+                    world.fail(key, f"{record.id} is rejected, and no entry says so")
 
 
 class FusedPromise(Promise):
     """One sink has each effect once, whatever happens, and behind all the others."""
 
     name = "fused"
+    often = ("refused",)
+    sometimes = ("cached",)
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -140,7 +148,6 @@ class Table(Sink):
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
         self.inner = Memory(name=name)
-        self.refused = 0  #: effects that were there already
 
     async def write(self, outputs: Sequence[Output], host: Host, until: Deadline) -> Sequence[SinkError | None]:
         self.world.fail(outputs[0].value["key"], f"{self.name} gets outputs without their mark")
@@ -173,7 +180,7 @@ class Table(Sink):
         is_new = (await self.inner.write_once([effect], host, until))[0]
         assert isinstance(is_new, bool)
         if not is_new:
-            self.refused += 1
+            world.promise.counts["refused"] += 1
             if not all(was_there):
                 world.fail(key, f"{self.name} refuses a record as a repeat that it has not got")
             return False
@@ -188,13 +195,15 @@ class CheckpointPromise(Promise):
     """Nothing at or before a place runs again; a place has only settled records behind it; what settled has one."""
 
     name = "checkpoint"
+    often = ("moved",)
+    sometimes = ("not moved",)
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.begun: dict[Host, float] = {}
+        self.furthest: defaultdict[str, str] = defaultdict(str)  #: by entry: the furthest place that it had
         self.places: dict[Host, dict[str, list[Message]]] = {}  #: by host: of its batch
         self.covered: dict[str, tuple[float, Host]] = {}  #: by record: when its place was first written, and by whom
-        self.answers: Counter[bool] = Counter()  #: of the store: did a place move?
 
     def mode(self) -> Mode:
         return Checkpoint()
@@ -226,7 +235,12 @@ class CheckpointPromise(Promise):
     def moved(self, host: Host, advance: Advance, has_moved: bool) -> None:
         """A place stands in the store now, or a later one does."""
         world = self.world
-        self.answers[has_moved] += 1
+        self.counts["moved" if has_moved else "not moved"] += 1
+        entry = world.store.entry(advance.id)
+        place = (entry.position if entry else None) or ""
+        self.furthest[advance.id] = max(self.furthest[advance.id], place)
+        if place < self.furthest[advance.id]:
+            world.fail(min(host.keys), f"{host.name} writes a place that stands before the one of a later batch")
         for last in self.places[host].get(advance.position, ()):
             for message in world.messages[: last.sequence + 1]:
                 if message.scope != last.scope or (message.lane != last.lane and not message.is_unread):
@@ -251,6 +265,4 @@ class CheckpointPromise(Promise):
                 self.world.fail(message.key, f"{message.id} is settled, and no place says so")
 
 
-PROMISES: dict[str, type[Promise]] = {
-    promise.name: promise for promise in (MarkPromise, FusedPromise, CheckpointPromise)
-}
+PROMISES: Sequence[type[Promise]] = (MarkPromise, FusedPromise, CheckpointPromise)

@@ -262,8 +262,8 @@ class StreamWorld(World):
                 # What is damaged has no such lane.
                 name = message.user_lane if kind is not Kind.GARBAGE else f"of {order}"
                 message.lane = f"{shard.id}{shard.part} {name}"
+                message.is_unread = kind is Kind.GARBAGE
             message.scope = shard.id, order if self.parts > 1 else None
-            message.is_unread = kind is Kind.GARBAGE and self.stage.lane_kind not in ("source", "by.shard")
             self._repeat(message, messages)
             messages.append(message)
             last = sent[-1] if sent else None
@@ -272,6 +272,7 @@ class StreamWorld(World):
                 last[1].messages.append(message)
                 continue
             is_base64 = kind is not Kind.GARBAGE or chance.random() < 0.5
+            message.is_unread |= not is_base64 and self.stage.lane_kind == "by.partition_key"
             sent.append((shard, Arrival(shard.number(), [message], is_base64)))
         for shard, arrival in sent:
             for index, message in enumerate(arrival.messages):

@@ -1,6 +1,7 @@
 """The engine among failing services and dying processes: seeded, in virtual time, every promise checked.
 
-`PIPELINE_SIMULATION_SEEDS=1000` runs more seeds; `=17..18` runs seed 17 alone.
+`PIPELINE_SIMULATION_SEEDS=1000` runs more seeds of every source and mode; `=17..18` runs seed 17 alone. With
+`-k "mode and mark and Stream"` and the like only some of them.
 """
 
 from __future__ import annotations
@@ -19,30 +20,37 @@ from pipeline.decisions import wire
 from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, Complete, Forget, Release, Step
 from pipeline.decisions.ordering import Schedule
 from pipeline.engine.attempt import Attempt
+from pipeline.engine.checkpoints import Checkpoints
 from pipeline.engine.claims import Claims
 from pipeline.engine.coalesce import Coalescer
 from pipeline.engine.endings import Endings
 from pipeline.engine.fanout import FanOut
+from pipeline.engine.marks import Marks
+from pipeline.engine.recent import Recent
 from pipeline.engine.run import Run
 from pipeline.engine.spent import Spent
 from pipeline.engine.work import Work
-from pipeline.outcome import Succeeded
-from pipeline.sources import SQS, Kinesis
+from pipeline.outcome import Succeeded, is_settled
+from pipeline.sources import SQS, Kinesis, kinesis
 from pipeline.stores import Memory, memory
 from pipeline.stores.protocol import settled, taken_over
-from tests.simulation.model import World, simulate
+from tests.simulation import streams
+from tests.simulation.model import Promise, World, simulate
+from tests.simulation.modes import PROMISES, CheckpointPromise, FusedPromise, MarkPromise
 from tests.simulation.queues import QueueWorld
 from tests.simulation.streams import StreamWorld
 
 #: Seeds of a test run, and how many a planted bug may need to be found.
 _SEEDS, _WITHIN = 60, 200
+#: Seeds of each other mode, over each source.
+_SEEDS_OF_A_MODE = 30
 
 #: What makes a run of a seed, over some store.
 Make = Callable[[int, Callable[[], Memory]], World]
 
 
-def seeds() -> range:
-    first, _, last = os.environ.get("PIPELINE_SIMULATION_SEEDS", str(_SEEDS)).rpartition("..")
+def seeds(default: int = _SEEDS) -> range:
+    first, _, last = os.environ.get("PIPELINE_SIMULATION_SEEDS", str(default)).rpartition("..")
     return range(int(first or 0), int(last))
 
 
@@ -87,9 +95,28 @@ def test_every_promise_holds_for_every_seed_of_a_stream() -> None:
         assert min(outcomes[setting] for setting in settings) > _SEEDS / 8
 
 
+@pytest.mark.timeout(0 if "PIPELINE_SIMULATION_SEEDS" in os.environ else 120)
+@pytest.mark.parametrize("source", [QueueWorld, StreamWorld])
+@pytest.mark.parametrize("promise_type", PROMISES)
+def test_every_promise_of_a_mode_holds_for_every_seed(source: type[World], promise_type: type[Promise]) -> None:
+    outcomes: Counter[str] = Counter()
+    for seed in seeds(_SEEDS_OF_A_MODE):
+        world = source(seed, promise_type=promise_type)
+        simulate(world)
+        if world.violation is not None:
+            pytest.fail(world.story(), pytrace=False)
+        outcomes += world.outcomes + world.promise.counts
+        outcomes["kills"] += world.kills
+
+    if len(seeds(_SEEDS_OF_A_MODE)) >= _SEEDS_OF_A_MODE:
+        often = ["succeeded", "duplicate", "failed", "rejected", "exhausted", "unprocessed", *promise_type.often]
+        assert all(outcomes[kind] >= _SEEDS_OF_A_MODE for kind in often), outcomes
+        assert min(outcomes[kind] for kind in ("kills", *promise_type.sometimes)) >= _SEEDS_OF_A_MODE / 6, outcomes
+
+
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("make", [QueueWorld, StreamWorld])
-def test_a_seed_is_a_run(make: type[World], seed: int) -> None:
+@pytest.mark.parametrize("make", [QueueWorld, StreamWorld, *(partial(StreamWorld, promise_type=one) for one in PROMISES)])
+def test_a_seed_is_a_run(make: Callable[[int], World], seed: int) -> None:
     assert simulate(make(seed)).events == simulate(make(seed)).events
 
 
@@ -384,6 +411,207 @@ def a_damaged_record_out_of_its_lane(patch: pytest.MonkeyPatch) -> None:
 @bug("counts an attempt although no run failed", StreamWorld)
 def an_outage_counts_for_a_stream(patch: pytest.MonkeyPatch) -> None:
     an_outage_of_a_sink_counts_as_an_attempt(patch)
+
+
+# Of the other modes
+
+
+def over(source: type[World], promise_type: type[Promise]) -> Make:
+    """Runs of one mode."""
+    return lambda seed, store_type: source(seed, store_type, promise_type)
+
+
+@bug("is marked before every sink has accepted", over(QueueWorld, MarkPromise))
+def a_mark_before_the_sinks(patch: pytest.MonkeyPatch) -> None:
+    deliver = Attempt._deliver
+
+    async def early(self: Any, run: Any, outputs: Any, **given: Any) -> Any:
+        await self._ledger.complete(run, None)
+        return await deliver(self, run, outputs, **given)
+
+    patch.setattr(Attempt, "_deliver", early)
+
+
+@bug("although its mark was written before the look", over(QueueWorld, MarkPromise))
+def a_mark_that_is_not_heeded(patch: pytest.MonkeyPatch) -> None:
+    admit = Marks.admit
+
+    async def heedless(self: Any, run: Any) -> Any:
+        reply = await admit(self, run)
+        return Claimed(run.attempt) if isinstance(reply, AlreadyDone) else reply
+
+    patch.setattr(Marks, "admit", heedless)
+
+
+@bug("without a look", over(StreamWorld, MarkPromise))
+def a_record_that_is_tried_again_without_a_look(patch: pytest.MonkeyPatch) -> None:
+    admit = Marks.admit
+
+    async def once(self: Any, run: Any) -> Any:
+        return Claimed(run.attempt) if run.waits else await admit(self, run)
+
+    patch.setattr(Marks, "admit", once)
+
+
+@bug("and no mark says so", over(StreamWorld, MarkPromise))
+def a_success_without_its_mark(patch: pytest.MonkeyPatch) -> None:
+    async def complete(self: Any, run: Any, data: Any) -> bool:
+        return True
+
+    patch.setattr(Marks, "complete", complete)
+
+
+@bug("is rejected, and no entry says so", over(StreamWorld, MarkPromise))
+def a_rejection_without_its_mark(patch: pytest.MonkeyPatch) -> None:
+    async def reject(self: Any, run: Any) -> None:
+        return None
+
+    patch.setattr(Marks, "reject", reject)
+
+
+@bug("was put aside", over(StreamWorld, MarkPromise))
+def a_rejection_that_forgets_those_before_it(patch: pytest.MonkeyPatch) -> None:
+    reject = Marks.reject
+
+    async def forgetful(self: Any, run: Any) -> None:
+        run.rejected = ()
+        await reject(self, run)
+
+    patch.setattr(Marks, "reject", forgetful)
+
+
+@bug("by itself, and has not done it", over(QueueWorld, MarkPromise))
+def a_cache_that_remembers_a_failed_record(patch: pytest.MonkeyPatch) -> None:
+    attempt = Attempt.__call__
+
+    async def remembering(self: Any, run: Any) -> Any:
+        outcome = await attempt(self, run)
+        self._recent.add(run.key_hash, run.validation, self._clock.now())
+        return outcome
+
+    patch.setattr(Attempt, "__call__", remembering)
+
+
+@bug("keys, and may", over(StreamWorld, FusedPromise))
+def a_cache_without_a_bound(patch: pytest.MonkeyPatch) -> None:
+    init = Recent.__init__
+    patch.setattr(Recent, "__init__", lambda self, limit, ttl: init(self, 10**9, ttl))
+
+
+@bug("is written before the other sinks have accepted", over(QueueWorld, FusedPromise))
+def a_fused_write_before_the_others(patch: pytest.MonkeyPatch) -> None:
+    write_all = FanOut.write_all
+
+    async def beside(self: Any, outputs: Any, standing: Any, **given: Any) -> Any:
+        write = asyncio.ensure_future(write_all(self, outputs, standing, **given))
+        write.add_done_callback(lambda write: write.cancelled() or write.exception())
+        writing.add(write)
+        return []
+
+    writing: set[Any] = set()
+    patch.setattr(FanOut, "write_all", beside)
+
+
+@bug("takes a record's outputs twice", over(StreamWorld, FusedPromise))
+def marks_by_chance(patch: pytest.MonkeyPatch) -> None:
+    made = iter(range(10**9))
+    patch.setattr(wire, "mark", lambda entry_id: f"{next(made)}")
+
+
+@bug("as a repeat that it has not got", over(StreamWorld, FusedPromise))
+def one_mark_for_several_keys(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(wire, "mark", lambda entry_id: entry_id[-1])
+
+
+@bug("without their mark", over(QueueWorld, FusedPromise))
+def a_fused_sink_that_is_written_like_others(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(FanOut, "fused_apart", lambda self, outputs: (outputs, []))
+
+
+@bug("succeeded behind", over(StreamWorld, FusedPromise))
+def a_fused_write_that_does_not_wait_for_its_lane(patch: pytest.MonkeyPatch) -> None:
+    write_all = FanOut.write_all
+
+    async def impatient(self: Any, outputs: Any, standing: Any, **_: Any) -> Any:
+        return await write_all(self, outputs, standing)
+
+    patch.setattr(FanOut, "write_all", impatient)
+    patch.setattr("pipeline.engine.work._Standing.is_behind", lambda self: False)
+
+
+@bug("had effects in ['archive']", over(StreamWorld, FusedPromise))
+def gathered_outputs_written_although_others_failed(patch: pytest.MonkeyPatch) -> None:
+    async def write_all(self: Any, outputs: Any, standing: Any, **_: Any) -> Any:
+        at_once, gathered = self.parted(outputs)
+        failures = await self.write(at_once)
+        return failures + await self.write_gathered(gathered, standing, hurry=True)
+
+    patch.setattr(FanOut, "write_all", write_all)
+
+
+@bug("which is not settled", over(StreamWorld, CheckpointPromise))
+def a_place_that_passes_a_failure(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Checkpoints, "note", lambda self, run, outcome: self._settled.add(run.place))
+
+
+@bug("which is not settled", over(QueueWorld, CheckpointPromise))
+def a_place_that_passes_a_failure_of_a_group(patch: pytest.MonkeyPatch) -> None:
+    a_place_that_passes_a_failure(patch)
+
+
+@bug("which is not settled", over(StreamWorld, CheckpointPromise))
+def a_place_that_follows_the_order_of_endings(patch: pytest.MonkeyPatch) -> None:
+    def note(self: Any, run: Any, outcome: Any) -> None:
+        lane = self._lane(run)
+        if not is_settled(outcome):
+            failed.add(id(lane))
+        elif id(lane) not in failed:
+            self._settled.update(one.place for one in lane.runs[: lane.runs.index(run) + 1])
+
+    failed: set[int] = set()
+    patch.setattr(Checkpoints, "note", note)
+
+
+@bug("which is not settled", over(StreamWorld, CheckpointPromise))
+def a_place_that_passes_a_record_of_an_unknown_lane(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Checkpoints, "_first_unsettled", lambda self, runs: None)
+
+
+@bug("and nowhere", over(StreamWorld, CheckpointPromise))
+def one_place_for_parts_that_are_read_side_by_side(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(kinesis, "_place_among_key", kinesis._place_in_shard)
+    patch.setattr(streams, "_declared", streams._declared.__wrapped__)
+
+
+@bug("and nowhere", over(StreamWorld, CheckpointPromise))
+def places_compared_as_text(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(kinesis, "place", lambda number, index=0: f"{number}.{index}")
+
+
+@bug("before the one of a later batch", over(QueueWorld, CheckpointPromise))
+def a_place_that_goes_back(patch: pytest.MonkeyPatch) -> Callable[[], Memory]:
+    class Unconditional(Memory):
+        def _advance(self, advance: Any, now: float) -> bool:
+            self._entries.pop(advance.id, None)
+            return super()._advance(advance, now)
+
+    return Unconditional
+
+
+@bug("although its place was written", over(QueueWorld, CheckpointPromise))
+def a_place_that_is_not_heeded(patch: pytest.MonkeyPatch) -> None:
+    async def admit(self: Any, run: Any) -> Any:
+        return Claimed(run.attempt)
+
+    patch.setattr(Checkpoints, "admit", admit)
+
+
+@bug("and no place says so", over(StreamWorld, CheckpointPromise))
+def places_not_written_when_the_batch_ends(patch: pytest.MonkeyPatch) -> None:
+    async def aclose(self: Any) -> None:
+        return None
+
+    patch.setattr(Checkpoints, "aclose", aclose)
 
 
 @pytest.mark.parametrize("name", list(PLANTED))
