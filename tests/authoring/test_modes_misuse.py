@@ -44,7 +44,11 @@ def test_the_class_instead_of_the_mode_is_refused(mode: Any) -> None:
         Pipeline("shop", idempotency=mode)
 
 
-@pytest.mark.parametrize("value", [True, False, "claim", "", 0, {"mode": "claim"}, stores.Memory(), Mode()], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [True, False, "claim", "", 0, {"mode": "claim"}, stores.Memory(), Mode()],
+    ids=["true", "false", "text", "empty", "number", "dict", "store", "base"],
+)
 def test_what_is_no_mode_is_refused(value: Any) -> None:
     with refused(r"give Claim\(\.\.\.\), Mark\(\.\.\.\), Fused\(\.\.\.\) or Checkpoint\(\.\.\.\), or None"):
         Pipeline("shop", idempotency=value)
