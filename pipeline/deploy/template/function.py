@@ -107,9 +107,9 @@ class Deployed:
         found += _grants(stage.dead_letters)
         if store is not None and hasattr(store, "grants"):
             # The entry of a stream's dead letter stays: its record comes back with what stands before it.
-            found += store.grants(forgets=not stage.source.is_stream)
+            found += store.grants(forgets=not stage.source.is_stream, mode=type(stage.mode).__name__.lower())
         for sink in stage.sinks:
-            found += _grants(sink)
+            found += _fused_grants(sink) if sink.name == stage.fused else _grants(sink)
         return _merged(found)
 
     def complete(self, stack: Stack, *, layer: Ref | None) -> None:
@@ -237,6 +237,12 @@ def _retrying(stage: Stage) -> int:
 def _trust(service: str) -> dict[str, Any]:
     statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
     return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def _fused_grants(sink: Any) -> list[Grant]:
+    """What a sink needs that writes marks with its outputs."""
+    found: list[Grant] = sink.grants(fused=True) if hasattr(sink, "grants") else []
+    return found
 
 
 def _grants(thing: Any) -> list[Grant]:
