@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from botocore.exceptions import ConnectionClosedError
 
+from pipeline.aws.calls import Call, Client, GoOn
 from pipeline.aws.client import client
 from pipeline.engine.environment import ProcessEnvironment
 from tests.support import redis_server as servers
@@ -65,40 +67,66 @@ class Faults:
 
     async def lose_replies(self, operation: str, times: int = 1, *, passing: int = 0) -> None:
         """The call is carried out, and its answer never arrives; that of the first `passing` ones does."""
-        await self._raise(f"after-call.{self._service}.{operation}", times, passing)
+        losses = [False] * passing + [True] * times
+        await self._meet(operation, after=lambda: _lose() if losses and losses.pop(0) else None)
 
     async def lose_requests(self, operation: str, times: int = 1) -> None:
         """The call never reaches the service."""
-        await self._raise(f"before-call.{self._service}.{operation}", times)
+        losses = [True] * times
+        await self._meet(operation, before=lambda: _lose() if losses and losses.pop() else None)
 
     async def answer(self, operation: str, *answers: dict[str, Any]) -> None:
         """The next calls are answered so, without reaching the service."""
         waiting = list(answers)
-        await self._hook(
-            f"before-call.{self._service}.{operation}", lambda: (_Ok(), waiting.pop(0)) if waiting else None
-        )
+        await self._meet(operation, before=lambda: waiting.pop(0) if waiting else None)
 
     async def record(self, operation: str) -> None:
         """Keep what each call was asked, in `calls`."""
         made = await client(self._environment, self._service)
-        made.meta.events.register_first(
-            f"provide-client-params.{self._service}.{operation}", lambda params, **_: self.calls.append(params)
-        )
+        if isinstance(made, Client):
 
-    async def _raise(self, event: str, times: int, passing: int = 0) -> None:
-        from botocore.exceptions import ConnectionClosedError
+            async def keep(call: Call, go_on: GoOn) -> dict[str, Any]:
+                if call.operation == operation:
+                    self.calls.append(call.parameters)
+                return await go_on()
 
-        losses = [False] * passing + [True] * times
+            made.around.append(keep)
+        else:
+            made.meta.events.register_first(
+                f"provide-client-params.{self._service}.{operation}", lambda params, **_: self.calls.append(params)
+            )
 
-        def lose() -> None:
-            if losses and losses.pop(0):
-                raise ConnectionClosedError(endpoint_url="http://127.0.0.1")
-
-        await self._hook(event, lose)
-
-    async def _hook(self, event: str, do: Callable[[], Any]) -> None:
+    async def _meet(
+        self,
+        operation: str,
+        *,
+        before: Callable[[], dict[str, Any] | None] = lambda: None,
+        after: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`before` a call: raise, or answer it. `after` it: raise."""
         made = await client(self._environment, self._service)
-        made.meta.events.register(event, lambda **_: do())
+        if isinstance(made, Client):
+
+            async def around(call: Call, go_on: GoOn) -> dict[str, Any]:
+                if call.operation != operation:
+                    return await go_on()
+                answer = before()
+                if answer is None:
+                    answer = await go_on()
+                    after()
+                return answer
+
+            made.around.insert(0, around)  # so that what is recorded is so in any case
+        else:
+            events, name = made.meta.events, f"{self._service}.{operation}"
+            events.register(
+                f"before-call.{name}", lambda **_: None if (answer := before()) is None else (_Ok(), answer)
+            )
+            events.register(f"after-call.{name}", lambda **_: after())
+
+
+def _lose() -> NoReturn:
+    raise ConnectionClosedError(endpoint_url="http://127.0.0.1")
 
 
 class _Ok:

@@ -18,6 +18,7 @@ import pytest
 from botocore import xform_name
 from botocore.exceptions import ClientError, ConnectionClosedError
 
+from pipeline.aws import calls as light
 from pipeline.emulator.isolation import REGION
 from tests.support.deployed import ACCOUNT, arn
 from tests.support.iam import Request, is_action
@@ -107,8 +108,8 @@ Act = Callable[[], None] | None
 class Wire:
     """Hears every call that the toolkit makes, before it is sent, and can let calls fail.
 
-    It is one of botocore's own event handlers, so nothing of the toolkit is replaced. Calls of a test's own clients
-    pass by: none of the toolkit's code is on the way to them.
+    It goes around the toolkit's own calls, and is one of botocore's own event handlers for the others, so nothing of the
+    toolkit is replaced. Calls of a test's own clients pass by: none of the toolkit's code is on the way to them.
     """
 
     def __init__(self) -> None:
@@ -118,20 +119,28 @@ class Wire:
 
     def connect(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Hear the clients of every session that is made from now on."""
-        handlers = [*botocore.handlers.BUILTIN_HANDLERS, ("provide-client-params", self._hear)]
+
+        def hear(params: Mapping[str, Any], model: Any, **_: Any) -> None:
+            self._hear(model.service_model.service_name, model.name, params)
+
+        async def go_around(call: light.Call, go_on: light.GoOn) -> dict[str, Any]:
+            self._hear(call.service, call.operation, call.parameters)
+            return await go_on()
+
+        handlers = [*botocore.handlers.BUILTIN_HANDLERS, ("provide-client-params", hear)]
         monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
+        monkeypatch.setattr(light, "AROUND", [*light.AROUND, go_around])
 
     def lead_to(self, endpoint_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the clients to come call DynamoDB under AWS's own name, and carry what they send to this server."""
-        aws = f"https://dynamodb.{REGION}.amazonaws.com"
-        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", aws)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"https://dynamodb.{REGION}.amazonaws.com")
 
-        def carry(request: Any, **_: Any) -> None:
-            assert request.url.startswith(aws), request.url
-            request.url = endpoint_url + request.url.removeprefix(aws)
+        async def carry(call: light.Call, go_on: light.GoOn) -> dict[str, Any]:
+            if call.service == "dynamodb":
+                call.carried_to = endpoint_url
+            return await go_on()
 
-        handlers = [*botocore.handlers.BUILTIN_HANDLERS, ("before-send.dynamodb", carry)]
-        monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
+        monkeypatch.setattr(light, "AROUND", [*light.AROUND, carry])
 
     def next(self, operation: str, *acts: Act) -> None:
         """Do these with the next calls of an operation, one each; None: let it pass."""
@@ -142,13 +151,13 @@ class Wire:
         with self._lock:
             self._acts.clear()
 
-    def _hear(self, params: Mapping[str, Any], model: Any, **_: Any) -> None:
+    def _hear(self, service: str, operation: str, parameters: Mapping[str, Any]) -> None:
         places = frozenset(_places())
         if not places:
             return
         with self._lock:
-            self.calls.append(Call(model.service_model.service_name, model.name, dict(params), places))
-            waiting = self._acts[model.name]
+            self.calls.append(Call(service, operation, dict(parameters), places))
+            waiting = self._acts[operation]
             act = waiting.popleft() if waiting else None
         if act is not None:
             act()
