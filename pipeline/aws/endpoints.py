@@ -38,8 +38,8 @@ class Endpoints:
         else:
             self._configured = None
             self._provider = _provider(service)
-        #: The one that is asked when a call says nothing else; it needs no credentials.
-        self.usual = self.of({}, None)
+        #: The one that no account has to itself; it needs no credentials.
+        self.usual = self._configured or self._resolved({}, None, "disabled")
 
     def of(self, asked: Mapping[str, Any], account_id: str | None) -> Endpoint:
         """Where a call goes; `asked` are the rules' parameters that it sets. Raises botocore's errors."""
@@ -51,17 +51,17 @@ class Endpoints:
         )
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._resolved(asked, account_id)
+            found = self._known[key] = self._resolved(asked, account_id, self._settings.account_id_mode)
         return found
 
-    def _resolved(self, asked: Mapping[str, Any], account_id: str | None) -> Endpoint:
+    def _resolved(self, asked: Mapping[str, Any], account_id: str | None, mode: str) -> Endpoint:
         settings = self._settings
         parameters = {
             "Region": settings.region,
             "UseFIPS": settings.use_fips,
             "UseDualStack": settings.use_dualstack,
             "AccountId": account_id,
-            "AccountIdEndpointMode": settings.account_id_mode,
+            "AccountIdEndpointMode": mode,
             **asked,
         }
         defined = self._provider.ruleset.parameters
