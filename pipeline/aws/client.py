@@ -66,7 +66,7 @@ async def client(environment: Environment, service: str) -> Any:
 async def _opened(environment: Environment, service: str) -> AsyncIterator[Any]:
     settings = await environment.once(("aws", "settings"), _settings) if service in _LIGHT else None
     if settings is None:
-        yield await _full(environment, service)
+        yield await full_client(environment, service)
         return
     from pipeline.aws.calls import Client
 
@@ -77,7 +77,7 @@ async def _opened(environment: Environment, service: str) -> AsyncIterator[Any]:
         environment,
         at_once=CONNECTIONS,
         read_seconds=_READ_SECONDS.get(service, _DEFAULT_READ_SECONDS),
-        full=lambda: _full(environment, service),
+        full=lambda: full_client(environment, service),
     )
     try:
         yield made
@@ -110,7 +110,7 @@ async def _transport(settings: Settings) -> AsyncIterator[Transport]:
         made.close()
 
 
-async def _full(environment: Environment, service: str) -> Any:
+async def full_client(environment: Environment, service: str) -> Any:
     """The aiobotocore client of a service."""
     return await environment.once(("aws", "full", service), lambda: _opened_full(environment, service))
 
