@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import Emit, Pipeline, Retry, by, sources
+from pipeline import Emit, Fused, Pipeline, Retry, by, sinks, sources
 from pipeline.decisions.deadline import Deadline, deadline
-from pipeline.errors import SinkUnavailable
+from pipeline.errors import SinkRefused, SinkUnavailable
 from pipeline.outcome import Duplicate, Failed, Succeeded, Unprocessed, is_settled
 from pipeline.output import Output
-from pipeline.record import RawRecord
+from pipeline.record import RawRecord, Record
 from pipeline.stores import Memory
 from tests.engine.harness import Letters, Sink, process
 from tests.engine.test_streams import decoded, kinds
@@ -455,3 +455,18 @@ def test_any_batch_comes_to_an_end_with_each_line_once_and_in_order(
     for lane in "ab":
         of_lane = [n for n in archive.values if batch[n][0] == lane]
         assert of_lane == sorted(of_lane)
+
+
+def test_a_fused_record_that_one_sink_refuses_is_not_gathered() -> None:
+    async def lines(record: Record[Any]) -> Any:
+        return {"n": record.payload}
+
+    archive, table = Archive(), sinks.Memory(name="table")
+    events = Sink("events", lambda output: SinkRefused("not this one"))
+    pipeline = Pipeline("logs", idempotency=Fused())
+    handler = pipeline.handler(sources.SQS("lines"), sinks=[table, events, archive])(lines)
+
+    result, _ = virtually(process(handler.stage, queue_records(2), clock=VirtualClock()))
+
+    assert kinds(result) == ["Failed", "Failed"]
+    assert (archive.outputs, table.outputs) == ([], [])

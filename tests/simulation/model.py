@@ -27,8 +27,8 @@ from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, deadline
 from pipeline.decisions.idempotency import Advance, Claimed, Complete, Entry, Forget, Release, State, state_of
 from pipeline.decisions.keys import entry_id, key_text
-from pipeline.engine.modes import Keyed, Mode
 from pipeline.engine.environment import ProcessEnvironment
+from pipeline.engine.modes import Keyed, Mode
 from pipeline.engine.processor import Processor
 from pipeline.engine.stage import Stage
 from pipeline.errors import SinkError, SinkRefused, SinkUnavailable, StoreUnavailable
@@ -375,7 +375,9 @@ class Store:
         world = self.world
         keys = [key for some in keys_of for key in some]
         items = range(len(keys_of))
-        is_out = world.is_out("store") and (what in ("claim", "look") or world.charge(keys))  # what is not settled lapses
+        is_out = world.is_out("store") and (
+            what in ("claim", "look") or world.charge(keys)
+        )  # what is not settled lapses
         if is_out or world.now < host.cut_off_until:
             await host.sleep(0.05)
             if is_out:
@@ -926,7 +928,10 @@ class World(ABC):
             self.fail(messages[0].key, f"{host.name} remembers {len(host.processor._recent)} keys, and may {limit}")
         if not isinstance(mode, Keyed):
             return
-        ended = [(message.key, outcome, message.key in host.asked) for message, outcome in zip(messages, outcomes)]
+        ended = [
+            (message.key, outcome, message.key in host.asked)
+            for message, outcome in zip(messages, outcomes, strict=True)
+        ]
         tells = (Succeeded, Duplicate) if isinstance(mode, Fused) else (Succeeded,)  # the sink itself told
         host.done |= {key for key, outcome, was_asked in ended if was_asked and isinstance(outcome, tells)}
         for key in [key for key, outcome, was_asked in ended if isinstance(outcome, Duplicate) and not was_asked]:

@@ -82,9 +82,9 @@ class Shard:
 
     def number(self) -> str:
         """The next sequence number."""
-        for _ in range(self.world.chance.randint(1, 3)):
-            number = next(self._numbers)
-        return str(number)
+        for _ in range(self.world.chance.randint(0, 2)):
+            next(self._numbers)
+        return str(next(self._numbers))
 
     def parted(self, parts: int) -> list[Shard]:
         """The parts of a shard that a mapping reads side by side, each with partition keys of its own."""
@@ -296,7 +296,12 @@ class StreamWorld(World):
     def _repeat(self, message: Message, earlier: Sequence[Message]) -> None:
         """The producer sends a key again, mostly with the same partition key."""
         chance = self.chance
-        if self.promise.name == "checkpoint" or not self.is_idempotent or message.kind not in (Kind.HEALTHY, Kind.REJECTED) or chance.random() >= 0.15:
+        if (
+            self.promise.name == "checkpoint"
+            or not self.is_idempotent
+            or message.kind not in (Kind.HEALTHY, Kind.REJECTED)
+            or chance.random() >= (0.5 if self.is_marking and message.kind is Kind.REJECTED else 0.15)
+        ):
             return
         is_anywhere = chance.random() < 0.4
         same = [one for one in earlier if one.kind is message.kind and (is_anywhere or one.lane == message.lane)]
