@@ -1,6 +1,7 @@
 """Prices of us-east-1 in US dollars, without the free tier and before any discount for volume.
 
-Source: the AWS Price List API, offers AWSLambda (published 2026-09-19) and AmazonDynamoDB (on-demand, read 2026-09-29).
+Source: the AWS Price List API, offers AWSLambda (published 2026-09-19) and AmazonDynamoDB (on demand, fetched
+2026-09-29), as others transcribed it and not asked again here: check them against AWS's calculator before a decision.
 """
 
 from __future__ import annotations
