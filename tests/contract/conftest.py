@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import pytest
 from botocore.exceptions import ConnectionClosedError
 
-from pipeline.aws.calls import Call, Client, GoOn
-from pipeline.aws.client import client
+from pipeline.aws.calls import SERVICES, Call, Client, GoOn
+from pipeline.aws.client import client, full_client
 from pipeline.engine.environment import ProcessEnvironment
 from tests.support import redis_server as servers
 
@@ -82,7 +82,7 @@ class Faults:
 
     async def record(self, operation: str) -> None:
         """Keep what each call was asked, in `calls`."""
-        made = await client(self._environment, self._service)
+        made = await self._maker_of(operation)
         if isinstance(made, Client):
 
             async def keep(call: Call, go_on: GoOn) -> dict[str, Any]:
@@ -96,6 +96,12 @@ class Faults:
                 f"provide-client-params.{self._service}.{operation}", lambda params, **_: self.calls.append(params)
             )
 
+    async def _maker_of(self, operation: str) -> Any:
+        """The client that makes calls of an operation: most are none of the light ones."""
+        if self._service in SERVICES and operation in SERVICES[self._service].operations.values():
+            return await client(self._environment, self._service)
+        return await full_client(self._environment, self._service)
+
     async def _meet(
         self,
         operation: str,
@@ -104,7 +110,7 @@ class Faults:
         after: Callable[[], None] = lambda: None,
     ) -> None:
         """`before` a call: raise, or answer it. `after` it: raise."""
-        made = await client(self._environment, self._service)
+        made = await self._maker_of(operation)
         if isinstance(made, Client):
 
             async def around(call: Call, go_on: GoOn) -> dict[str, Any]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import sinks
 from pipeline.aws import kinesis
+from pipeline.aws.calls import Call, GoOn
 from pipeline.aws.client import client
 from pipeline.aws.names import Resource
 from pipeline.decisions.codec import encode
@@ -69,18 +69,19 @@ class Stream:
         """What was taken, in order."""
         return [json.loads(record["Data"]) for record in self.taken]
 
-    def answer(self, params: dict[str, Any], **_: Any) -> Any:
-        call = json.loads(params["body"])
-        records: list[dict[str, Any]] = [{**one, "Data": base64.b64decode(one["Data"])} for one in call["Records"]]
-        self.calls.append({**call, "Records": records})
+    async def answer(self, call: Call, go_on: GoOn) -> dict[str, Any]:
+        """Goes around the calls of a client."""
+        if call.operation != "PutRecords":
+            return await go_on()
+        self.calls.append(call.parameters)
+        records = call.parameters["Records"]
         chosen = self.choose([record["PartitionKey"] for record in records])
         if isinstance(chosen, str):
             failed = {"Error": {"Code": chosen, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
-            return SimpleNamespace(status_code=400), failed
+            raise ClientError(failed, "PutRecords")
         self.taken += [record for record, error in zip(records, chosen, strict=False) if error is None]
         taken = {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
-        answers = [error or taken for error in chosen]
-        return SimpleNamespace(status_code=200), {"FailedRecordCount": sum(map(bool, chosen)), "Records": answers}
+        return {"FailedRecordCount": sum(map(bool, chosen)), "Records": [error or taken for error in chosen]}
 
 
 def takes_all(keys: Sequence[str]) -> list[None]:
@@ -90,13 +91,13 @@ def takes_all(keys: Sequence[str]) -> list[None]:
 async def attached(environment: ProcessEnvironment, choose: Choose = takes_all) -> Stream:
     stream = Stream(choose)
     made = await client(environment, "kinesis")
-    made.meta.events.register("before-call.kinesis.PutRecords", stream.answer)
+    made.around.append(stream.answer)
     return stream
 
 
 async def detach(environment: ProcessEnvironment, stream: Stream) -> None:
     made = await client(environment, "kinesis")
-    made.meta.events.unregister("before-call.kinesis.PutRecords", stream.answer)
+    made.around.remove(stream.answer)
 
 
 async def write(
