@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NoReturn
 
 import pytest
-from botocore.exceptions import ConnectionClosedError
+from botocore.exceptions import ClientError, ConnectionClosedError
 
 from pipeline.aws.calls import SERVICES, Call, Client, GoOn
 from pipeline.aws.client import client, full_client
@@ -117,9 +117,14 @@ class Faults:
                 if call.operation != operation:
                     return await go_on()
                 answer = before()
-                if answer is None:
+                if answer is not None:
+                    return answer
+                try:
                     answer = await go_on()
+                except ClientError:  # a refusal is an answer as well
                     after()
+                    raise
+                after()
                 return answer
 
             made.around.insert(0, around)  # so that what is recorded is so in any case
