@@ -28,6 +28,8 @@ UV = ROOT / ".tools" / "bin" / "uv"
 XRAY = "aws-xray-sdk==2.15.0"
 #: Installed without compiling, on a file system that cannot be written: every cold start compiles.
 NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "/nonexistent"}
+#: What Lambda sets, and by which a function knows that the process is its own.
+RUNTIME = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001"}
 #: What Lambda sets for a traced function; the daemon's address is nobody's.
 TRACED = {
     "SHOP_TRACER": "1",
@@ -127,7 +129,7 @@ def _process(command: list[str], side: Side, variables: dict[str, str]) -> subpr
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env=environ({**side.variables, **variables}),
+        env=environ({**RUNTIME, **side.variables, **variables}),
         input=json.dumps([event(1), event(10, first=1)]),
         capture_output=True,
         text=True,

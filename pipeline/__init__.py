@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,13 @@ _HOME = {
     "Reject": "errors",
     "Retry": "errors",
 }
+
+
+if "AWS_LAMBDA_RUNTIME_API" in os.environ:
+    # Before anything large is imported.
+    from pipeline.runtimes.collection import hold_back
+
+    hold_back()
 
 
 def __getattr__(name: str) -> Any:

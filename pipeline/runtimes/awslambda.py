@@ -17,6 +17,7 @@ from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processing, Processor
 from pipeline.engine.stage import Stage
 from pipeline.ports import Clock
+from pipeline.runtimes import collection
 from pipeline.runtimes.response import PartialResponse, partial_response
 from pipeline.telemetry.events import Observer
 from pipeline.telemetry.log import LogWriter, logger_for
@@ -77,6 +78,7 @@ class LambdaRuntime:
         result = self._wait(loop, processing, until)
         if processing.is_abandoned:
             self._give_up(loop)
+        collection.resume()
         return partial_response(self._stage.source.unsettled_ids(result))
 
     def close(self) -> None:
