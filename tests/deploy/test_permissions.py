@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
 
 import boto3
 import pytest
+from samtranslator.yaml_helper import yaml_parse
 
 from handlers import logs, webhooks
-from pipeline import sinks, stores
+from pipeline import Pipeline, sinks, stores
 from pipeline.aws.cloudformation.stack import Grant
 from pipeline.decisions.deadline import Deadline
-from pipeline.decisions.idempotency import ClaimRequest
+from pipeline.decisions.idempotency import Advance, ClaimRequest, Entry
+from pipeline.deploy import lint
+from pipeline.deploy.lint.code import Finder
+from pipeline.deploy.template.assembly import template
+from pipeline.deploy.template.document import text_of
 from pipeline.deploy.template.function import Deployed as DeployedStage
+from pipeline.emulator.clock import SkippingClock
 from pipeline.emulator.isolation import REGION, isolated
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.output import Output
+from pipeline.ports import Effect
 from tests.support import calls, iam
 from tests.support import permission_pipelines as made
 from tests.support import permission_scenarios as scenarios
@@ -42,11 +51,19 @@ from tests.support.deployed import (
     make_table,
 )
 from tests.support.iam import Request, Statement
-from tests.support.permission_scenarios import MADE, OURS, Case
+from tests.support.permission_scenarios import MADE, OF_MODES, OURS, Case
 
-CASES = {case.name: case for case in (*OURS, *MADE)}
+CASES = {case.name: case for case in (*OURS, *MADE, *OF_MODES)}
 #: Those that reach every place in the code.
-ALL_PLACES = ("every.spread", "patient.linger", "theirs.lend")
+ALL_PLACES = (
+    "every.spread",
+    "patient.linger",
+    "theirs.lend",
+    "theirs-patient.stay",
+    "marked.note",
+    "fused.book",
+    "placed.issue",
+)
 
 #: What an event source mapping calls with the function's role (Lambda's guide: "Configuring an execution role" of
 #: queues, "Create a Kinesis event source mapping" without SubscribeToShard, which is about enhanced fan-out's
@@ -93,8 +110,17 @@ class Found:
         return [one for one in self.function.statements if one not in self.for_lambda]
 
 
-#: The stacks, and what was found.
-Kept = tuple[dict[bool, Deployed], dict[str, Found]]
+#: The pipelines of each stack, by the pipelines' names.
+STACKS = {one.name: stack for stack in ((webhooks.webhooks, logs.logs), made.CLAIMED, made.OF_MODES) for one in stack}
+
+
+@dataclass
+class Kept:
+    """The stacks, by one pipeline of each, and what was found."""
+
+    stacks: dict[str, Deployed] = field(default_factory=dict)
+    found: dict[str, Found] = field(default_factory=dict)
+    has_theirs: bool = False  #: what others have made is there
 
 
 class World:
@@ -104,34 +130,37 @@ class World:
         self._endpoint_url = endpoint_url
         self._boto = boto
         self._tables = tables
-        self._stacks, self._found = kept
+        self._kept = kept
 
     def play(self, name: str) -> Found:
-        if name not in self._found:
+        found = self._kept.found
+        if name not in found:
             case = CASES[name]
-            function = self._stack(is_ours=case in OURS).function(case.handler)
+            function = self._stack(case.handler.stage.pipeline).function(case.handler)
             # What is others' is not reached by statements, and DynamoDB Local finds no table by its ARN.
-            tables = None if name.startswith("theirs.") else self._tables
-            self._found[name] = Found(case, function, scenarios.played(case, function, self._boto, tables))
-        return self._found[name]
+            tables = None if name.startswith("theirs") else self._tables
+            found[name] = Found(case, function, scenarios.played(case, function, self._boto, tables))
+        return found[name]
 
-    def _stack(self, *, is_ours: bool) -> Deployed:
-        if is_ours not in self._stacks:
+    def _stack(self, pipeline: str) -> Deployed:
+        pipelines = STACKS[pipeline]
+        stacks, key = self._kept.stacks, pipelines[0].name
+        if key not in stacks:
             name = f"s{uuid.uuid4().hex[:8]}"
-            pipelines = [webhooks.webhooks, logs.logs] if is_ours else made.ALL
             dead = {f"{queue}DlqArn": arn("sqs", "their-graveyard") for queue in ("Inbox", "Post")}
-            stack = self._stacks[is_ours] = Deployed(pipelines, name, self._endpoint_url, {} if is_ours else dead)
+            stack = stacks[key] = Deployed(pipelines, name, self._endpoint_url, dead)
             stack.make(self._boto)
             stack.make(lambda service: self._boto(f"{service} local"), only="AWS::DynamoDB::Table")
-            if not is_ours:
+            if not self._kept.has_theirs:
                 _make_theirs(self._boto)
-        return self._stacks[is_ours]
+                self._kept.has_theirs = True
+        return stacks[key]
 
 
 @pytest.fixture(scope="session")
 def kept() -> Kept:
     """As long as the server is there: a worker that takes over others' tests comes to this module several times."""
-    return {}, {}
+    return Kept()
 
 
 @pytest.fixture(scope="module")
@@ -261,12 +290,45 @@ async def test_a_sink_in_another_account_is_called_where_its_permission_is(sink:
     _only_granted(wire, sink.grants())
 
 
-async def test_a_table_in_another_account_is_claimed_in_where_its_permission_is(wire: Wire) -> None:
-    store = stores.DynamoDB("theirs", existing=f"arn:aws:dynamodb:{REGION}:{THEIRS}:table/claims")
-    request = ClaimRequest(id="k", owner="me", lease_until=0.0, ttl=60, record="m1", is_alone=True)
-    await called(store.claim([request], environment := ProcessEnvironment()), environment)
+@pytest.mark.parametrize("several", [False, True])
+async def test_effects_in_another_account_are_written_where_their_permission_is(several: bool, wire: Wire) -> None:
+    sink = sinks.DynamoDB("theirs", existing=f"arn:aws:dynamodb:{REGION}:{THEIRS}:table/orders")
+    outputs = [
+        Output(id=name, sink="theirs", body=f'{{"id":"{name}"}}', key=None, default_key="k", value={})
+        for name in ("ab" if several else "a")
+    ]
+    effect = Effect(mark="m", outputs=tuple(outputs))
+    environment = ProcessEnvironment(clock=SkippingClock())
+    await called(sink.write_once([effect], environment, Deadline(soft=0.0)), environment)
 
-    _only_granted(wire, store.grants(forgets=True))
+    _only_granted(wire, sink.grants(fused=True))
+
+
+CLAIM = ClaimRequest(id="k", owner="me", lease_until=0.0, ttl=60, record="m1", is_alone=True)
+USES: Mapping[str, Callable[[Any, ProcessEnvironment], Awaitable[Any]]] = {
+    "claim": lambda store, environment: store.claim([CLAIM], environment),
+    "look": lambda store, environment: store.look(["k"], environment),
+    "mark": lambda store, environment: store.mark(
+        [Entry(id="k", status="COMPLETED", expiration=1, data="null")], environment
+    ),
+    "advance": lambda store, environment: store.advance([Advance(id="k", position="0011", ttl=60)], environment),
+}
+USES_OF: Mapping[Literal["claim", "mark", "checkpoint"], Sequence[str]] = {
+    "claim": ("claim",),
+    "mark": ("look", "mark"),
+    "checkpoint": ("look", "advance"),
+}
+
+
+@pytest.mark.parametrize(("mode", "use"), [(mode, use) for mode, uses in USES_OF.items() for use in uses])
+async def test_a_table_in_another_account_is_used_where_its_permission_is(
+    mode: Literal["claim", "mark", "checkpoint"], use: str, wire: Wire
+) -> None:
+    store = stores.DynamoDB("theirs", existing=f"arn:aws:dynamodb:{REGION}:{THEIRS}:table/claims")
+    environment = ProcessEnvironment()
+    await called(USES[use](store, environment), environment)
+
+    _only_granted(wire, store.grants(forgets=True, mode=mode))
 
 
 @pytest.fixture
@@ -290,6 +352,42 @@ def _only_granted(wire: Wire, grants: Sequence[Grant]) -> None:
 
     assert asked
     assert iam.missing(given, asked) == []
+
+
+# Without a store
+
+
+def test_a_fused_pipeline_has_no_table_of_entries_and_no_permission_for_one() -> None:
+    text = text_of(template([made.fused]), "")
+    stages = made.fused.stages()
+    tables = {
+        one["Properties"]["KeySchema"][0]["AttributeName"]
+        for one in yaml_parse(text)["Resources"].values()
+        if one["Type"] == "AWS::DynamoDB::Table"
+    }
+    kinds = {grant.to for stage in stages for grant in DeployedStage(stage).grants()}
+
+    assert tables == {"id"}
+    assert "dempoten" not in text
+    assert "TimeToLive" not in text, "marks live as long as their items"
+    assert kinds & {"ClaimIn", "MarkIn", "AdvanceIn"} == set()
+    today, code = datetime.now(UTC).date(), Finder(Path(), stages).find
+    assert lint.lint(lint.read(text.encode()), code=code, today=today, stages=stages) == []
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "actions"),
+    [
+        (made.marked, {"dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"}),
+        (made.placed, {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"}),
+    ],
+    ids=["Mark", "Checkpoint"],
+)
+def test_a_role_has_no_permission_that_only_claims_need(pipeline: Pipeline, actions: set[str]) -> None:
+    for stage in pipeline.stages():
+        grants = [grant for grant in DeployedStage(stage).grants() if grant.resource.service == "dynamodb"]
+
+        assert {action for grant in grants for action in grant.actions} == actions
 
 
 # The code, read
@@ -401,6 +499,28 @@ def test_what_aws_does_not_know_is_found(action: str, resource: str, conditions:
 def test_only_operations_without_an_action_of_their_name_are_translated() -> None:
     assert [key for key in calls.ACTIONS if iam.is_action(*key)] == []
     assert all(iam.is_action(service, action) for (service, _), action in calls.ACTIONS.items())
+    assert not iam.is_action("dynamodb", "TransactWriteItems")
+    assert all(iam.is_action("dynamodb", action) for action in calls.TRANSACTED.values())
+
+
+def test_a_transaction_needs_what_its_actions_need_each_on_its_own_table() -> None:
+    items = [{"Put": {"TableName": "a"}}, {"Delete": {"TableName": "b"}}, {"Put": {"TableName": f"{TABLE_ARN}-c"}}]
+    call = Call("dynamodb", "TransactWriteItems", {"TransactItems": items}, frozenset())
+
+    assert [str(request) for request in call.requests] == [
+        f"dynamodb:PutItem on {arn('dynamodb', 'table/a')}",
+        f"dynamodb:DeleteItem on {arn('dynamodb', 'table/b')}",
+        f"dynamodb:PutItem on {TABLE_ARN}-c",
+    ]
+
+
+def test_what_is_handed_on_is_found_by_reading_where_it_is_said_to_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_on = calls.HANDED_ON
+    monkeypatch.setattr(calls, "HANDED_ON", frozenset())
+    found = {(site.file, site.function, site.operation) for site in calls.sites(calls.sources())}
+
+    assert handed_on
+    assert handed_on <= found
 
 
 READ = """

@@ -45,6 +45,10 @@ STATEMENTS = {
     "DELETE FROM": "PartiQLDelete",
     "SELECT * FROM": "PartiQLSelect",
 }
+#: Those of a transaction's actions ("DynamoDB API permissions" in its developer guide): it has none of its own.
+TRANSACTED = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem", "ConditionCheck": "ConditionCheckItem"}
+#: Where the toolkit's client only hands on what somebody called it for: file, function and method.
+HANDED_ON = frozenset({("pipeline/aws/calls.py", "wait", "get_waiter")})
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,12 @@ class Call:
         """What the call needs to be allowed. Raises `ValueError` for an operation whose action is not known."""
         if self.operation == "BatchExecuteStatement":
             return [_of_statement(one["Statement"]) for one in self.parameters["Statements"]]
+        if self.operation == "TransactWriteItems":
+            return [
+                Request(f"dynamodb:{TRANSACTED[kind]}", _table(one["TableName"]), ACCOUNT)
+                for item in self.parameters["TransactItems"]
+                for kind, one in item.items()
+            ]
         name = ACTIONS.get((self.service, self.operation), self.operation)
         if not is_action(self.service, name):
             raise ValueError(f"{self.service}: {self.operation} is no action's name: say in ACTIONS what it needs")
@@ -84,7 +94,7 @@ class Call:
                 yield f"arn:aws:sqs:{REGION}:{given.get('QueueOwnerAWSAccountId', ACCOUNT)}:{given['QueueName']}"
             case "dynamodb":
                 names = [given["TableName"]] if "TableName" in given else given["RequestItems"]
-                yield from (name if name.startswith("arn:") else arn("dynamodb", f"table/{name}") for name in names)
+                yield from map(_table, names)
             case "kinesis":
                 yield given.get("StreamARN") or arn("kinesis", f"stream/{given['StreamName']}")
             case "events":
@@ -94,6 +104,11 @@ class Call:
                 yield f"arn:aws:s3:::{given['Bucket']}" + (f"/{given['Key']}" if "Key" in given else "")
             case _:
                 raise ValueError(f"calls of {self.service}: say here how they name their resource")
+
+
+def _table(name: str) -> str:
+    """The ARN of a table, which a call may name by it."""
+    return name if name.startswith("arn:") else arn("dynamodb", f"table/{name}")
 
 
 def _of_statement(text: str) -> Request:
@@ -199,6 +214,11 @@ class Site:
             place.file == self.file and self.first <= place.line <= self.last for place in call.places
         )
 
+    @property
+    def is_handing_on(self) -> bool:
+        """Whether this names no operation that its own caller does not name."""
+        return (self.file, self.function, self.operation) in HANDED_ON
+
     def __str__(self) -> str:
         return f"{self.file}:{self.first}: {self.function} calls {self.operation}"
 
@@ -231,7 +251,7 @@ def sites(files: Mapping[str, str]) -> list[Site]:
     trees = {file: ast.parse(text) for file, text in files.items()}
     found = [site for file, tree in trees.items() for site in _sites(file, tree, operations)]
     makers = _makers(trees.values())
-    return [site for site in found if site.function not in makers]
+    return [site for site in found if site.function not in makers and not site.is_handing_on]
 
 
 @cache

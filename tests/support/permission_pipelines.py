@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from pipeline import Backoff, Claim, Emit, Pipeline, Reject, sinks, sources, stores
+from pipeline import Backoff, Checkpoint, Claim, Emit, Fused, Mark, Pipeline, Reject, sinks, sources, stores
 from tests.support.deployed import arn
 
 Order = dict[str, Any]
@@ -21,11 +21,21 @@ QUICK = Backoff(attempts=2, base=0.2)
 every = Pipeline("every")
 plain = Pipeline("plain", idempotency=None)
 patient = Pipeline("patient", idempotency=Claim(lease=1))
-theirs = Pipeline(
-    "theirs", idempotency=Claim(store=stores.DynamoDB("claims", existing=arn("dynamodb", "table/their-claims")))
-)
+their_claims = stores.DynamoDB("claims", existing=arn("dynamodb", "table/their-claims"))
+theirs = Pipeline("theirs", idempotency=Claim(store=their_claims))
+theirs_patient = Pipeline("theirs-patient", idempotency=Claim(store=their_claims, lease=1))
 
-ALL = (every, plain, patient, theirs)
+marked = Pipeline("marked", idempotency=Mark())
+fused = Pipeline("fused", idempotency=Fused())
+placed = Pipeline("placed", idempotency=Checkpoint())
+theirs_marked = Pipeline("theirs-marked", idempotency=Mark(store=their_claims))
+theirs_fused = Pipeline("theirs-fused", idempotency=Fused())
+theirs_placed = Pipeline("theirs-placed", idempotency=Checkpoint(store=their_claims))
+
+#: Each makes one template: CloudFormation takes no more resources than these have together.
+CLAIMED = (every, plain, patient, theirs, theirs_patient)
+OF_MODES = (marked, fused, placed, theirs_marked, theirs_fused, theirs_placed)
+ALL = (*CLAIMED, *OF_MODES)
 
 
 def act(order: Order) -> Emit[Order]:
@@ -40,7 +50,15 @@ def act(order: Order) -> Emit[Order]:
             return Emit({"id": order["id"], "text": "x" * 9_000_000}, to="archive")
         case _:
             pass
-    return Emit({"id": order["id"]})
+    return Emit({"id": order.get("item", order["id"])})
+
+
+def act_once(order: Order) -> list[Emit[Order]]:
+    """What is written with a mark: one item, or several."""
+    outputs = [act(order)]
+    if order.get("do") == "several":
+        outputs += [Emit({"id": f"{order['id']}-{number}"}) for number in range(2)]
+    return outputs
 
 
 @every.handler(
@@ -163,4 +181,79 @@ def turn_away(order: Order) -> None:
 
 @theirs.handler(sources.Kinesis("flow", existing=arn("kinesis", "stream/their-flow")), key="id", retry=QUICK)
 def listen(order: Order) -> None:
+    act(order)
+
+
+@theirs_patient.handler(sources.SQS("slower"), key="id", retry=QUICK)
+def stay(order: Order) -> None:
+    act(order)
+
+
+# The other modes
+
+
+@marked.handler(sources.SQS("noted"), sinks=[sinks.SQS("notes")], key="id", retry=QUICK)
+def note(order: Order) -> Emit[Order]:
+    return act(order)
+
+
+@marked.handler(sources.Kinesis("tracks"), key="id", retry=QUICK)
+def track(order: Order) -> None:
+    act(order)
+
+
+@fused.handler(
+    sources.SQS("bookings"),
+    sinks=[sinks.SQS("booked"), sinks.DynamoDB("journal", partition_key="id")],
+    key="id",
+    retry=QUICK,
+)
+def book(order: Order) -> list[Emit[Order]]:
+    return act_once(order)
+
+
+@fused.handler(sources.Kinesis("tallies"), sinks=[sinks.DynamoDB("tally", partition_key="id")], key="id", retry=QUICK)
+def tally(order: Order) -> list[Emit[Order]]:
+    return act_once(order)
+
+
+@fused.handler(
+    sources.SQS("papers"),
+    sinks=[sinks.DynamoDB("files", partition_key="id")],
+    rejects=sinks.DynamoDB("files", partition_key="id"),
+    key="id",
+    retry=QUICK,
+)
+def file(order: Order) -> list[Emit[Order]]:
+    """Whose table takes what is rejected too, in another way."""
+    return act_once(order)
+
+
+@placed.handler(sources.Kinesis("traces"), sinks=[sinks.SQS("traced")], retry=QUICK)
+def trace(order: Order) -> Emit[Order]:
+    return act(order)
+
+
+@placed.handler(sources.SQS("tickets.fifo"), sinks=[sinks.SQS("issued.fifo")], retry=QUICK)
+def issue(order: Order) -> Emit[Order]:
+    return act(order)
+
+
+@theirs_marked.handler(sources.Kinesis("borrowings"), key="id", retry=QUICK)
+def borrow(order: Order) -> None:
+    act(order)
+
+
+@theirs_fused.handler(
+    sources.SQS("arrivals"),
+    sinks=[sinks.DynamoDB("book", existing=arn("dynamodb", "table/their-book"))],
+    key="id",
+    retry=QUICK,
+)
+def enter(order: Order) -> list[Emit[Order]]:
+    return act_once(order)
+
+
+@theirs_placed.handler(sources.SQS("steps.fifo"), retry=QUICK)
+def step(order: Order) -> None:
     act(order)

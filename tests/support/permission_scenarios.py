@@ -112,10 +112,12 @@ def reject(bench: Bench, bad: Any) -> None:
 def fail(bench: Bench, bad: Any) -> None:
     """It fails until its attempts are used up. A stream tries again within the invocation, a queue does not."""
     given = bench.records(bad)
-    times = 0
+    times = 1
     while bench.invoke(given):
         times += 1
-        assert times < 5, "it does not end"
+        assert times < 6, "it does not end"
+        for record in given["Records"]:
+            record.get("attributes", {})["ApproximateReceiveCount"] = str(times)
 
 
 def fail_by_service(bench: Bench, good: Any, operation: str) -> None:
@@ -164,6 +166,23 @@ def write_in_parts(bench: Bench, *large: Any) -> None:
     """An object needs parts, and its first upload breaks off halfway; the next one does not."""
     bench.wire.next("UploadPart", None, lose)
     assert bench.invoke(bench.records(*large)) == []
+
+
+def repeat(bench: Bench, good: Any) -> None:
+    """It succeeds, and comes again to an environment that knows nothing of it."""
+    given = bench.records(good)
+    assert bench.invoke(given) == []
+    bench.start_anew()
+    assert bench.invoke(given) == []
+
+
+def miss_the_end(bench: Bench, good: Any, operation: str) -> None:
+    """It succeeds, and that cannot be written: it runs again."""
+    given = bench.records(good)
+    bench.wire.next(operation, lose)
+    assert bench.invoke(given) == [], "what the sinks have is settled"
+    bench.start_anew()
+    assert bench.invoke(given) == []
 
 
 # Which of them are played with which handler.
@@ -224,6 +243,34 @@ def mirror(bench: Bench) -> None:
 def linger(bench: Bench) -> None:
     renew(bench, {"id": "w", "do": "wait"})
     with_claims(bench)
+
+
+def with_marks(bench: Bench) -> None:
+    repeat(bench, A)
+    reject(bench, REJECT)
+    fail(bench, FAIL)
+    meet_an_outage(bench, {"id": "m"}, "BatchGetItem")
+    miss_the_end(bench, {"id": "d"}, "BatchWriteItem")
+
+
+def fused(bench: Bench) -> None:
+    """One item or several, when it is there already, and when another key wrote it."""
+    for payload in (A, {"id": "b", "item": "a"}, {"id": "several", "do": "several"}):
+        repeat(bench, payload)
+    reject(bench, REJECT)
+    fail(bench, FAIL)
+    meet_an_outage(bench, {"id": "o"}, "PutItem")
+    meet_an_outage(bench, {"id": "p", "do": "several"}, "TransactWriteItems")
+    fail_by_service(bench, {"id": "refused"}, "PutItem")
+    fail_by_service(bench, {"id": "refused", "do": "several"}, "TransactWriteItems")
+
+
+def with_checkpoints(bench: Bench) -> None:
+    repeat(bench, A)
+    reject(bench, REJECT)
+    fail(bench, FAIL)
+    meet_an_outage(bench, {"id": "m"}, "BatchGetItem")
+    miss_the_end(bench, {"id": "d"}, "UpdateItem")
 
 
 def webhook(bench: Bench) -> None:
@@ -303,6 +350,19 @@ MADE = (
     Case(made.pass_by, leave),
     Case(made.turn_away, with_claims),
     Case(made.listen, with_claims),
+    Case(made.stay, linger),
+)
+OF_MODES = (
+    Case(made.note, with_marks),
+    Case(made.track, with_marks),
+    Case(made.book, fused),
+    Case(made.tally, fused),
+    Case(made.file, fused),
+    Case(made.trace, with_checkpoints),
+    Case(made.issue, with_checkpoints),
+    Case(made.borrow, with_marks),
+    Case(made.enter, fused),
+    Case(made.step, with_checkpoints),
 )
 
 
