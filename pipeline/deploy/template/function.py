@@ -7,6 +7,8 @@ import math
 import sys
 from typing import Any
 
+from msgspec import structs
+
 from pipeline.aws.cloudformation.stack import Grant, Reader, Stack, logical_id, skip_checks
 from pipeline.aws.cloudformation.values import Att, Noted, Ref, Sub, inside
 from pipeline.aws.names import VARIABLE
@@ -251,10 +253,15 @@ def _grants(thing: Any) -> list[Grant]:
 
 
 def _merged(grants: list[Grant]) -> list[Grant]:
-    """One grant for each purpose and resource: a sink may also be the place for rejected records."""
+    """One grant for each purpose and resource: a sink may also be the place for rejected records.
+
+    What is written there with marks and what is written without needs an action each.
+    """
     merged: dict[Any, Grant] = {}
     for grant in grants:
-        merged.setdefault((grant.to, grant.resource, grant.within), grant)
+        known = merged.setdefault((grant.to, grant.resource, grant.within), grant)
+        actions = tuple(dict.fromkeys((*known.actions, *grant.actions)))
+        merged[grant.to, grant.resource, grant.within] = structs.replace(known, actions=actions)
     return list(merged.values())
 
 
