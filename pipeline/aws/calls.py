@@ -73,6 +73,7 @@ SERVICES: Mapping[str, Service] = {
         "1.0",
         {
             "change_message_visibility_batch": "ChangeMessageVisibilityBatch",
+            "get_queue_attributes": "GetQueueAttributes",
             "get_queue_url": "GetQueueUrl",
             "send_message_batch": "SendMessageBatch",
         },

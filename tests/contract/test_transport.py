@@ -264,17 +264,10 @@ def test_a_connection_that_the_server_closed_meanwhile_is_not_used(
 
     server.acts.append(close)
     post(transport, url)
-    while not any(  # until its end has come here
-        module_pool.pool.qsize() and _is_dropped(module_pool) for module_pool in _pools(transport)
-    ):
-        pass
+    while not _is_dropped(transport._ways[url].pool):
+        pass  # its end is on its way here
     assert isinstance(post(transport, url), Answer)
     assert [got.connection for got in server.got] == [1, 2]
-
-
-def _pools(transport: Transport) -> list[Any]:
-    manager: Any = transport._plain
-    return [manager.pools[key] for key in manager.pools.keys()]  # noqa: SIM118 - it is no dict
 
 
 def _is_dropped(pool: Any) -> bool:
@@ -340,6 +333,15 @@ def test_a_packed_answer_that_is_too_large_or_damaged_is_an_error(
     monkeypatch.setattr(module, "MAX_UNPACKED", 50_000)
     server.acts.append(answer(200, packed, Content_Encoding="gzip"))
     assert isinstance(error_of(post(transport, url)), HTTPClientError)
+
+
+def test_many_hosts_are_remembered(transport: Transport) -> None:
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(serving()) for _ in range(12)]
+        for _ in range(2):
+            for one in servers:
+                assert isinstance(post(transport, f"http://127.0.0.1:{one.port}/"), Answer)
+        assert [one.opened for one in servers] == [1] * 12
 
 
 # TLS
@@ -417,7 +419,12 @@ def test_the_authorities_are_read_once_for_all_services_and_not_without_tls(
 ) -> None:
     made: list[str | None] = []
     plain = module._tls_context
-    monkeypatch.setattr(module, "_tls_context", lambda authorities: made.append(authorities) or plain(authorities))
+
+    def counted(authorities: str | None) -> Any:
+        made.append(authorities)
+        return plain(authorities)
+
+    monkeypatch.setattr(module, "_tls_context", counted)
     authorities, context = certified("127.0.0.1")
     transport = Transport(connections=4, connect_seconds=3, authorities=str(authorities))
     post(transport, url)

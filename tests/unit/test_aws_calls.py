@@ -73,6 +73,7 @@ SENT: dict[str, dict[str, Any]] = {
         "QueueUrl": "u",
         "Entries": [{"Id": "0", "ReceiptHandle": "h", "VisibilityTimeout": 3}],
     },
+    "GetQueueAttributes": {"QueueUrl": "u", "AttributeNames": ["RedrivePolicy"]},
     "GetQueueUrl": {"QueueName": "q", "QueueOwnerAWSAccountId": "1"},
     "SendMessageBatch": {
         "QueueUrl": "u",
