@@ -1,12 +1,14 @@
 """What we change in moto's SQS, Kinesis and DynamoDB, in the embedded server's process only.
 
-SQS' time can be moved forward, all three are locked, and moto's own event source mappings are off.
+SQS' time can be moved forward, a FIFO queue numbers its messages in order, all three are locked, and moto's own event
+source mappings are off.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import threading
 import time
 import uuid
@@ -65,6 +67,9 @@ _LOCKED_DYNAMODB = (
 )
 #: How often a waiting receive looks again when nothing was sent: a visibility timeout can end meanwhile.
 _LONG_POLL_STEP = 0.25
+#: SQS numbers the messages of a group in order, with 20 digits. moto's numbers are random, and whoever takes them for
+#: places, as `Checkpoint` does, would pass over messages.
+_numbers = itertools.count(10**19)
 
 
 class ServerClock:
@@ -89,6 +94,7 @@ def apply(clock: ServerClock) -> None:
     models.Queue.lambda_event_source_mappings = mappings  # type: ignore[assignment]
     for name in _LOCKED:
         _replace(models.SQSBackend, name, _locked(getattr(models.SQSBackend, name)))
+    _replace(models.Queue, "add_message", _numbered(models.Queue.add_message))
     _replace(models.SQSBackend, "receive_message", _receive(models.SQSBackend.receive_message))
     _change_kinesis()
     for name in _LOCKED_DYNAMODB:
@@ -167,6 +173,16 @@ def _is_retained(clock: ServerClock) -> Callable[[models.SQSBackend, str, models
         return bool(queue.message_retention_period + sent / 1000 > clock.seconds())
 
     return is_retained
+
+
+def _numbered(add: Callable[[models.Queue, models.Message], None]) -> Callable[[models.Queue, models.Message], None]:
+    @functools.wraps(add)
+    def call(queue: models.Queue, message: models.Message) -> None:
+        if queue.fifo_queue:
+            message.sequence_number = str(next(_numbers))
+        add(queue, message)
+
+    return call
 
 
 def _receive(receive: Callable[..., list[Any]]) -> Callable[..., list[Any]]:

@@ -68,6 +68,26 @@ def test_peeking_shows_messages_without_receiving_them(server: EmbeddedServer, s
     assert (message["body"], message["attributes"], message["receive_count"]) == ("x", {"cause": "why"}, 0)
 
 
+def test_messages_of_a_fifo_queue_are_numbered_in_the_order_in_which_they_were_sent(sqs: Any) -> None:
+    url = sqs.create_queue(QueueName="tasks.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    told: list[str] = []
+    for number in range(9):
+        sent = sqs.send_message(
+            QueueUrl=url, MessageBody=str(number), MessageGroupId="g", MessageDeduplicationId=str(number)
+        )
+        told.append(sent["SequenceNumber"])
+    (sent,) = sqs.send_message_batch(
+        QueueUrl=url,
+        Entries=[{"Id": "a", "MessageBody": "9", "MessageGroupId": "g", "MessageDeduplicationId": "9"}],
+    )["Successful"]
+    told.append(sent["SequenceNumber"])
+    found = receive(sqs, url, MessageSystemAttributeNames=["SequenceNumber"])
+
+    assert told == sorted(set(told), key=int)
+    assert {len(number) for number in told} == {20}
+    assert [message["Attributes"]["SequenceNumber"] for message in found] == told
+
+
 def test_receivers_side_by_side_get_each_message_once_and_no_send_is_lost(sqs: Any) -> None:
     url = sqs.create_queue(QueueName="orders", Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
 
