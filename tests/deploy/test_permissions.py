@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import boto3
 import pytest
-from samtranslator.yaml_helper import yaml_parse
 
 from handlers import logs, webhooks
 from pipeline import Pipeline, sinks, stores
@@ -26,14 +25,13 @@ from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.idempotency import Advance, ClaimRequest, Entry
 from pipeline.deploy import lint
 from pipeline.deploy.lint.code import Finder
-from pipeline.deploy.template.assembly import template
-from pipeline.deploy.template.document import text_of
 from pipeline.deploy.template.function import Deployed as DeployedStage
 from pipeline.emulator.clock import SkippingClock
 from pipeline.emulator.isolation import REGION, isolated
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.output import Output
 from pipeline.ports import Effect
+from tests.deploy.template.rules import generate
 from tests.support import calls, iam
 from tests.support import permission_pipelines as made
 from tests.support import permission_scenarios as scenarios
@@ -358,21 +356,19 @@ def _only_granted(wire: Wire, grants: Sequence[Grant]) -> None:
 
 
 def test_a_fused_pipeline_has_no_table_of_entries_and_no_permission_for_one() -> None:
-    text = text_of(template([made.fused]), "")
+    found = generate(made.fused)
     stages = made.fused.stages()
-    tables = {
-        one["Properties"]["KeySchema"][0]["AttributeName"]
-        for one in yaml_parse(text)["Resources"].values()
-        if one["Type"] == "AWS::DynamoDB::Table"
-    }
+    tables = found.of_type("AWS::DynamoDB::Table")
     kinds = {grant.to for stage in stages for grant in DeployedStage(stage).grants()}
 
-    assert tables == {"id"}
-    assert "dempoten" not in text
-    assert "TimeToLive" not in text, "marks live as long as their items"
+    assert list(tables) == ["JournalTable", "TallyTable", "FilesTable"]
+    assert "dempoten" not in found.text
+    assert "TimeToLive" not in found.text, "marks live as long as their items"
+    assert found.granted("book")["JournalTable"] == {"dynamodb:PutItem"}
+    assert found.granted("file")["FilesTable"] == {"dynamodb:PutItem", "dynamodb:BatchWriteItem"}
     assert kinds & {"ClaimIn", "MarkIn", "AdvanceIn"} == set()
     today, code = datetime.now(UTC).date(), Finder(Path(), stages).find
-    assert lint.lint(lint.read(text.encode()), code=code, today=today, stages=stages) == []
+    assert lint.lint(lint.read(found.text.encode()), code=code, today=today, stages=stages) == []
 
 
 @pytest.mark.parametrize(
