@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Mapping
 from http.client import responses
@@ -26,11 +27,15 @@ from botocore.exceptions import (
 )
 from botocore.httpsession import ProxyConfiguration, create_urllib3_context, get_cert_path, mask_proxy_url
 from botocore.utils import get_environ_proxies
-from urllib3 import HTTPConnectionPool, PoolManager, ProxyManager, Timeout
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager, Timeout
 from urllib3 import exceptions as broken
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 #: Bytes of an answer once it is unpacked. The largest that a service gives is BatchGetItem's, of 16 MB.
 MAX_UNPACKED = 64 * 1024 * 1024
+#: How long a connection may have been idle and be used again, as with aiobotocore. What was forgotten on the way, by
+#: a NAT gateway say, may not even be refused: a call over it would wait for its time-out.
+IDLE_SECONDS = 12.0
 
 
 class Answer(NamedTuple):
@@ -123,12 +128,49 @@ class Transport:
                 "ssl_context": self._context,
             }
             if proxy is None:
-                self._managers[key] = PoolManager(**options)
+                made = PoolManager(**options)
             else:
                 sent = ProxyConfiguration().proxy_headers_for(proxy)
                 made = ProxyManager(proxy, proxy_headers=sent, proxy_ssl_context=self._context, **options)
-                self._managers[key] = made
+            made.pool_classes_by_scheme = _POOLS
+            self._managers[key] = made
         return self._managers[key]
+
+
+class _Kept:
+    """A connection that knows for how long it has been idle. By the clock on the wall: it goes on while a Lambda is frozen."""
+
+    _answered = 0.0
+
+    def getresponse(self) -> Any:
+        found = super().getresponse()  # type: ignore[misc]  # of the class that it is mixed into
+        self._answered = time.time()
+        return found
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether another call may use it; else urllib3 connects anew."""
+        is_open: bool = super().is_connected  # type: ignore[misc]
+        return is_open and time.time() - self._answered < IDLE_SECONDS
+
+
+class _PlainConnection(_Kept, HTTPConnection):
+    pass
+
+
+class _SecureConnection(_Kept, HTTPSConnection):
+    pass
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _PlainConnection  # pyright: ignore[reportAssignmentType]
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection  # pyright: ignore[reportAssignmentType]
+
+
+_POOLS: Any = {"http": _PlainPool, "https": _SecurePool}
 
 
 class _Way(NamedTuple):

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -268,6 +269,24 @@ def test_a_connection_that_the_server_closed_meanwhile_is_not_used(
         pass  # its end is on its way here
     assert isinstance(post(transport, url), Answer)
     assert [got.connection for got in server.got] == [1, 2]
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_connection_that_was_idle_for_long_is_not_used(
+    certified: Any, monkeypatch: pytest.MonkeyPatch, secure: bool
+) -> None:
+    """It may have been forgotten by what stands between, and then nobody would answer."""
+    authorities, context = certified("127.0.0.1")
+    now = time.time()
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now))
+    transport = Transport(connections=4, connect_seconds=3, authorities=str(authorities))
+    with serving(context if secure else None) as server:
+        url = f"http{'s' if secure else ''}://127.0.0.1:{server.port}/"
+        for idle in (0, 11, 13, 11, 86_400):
+            now += idle
+            assert isinstance(post(transport, url), Answer)
+        assert [got.connection for got in server.got] == [1, 1, 2, 2, 3]
+        transport.close()
 
 
 def _is_dropped(pool: Any) -> bool:
