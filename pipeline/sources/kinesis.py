@@ -152,9 +152,10 @@ class Kinesis:
         """Where a record stands: in its shard, or among those of its partition key.
 
         With a parallelization factor batches of one shard run side by side, each with keys of its own.
+        Numbers of one stream say nothing about another's, so a place names the stream that the record came from, which
+        need not be the declared one; only without its ARN (`invoke`, events made by hand) that is taken for it.
         """
         place_in = _place_among_key if self.parallelization_factor > 1 else _place_in_shard
-        # Numbers of one stream say nothing about another's, under the same handler or not.
         return partial(place_in, self.existing or self.stream)
 
     @property
@@ -207,20 +208,24 @@ def _shard(raw: RawRecord) -> str | None:
     return raw.attributes.get(kinesis_event.SHARD, "")  # those whose shard is not known are in order too
 
 
-def _place_in_shard(stream: str, raw: RawRecord) -> Position | None:
+def _place_in_shard(declared: str, raw: RawRecord) -> Position | None:
     number = raw.attributes.get(kinesis_event.NUMBER)
     if number is None:
         return None
     index = int(raw.attributes.get(kinesis_event.SUBSEQUENCE, 0))
-    return Position(f"{stream}/{_shard(raw)}", place(number, index))
+    return Position(f"{_stream(raw) or declared}/{_shard(raw)}", place(number, index))
 
 
-def _place_among_key(stream: str, raw: RawRecord) -> Position | None:
+def _place_among_key(declared: str, raw: RawRecord) -> Position | None:
     number, key = raw.attributes.get(kinesis_event.NUMBER), raw.attributes.get(kinesis_event.KEY)
     # Lambda parts a shard by the key of an aggregate: those of one key inside may be at work in two batches.
     if number is None or key is None or kinesis_event.SUBSEQUENCE in raw.attributes:
         return None
-    return Position(f"{stream}/{_shard(raw)}/{key}", place(number))
+    return Position(f"{_stream(raw) or declared}/{_shard(raw)}/{key}", place(number))
+
+
+def _stream(raw: RawRecord) -> str:
+    return raw.origin.stream if isinstance(raw.origin, kinesis_event.Place) else ""
 
 
 def _check_existing(existing: str | None) -> None:

@@ -33,6 +33,7 @@ class Place(Struct, frozen=True):
     number: int  #: the sequence number; the records of one aggregate share it
     data: bytes | str  #: as received: a text when it is not what Kinesis calls base64
     hash_key: str | None = None  #: the explicit hash key, inside an aggregate
+    stream: str = ""  #: the ARN of the stream, which need not be the declared one; empty when the event names none
 
 
 class _Received(Struct, frozen=True):
@@ -40,6 +41,7 @@ class _Received(Struct, frozen=True):
 
     source: str
     name: str  #: stream, shard and sequence number
+    stream: str  #: its ARN
     shard: str
     number: str
     sent_at: float | None
@@ -83,9 +85,9 @@ def _received(record: Mapping[str, Any], body: Mapping[str, Any], source: str, w
         raise EventError(f"{where} {wrong}; it has {members(body)}")
     shard = _shard(record)
     arn = record.get("eventSourceARN")
-    stream = _stream_of(arn) if isinstance(arn, str) else ""
+    stream, arn = _stream_of(arn) if isinstance(arn, str) else ("", "")
     name = f"{stream or source}/{shard}:{number}"
-    return _Received(source, name, shard, number, _seconds(body.get("approximateArrivalTimestamp")))
+    return _Received(source, name, arn, shard, number, _seconds(body.get("approximateArrivalTimestamp")))
 
 
 def _plain(received: _Received, key: str | None, data: bytes) -> RawRecord:
@@ -98,7 +100,7 @@ def _plain(received: _Received, key: str | None, data: bytes) -> RawRecord:
         attributes=_attributes(received, key),
         sent_at=received.sent_at,
         carried=carried,
-        origin=Place(int(received.number), data),
+        origin=Place(int(received.number), data, stream=received.stream),
     )
 
 
@@ -112,7 +114,7 @@ def _user(received: _Received, index: int, user: aggregation.UserRecord) -> RawR
         attributes={**_attributes(received, user.partition_key or None), SUBSEQUENCE: str(index)},
         sent_at=received.sent_at,
         carried=carried,
-        origin=Place(int(received.number), user.data, user.hash_key),
+        origin=Place(int(received.number), user.data, user.hash_key, received.stream),
     )
 
 
@@ -125,7 +127,7 @@ def _damaged(received: _Received, key: str | None, data: bytes | str, error: Pay
         attributes=_attributes(received, key),
         sent_at=received.sent_at,
         error=error,
-        origin=Place(int(received.number), data),
+        origin=Place(int(received.number), data, stream=received.stream),
     )
 
 
@@ -158,9 +160,11 @@ def _shard(record: Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=16)
-def _stream_of(arn: str) -> str:
-    """The stream's own name: a sequence number says nothing across streams."""
-    return arn.partition(":stream/")[2].partition("/")[0]
+def _stream_of(arn: str) -> tuple[str, str]:
+    """The stream's own name and ARN, also of a consumer's: a sequence number says nothing across streams."""
+    owner, resource, path = arn.partition(":stream/")
+    name = path.partition("/")[0]
+    return name, f"{owner}{resource}{name}" if name else ""
 
 
 def _seconds(value: Any) -> float | None:

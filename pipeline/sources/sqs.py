@@ -120,7 +120,11 @@ class SQS:
 
     @property
     def position_of(self) -> Callable[[RawRecord], Position | None] | None:
-        """Where a record stands in its message group, on a FIFO queue."""
+        """Where a record stands in its message group, on a FIFO queue.
+
+        Of the queue that the record came from, which need not be the declared one; only without its ARN (`invoke`,
+        events made by hand) that is taken for it.
+        """
         return partial(_place_in_group, self.existing or self.queue) if self.is_fifo else None
 
     @property
@@ -241,13 +245,13 @@ class SQS:
         return await sqs.queue_url(Resource("sqs", self.queue, arn), environment)
 
 
-def _place_in_group(queue: str, raw: RawRecord) -> Position | None:
+def _place_in_group(declared: str, raw: RawRecord) -> Position | None:
     """SQS numbers the messages of a group (the `SequenceNumber` attribute); an event made by hand may lack it."""
     found = raw.origin.get("attributes") if isinstance(raw.origin, Mapping) else None
     number = found.get("SequenceNumber") if isinstance(found, Mapping) else None
     if raw.lane is None or not isinstance(number, str) or not (number.isascii() and number.isdigit()):
         return None
-    return Position(f"{queue}/{raw.lane}", place(number))
+    return Position(f"{_arn_of(raw) or declared}/{raw.lane}", place(number))
 
 
 def _delays(result: BatchResult) -> list[tuple[RawRecord, int]]:

@@ -698,4 +698,4 @@ async def test_parts_of_damaged_data_fit_whatever_its_characters(
 
 
 def test_a_place_says_nothing_of_itself() -> None:
-    assert decode_one(stream_record(7, b"x")).origin == Place(7, b"x")
+    assert decode_one(stream_record(7, b"x")).origin == Place(7, b"x", stream=STREAM)

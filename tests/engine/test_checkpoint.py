@@ -33,16 +33,28 @@ QUEUE = sources.SQS("orders.fifo")
 DOWN = StoreUnavailable("down")
 
 
-def read(*names: str, keys: Sequence[str] | None = None, first: int = 1, shard: str | None = None) -> list[RawRecord]:
+STREAM_ARN = "arn:aws:kinesis:eu-west-1:111122223333:stream/readings"
+QUEUE_ARN = "arn:aws:sqs:eu-west-1:111122223333:orders.fifo"
+
+
+def read(
+    *names: str,
+    keys: Sequence[str] | None = None,
+    first: int = 1,
+    shard: str | None = None,
+    arn: str | None = STREAM_ARN,
+) -> list[RawRecord]:
     """Records of one shard with these payloads, in order; the partition key is the name's first letter."""
     made = event(*({"name": name, "lane": name[0]} for name in names), keys=keys or [n[0] for n in names], first=first)
     if shard is not None:
         for record in made["Records"]:
             record["eventID"] = f"{shard}:{record['kinesis']['sequenceNumber']}"
+    for record in made["Records"]:
+        record["eventSourceARN"] = arn
     return READINGS.decode(made)
 
 
-def queued(*names: str, numbers: Sequence[int | None] | None = None) -> list[RawRecord]:
+def queued(*names: str, numbers: Sequence[int | None] | None = None, arn: str | None = QUEUE_ARN) -> list[RawRecord]:
     """Messages of a FIFO queue; the group is the name's first letter, the number says the place."""
     return QUEUE.decode({
         "Records": [
@@ -55,7 +67,7 @@ def queued(*names: str, numbers: Sequence[int | None] | None = None) -> list[Raw
                     **({} if number is None else {"SequenceNumber": f"{18_849_496_460_467_696_128 + number}"}),
                 },
                 "eventSource": "aws:sqs",
-                "eventSourceARN": "arn:aws:sqs:eu-west-1:111122223333:orders.fifo",
+                "eventSourceARN": arn,
             }
             for name, number in zip(names, numbers or range(1, len(names) + 1), strict=True)
         ]
@@ -172,17 +184,61 @@ def test_after_a_reshard_children_run_and_a_repeat_of_the_parent_does_not() -> N
     assert plant.deliver(*child) == ["Duplicate"] * 2
 
 
-def test_another_stream_or_queue_under_the_same_handler_has_places_of_its_own() -> None:
+@pytest.mark.parametrize("source", [READINGS, SIDE_BY_SIDE])
+@pytest.mark.parametrize(
+    "other",
+    [
+        STREAM_ARN.replace("readings", "measures"),
+        STREAM_ARN.replace("eu-west-1", "us-east-1"),
+        STREAM_ARN.replace("111122223333", "444455556666"),
+    ],
+    ids=["name", "region", "account"],
+)
+def test_another_stream_under_the_same_handler_has_places_of_its_own(source: Any, other: str) -> None:
+    """The function's mapping says what it reads, and somebody may point it elsewhere: numbers there begin anew."""
+    plant = Plant(source=source)
+
+    assert plant.deliver(*read("a1", "a2", first=500)) == ["Succeeded"] * 2
+    assert plant.deliver(*read("a1", "a2", first=400, arn=other)) == ["Succeeded"] * 2
+    assert plant.deliver(*read("a1", "a2", first=500)) == ["Duplicate"] * 2
+    assert plant.deliver(*read("a1", "a2", first=400, arn=f"{other}/consumer/fast:1")) == ["Duplicate"] * 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        QUEUE_ARN.replace("orders", "bookings"),
+        QUEUE_ARN.replace("eu-west-1", "us-east-1"),
+        QUEUE_ARN.replace("111122223333", "444455556666"),
+    ],
+    ids=["name", "region", "account"],
+)
+def test_another_queue_under_the_same_handler_has_places_of_its_own(other: str) -> None:
+    plant = Plant(source=QUEUE)
+
+    assert plant.deliver(*queued("a1", numbers=[9])) == ["Succeeded"]
+    assert plant.deliver(*queued("a2", numbers=[3], arn=other)) == ["Succeeded"]
+    assert plant.deliver(*queued("a1", numbers=[9])) == ["Duplicate"]
+    assert plant.deliver(*queued("a2", numbers=[3], arn=other)) == ["Duplicate"]
+
+
+@pytest.mark.parametrize("arn", [None, "", "readings"])
+def test_an_event_that_names_no_stream_or_queue_is_taken_for_the_declared_ones(arn: str | None) -> None:
     plant = Plant()
-    plant.deliver(*read("a1", "a2", first=100))
+    plant.deliver(*read("a1", "a2", first=100, arn=arn))
+    assert plant.deliver(*read("a1", "a2", first=100, arn=arn)) == ["Duplicate"] * 2
     moved = Plant(source=sources.Kinesis("measures"), store=plant.store)
+    assert moved.deliver(*read("a1", arn=arn)) == ["Succeeded"]
+    theirs = Plant(source=sources.Kinesis("theirs", existing=STREAM_ARN), store=plant.store)
+    assert theirs.deliver(*read("a1", arn=arn)) == ["Succeeded"]
+    assert theirs.deliver(*read("a1")) == ["Duplicate"], "its name is the ARN"
 
-    assert moved.deliver(*read("a1")) == ["Succeeded"]
-
+    arn = arn and f"{arn}.fifo"
     queue = Plant(source=QUEUE, store=plant.store)
-    queue.deliver(*queued("a1", numbers=[9]))
+    queue.deliver(*queued("a1", numbers=[9], arn=arn))
+    assert queue.deliver(*queued("a1", numbers=[9], arn=arn)) == ["Duplicate"]
     other = Plant(source=sources.SQS("bookings.fifo"), store=plant.store)
-    assert other.deliver(*queued("a2", numbers=[3])) == ["Succeeded"]
+    assert other.deliver(*queued("a2", numbers=[3], arn=arn)) == ["Succeeded"]
 
 
 def test_numbers_of_different_length_stand_in_their_order() -> None:
