@@ -220,7 +220,7 @@ class Client:
         for number in range(1, TRIES + 1):
             came = await self._threads.run(partial(self._try, call))
             if isinstance(came, Failure):
-                error, is_mended = came.error, came.is_stale and number == 1
+                error, is_mended = came.error, came.is_stale
             else:
                 refused = error_of(came, call.operation)
                 if refused is None:

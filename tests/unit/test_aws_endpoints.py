@@ -325,7 +325,7 @@ def test_an_endpoint_that_is_no_url_is_the_error_that_it_is_in_botocore(
 def test_credentials_of_the_environment_need_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     configured(monkeypatch, {"AWS_REGION": "eu-west-1", "AWS_SESSION_TOKEN": "t", "AWS_ACCOUNT_ID": "1"})
     monkeypatch.setattr(settings, "_session", None)
-    assert tuple(found().credentials() or ()) == ("AKIA", "secret", "t", "1")
+    assert found().credentials() == ("AKIA", "secret", "t", "1")
 
 
 @pytest.mark.parametrize(
@@ -356,6 +356,14 @@ def test_credentials_are_those_that_botocore_finds(variables: dict[str, str], mo
             frozen.secret_key,
             frozen.token or None,
         )
+
+
+def test_credentials_of_the_environment_that_say_when_they_end_are_not_used_beyond_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configured(monkeypatch, {"AWS_REGION": "eu-west-1", "AWS_CREDENTIAL_EXPIRATION": "2001-01-01T00:00:00Z"})
+    with pytest.raises(RuntimeError, match="expired"):
+        found().credentials()
 
 
 def test_half_of_the_credentials_is_the_error_that_it_is_in_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
