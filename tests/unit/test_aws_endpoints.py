@@ -217,8 +217,10 @@ FILES = {
         {"AWS_ENDPOINT_URL": "http://variable"},
     ),
     "services": (
-        "[default]\nregion = eu-west-1\nservices = s\nendpoint_url = http://all\n[services s]\ndynamodb =\n  endpoint_url = http://tables\n"
-         "eventbridge =\n  endpoint_url = http://bus\n",
+        (
+            "[default]\nregion = eu-west-1\nservices = s\nendpoint_url = http://all\n[services s]\n"
+            "dynamodb =\n  endpoint_url = http://tables\neventbridge =\n  endpoint_url = http://bus\n"
+        ),
         {},
     ),
     "services under a variable's": (
