@@ -218,13 +218,23 @@ def refuse_shared_entries(stages: Sequence[Stage]) -> None:
     for index, stage in enumerate(stages):
         for other in stages[:index]:
             place = _entries_of(stage)
-            if place is not None and stage.prefix == other.prefix and _is_same_store(place, _entries_of(other)):
-                mode = type(stage.mode).__name__
-                raise ConfigurationError(
-                    f"{other.name} and {stage.name} would share their idempotency entries, and each would drop the "
-                    f"other's records as repeats: {mode}(prefix={stage.prefix!r}) is the same for both. Leave prefix "
-                    "out, or give each handler its own pipeline"
-                )
+            if place is None or stage.prefix != other.prefix or not _is_same_store(place, _entries_of(other)):
+                continue
+            if _are_apart(stage, other):
+                continue
+            one, two = _names(other, stage)
+            mode = type(stage.mode).__name__
+            raise ConfigurationError(
+                f"{one} and {two} would share their idempotency entries, and each would drop the other's records as "
+                f"repeats: {mode}(prefix={stage.prefix!r}) is the same for both. Leave prefix out, or give each handler "
+                "its own pipeline with another prefix"
+            )
+
+
+def _are_apart(one: Stage, other: Stage) -> bool:
+    """Places name the stream or queue that they are in, so those of two sources cannot meet."""
+    both_keep_places = isinstance(one.mode, Checkpoint) and isinstance(other.mode, Checkpoint)
+    return both_keep_places and not is_same_source(one.source, other.source)
 
 
 def refuse_silent_loops(stages: Sequence[Stage]) -> None:
@@ -243,6 +253,13 @@ def refuse_silent_loops(stages: Sequence[Stage]) -> None:
                     f"{stage.name} feeds itself through the sink '{sink.name}', which carries no hop count "
                     "(carry=False): the loop would never end. Remove carry=False, or break the loop"
                 )
+
+
+def _names(one: Stage, other: Stage) -> tuple[str, str]:
+    """Two handlers, as they are told apart."""
+    if one.pipeline == other.pipeline:
+        return one.name, other.name
+    return one.full_name, other.full_name
 
 
 def _place(thing: Any) -> Any:

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import click
 
+from pipeline import checks
 from pipeline.app import Pipeline
 from pipeline.cli.importing import is_of_user, watched
 from pipeline.deploy.settings import read as read_settings
@@ -28,7 +29,7 @@ _FRAMES = 5
 
 
 def load(target: str | None) -> list[Pipeline]:
-    """The pipelines of a target. Raises `UsageError` with a plain sentence."""
+    """The pipelines of a target, assembled. Raises `UsageError` with a plain sentence."""
     directory = str(Path.cwd())
     if directory not in sys.path:
         sys.path.insert(0, directory)
@@ -38,6 +39,10 @@ def load(target: str | None) -> list[Pipeline]:
         for pipeline in _load(one, directory):
             if found.setdefault(pipeline.name, pipeline) is not pipeline:
                 raise click.UsageError(f"two pipelines are named '{pipeline.name}': rename one of them")
+    try:
+        checks.refuse_shared_entries([stage for pipeline in found.values() for stage in pipeline.stages()])
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None
     return list(found.values())
 
 

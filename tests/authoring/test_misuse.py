@@ -378,7 +378,7 @@ def test_two_handlers_cannot_share_their_idempotency_entries(store: Any) -> None
     handler = pipeline.handler(sources.SQS("b"), key="order_id")(ship)
     sentence = (
         r"price and ship would share their idempotency entries.*prefix='x'.*"
-        "Leave prefix out, or give each handler its own pipeline"
+        "Leave prefix out, or give each handler its own pipeline with another prefix"
     )
     with refused(sentence):
         pipeline.stages()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from pipeline import Checkpoint, Claim, ConfigurationError, Fused, Mark, Pipeline, by, sinks, sources, stores
+from pipeline.cli import targets
 from pipeline.engine.modes import Mode
+from pipeline.testing import invoke
 
 MODES: list[Any] = [Claim, Mark, Fused, Checkpoint]
 KEYED: list[Any] = [Claim, Mark, Fused]
@@ -246,7 +251,8 @@ def _two_handlers(mode: Any, sink: Any = None) -> Pipeline:
 @pytest.mark.parametrize("mode", [Claim, Mark, Checkpoint])
 def test_handlers_with_one_prefix_would_drop_each_others_records(mode: Any) -> None:
     with refused(
-        rf"price and ship would share their idempotency entries.*{mode.__name__}\(prefix='mine'\) is the same for both"
+        rf"price and ship would share their idempotency entries.*{mode.__name__}\(prefix='mine'\) is the same for both\. "
+        "Leave prefix out, or give each handler its own pipeline with another prefix"
     ):
         _two_handlers(mode(prefix="mine")).stages()
     assert len(_two_handlers(mode()).stages()) == 2
@@ -257,3 +263,92 @@ def test_handlers_with_one_prefix_would_drop_each_others_effects_on_one_table(si
     with refused(r"price and ship would share their idempotency entries.*Fused\(prefix='mine'\) is the same for both"):
         _two_handlers(Fused(prefix="mine"), sink).stages()
     assert len(_two_handlers(Fused(), sink).stages()) == 2
+
+
+ARN = "arn:aws:kinesis:eu-west-1:111122223333:stream/orders"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (sources.Kinesis("orders"), sources.Kinesis("orders", parallelization_factor=2)),
+        (sources.Kinesis("orders"), sources.Kinesis("orders", existing=ARN)),
+        (sources.Kinesis("a", existing=ARN), sources.Kinesis("b", existing=ARN)),
+    ],
+)
+def test_checkpoints_of_one_stream_need_prefixes_of_their_own(one: Any, other: Any) -> None:
+    pipeline = Pipeline("shop", idempotency=Checkpoint(prefix="again"))
+
+    async def price(order: Order) -> None: ...
+    async def ship(order: Order) -> None: ...
+
+    pipeline.handler(one)(price)
+    pipeline.handler(other)(ship)
+    with refused(r"price and ship would share their idempotency entries.*Checkpoint\(prefix='again'\)"):
+        pipeline.stages()
+
+
+def test_handlers_that_read_different_streams_or_queues_may_have_one_prefix_for_their_checkpoints() -> None:
+    """Another prefix, to read again with, is the pipeline's: it has to do for all of its handlers."""
+    pipeline = Pipeline("shop", idempotency=Checkpoint(prefix="again"))
+    ran: list[Any] = []
+
+    async def price(order: dict[str, Any]) -> None:
+        ran.append(("price", order["id"]))
+
+    async def ship(order: dict[str, Any]) -> None:
+        ran.append(("ship", order["id"]))
+
+    async def bill(order: dict[str, Any]) -> None:
+        ran.append(("bill", order["id"]))
+
+    handlers = [
+        pipeline.handler(sources.Kinesis("orders"))(price),
+        pipeline.handler(sources.Kinesis("parcels"))(ship),
+        pipeline.handler(sources.SQS("bills.fifo"))(bill),
+    ]
+    store = stores.Memory()
+    for handler in (*handlers, *handlers):
+        invoke(handler, [{"id": 1}], groups=["a"], store=store)
+    assert ran == [("price", 1), ("ship", 1), ("bill", 1)]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    sys.modules.pop("both", None)
+
+
+TWO_PIPELINES = """
+from pipeline import *
+
+shop = Pipeline("shop", idempotency=Claim(store=stores.DynamoDB("entries"){shop}))
+crm = Pipeline("crm", idempotency=Mark(store=stores.DynamoDB("entries"){crm}))
+
+@shop.handler(sources.SQS("orders"))
+async def price(order: dict) -> None: ...
+
+@crm.handler(sources.SQS("customers"))
+async def sync(customer: dict) -> None: ...
+"""
+
+
+@pytest.mark.parametrize("prefix", ["mine", "shop.price"])
+def test_pipelines_of_one_target_with_one_prefix_would_drop_each_others_records(project: Path, prefix: str) -> None:
+    shop = ", prefix='mine'" if prefix == "mine" else ""
+    (project / "both.py").write_text(TWO_PIPELINES.format(shop=shop, crm=f", prefix={prefix!r}"))
+    said = (
+        rf"shop\.price and crm\.sync would share their idempotency entries.*Mark\(prefix='{prefix}'\) is the same for "
+        "both"
+    )
+    with pytest.raises(click.UsageError, match=said):
+        targets.load("both")
+    for name in ("shop", "crm"):
+        assert [one.name for one in targets.load(f"both:{name}")] == [name]
+
+
+def test_pipelines_of_one_target_may_have_one_store(project: Path) -> None:
+    (project / "both.py").write_text(TWO_PIPELINES.format(shop="", crm=""))
+    assert [one.name for one in targets.load("both")] == ["shop", "crm"]
