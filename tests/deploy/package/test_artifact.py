@@ -91,6 +91,21 @@ def test_models_are_kept_of_the_services_that_are_named(artifact: Built) -> None
     assert len(kept) < 60
 
 
+def test_calls_of_records_find_their_endpoints_by_what_is_kept(artifact: Built) -> None:
+    command = (
+        f"import sys; sys.path[:0] = [{str(artifact.directory)!r}]\n"
+        "from pipeline.aws import calls, settings\n"
+        "print(*(calls.Endpoints(name, settings.from_environment(), signing_name=name).usual.url for name in calls.SERVICES))"
+    )
+    variables = {"AWS_REGION": "cn-north-1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    found = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", command], capture_output=True, text=True, check=False, env=variables
+    )
+
+    names = ("dynamodb", "events", "kinesis", "sqs")
+    assert found.stdout.split() == [f"https://{name}.cn-north-1.amazonaws.com.cn/" for name in names], found.stderr
+
+
 def test_a_service_whose_model_is_not_there_is_named_at_once(artifact: Built) -> None:
     command = (
         f"import sys; sys.path[:0] = [{str(artifact.directory)!r}]; from botocore.session import get_session\n"
