@@ -323,10 +323,12 @@ def known(entries: Mapping[str, str]) -> list[tuple[str, str]]:
     return sorted((id_ if status == "COMPLETED" else "", status) for id_, status in entries.items())
 
 
-def without_repeats(name: str, effects: Effects) -> Effects:
-    """Under `Fused` an environment that knows nothing of a key tells the other sinks once more."""
-    if name.endswith("_fused"):
+def comparable(name: str, effects: Effects) -> Effects:
+    """What has to be the same everywhere."""
+    if name.endswith("_fused"):  # an environment that knows nothing of a key tells the other sinks once more
         effects.told = sorted(set(effects.told))
+    if name.endswith("_checkpoint"):  # the id of a place has the source's ARN in it, and `invoke` has none
+        effects.entries = [("", status) for _, status in effects.entries]
     return effects
 
 
@@ -350,4 +352,4 @@ async def test_every_runtime_agrees_with_invoke_in_each_mode(name: str, runtime:
     with RUNTIMES[runtime](tmp_path) as runtimes:
         found = await through_mapping(name, runtimes)
 
-    assert without_repeats(name, found) == without_repeats(name, wanted)
+    assert comparable(name, found) == comparable(name, wanted)
