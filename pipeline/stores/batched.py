@@ -98,7 +98,7 @@ def _take(table: Table, wanted: Taking) -> Statement:
 
 
 async def _settle(table: Table, settlements: Sequence[Settlement]) -> list[bool | StoreUnavailable]:
-    answers = await table.execute([_end(table, settlement) for settlement in settlements])
+    answers = await table.execute([_end(table, settlement) for settlement in settlements], is_end=True)
     done: list[bool | StoreUnavailable] = []
     for settlement, answer in zip(settlements, answers, strict=True):
         if isinstance(answer, Refused):

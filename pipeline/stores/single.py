@@ -72,11 +72,12 @@ async def _take(table: Table, wanted: Taking) -> Refused | None:
 async def _settle(table: Table, settlement: Settlement) -> bool:
     if isinstance(settlement, Complete):
         change = items.complete(settlement, table.now)
-        refused = await table.write("update_item", items.update_item(change))
+        refused = await table.write("update_item", items.update_item(change), is_end=True)
     elif isinstance(settlement, Release):
-        refused = await table.write("update_item", items.update_item(items.release(settlement, table.now)))
+        change = items.release(settlement, table.now)
+        refused = await table.write("update_item", items.update_item(change), is_end=True)
     else:
-        refused = await table.write("delete_item", items.forget(settlement))
+        refused = await table.write("delete_item", items.forget(settlement), is_end=True)
     return refused is None or is_done(settlement, refused.found)
 
 
@@ -88,7 +89,7 @@ async def _renew(table: Table, renewal: Renewal) -> bool:
 async def _advance(table: Table, advance: Advance) -> bool:
     moved = advanced(None, advance, table.now)
     assert moved is not None, "where nothing stands a checkpoint moves"
-    return await table.write("update_item", items.advance(moved)) is None
+    return await table.write("update_item", items.advance(moved), is_end=True) is None
 
 
 async def _each(calls: Sequence[Awaitable[T]]) -> list[T | StoreUnavailable]:

@@ -292,6 +292,63 @@ async def test_a_failed_read_is_an_outage_of_those_whose_key_is_taken(
     assert fresh == Claimed(1)
 
 
+# What ends a run is tried for longer
+
+
+def throttled(request: Request, forward: Callable[[], Answer]) -> Answer:
+    """Refuse the whole call."""
+    return Answer(400, json.dumps({"__type": "ThrottlingException", "message": "slowly"}).encode())
+
+
+@pytest.mark.parametrize("code", PASSING)
+async def test_an_end_is_tried_again_for_seconds(bench: Bench, code: str) -> None:
+    await bench.claim("a", "b")
+    bench.proxy.next(CALL, answering(None, code), *[answering(code)] * 9)
+    ends = [Release(id=key, owner="me", ttl=TTL, attempts=1) for key in ("a", "b")]
+    assert await bench.store.settle(ends, bench.environment) == [True, True]
+    longest = (0.1, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0)
+    assert all(slept <= most for slept, most in zip(bench.clock.slept, longest, strict=True))
+    assert (await bench.look("b")).in_progress_expiration == 0
+
+
+async def test_an_end_that_cannot_be_written_is_given_up(bench: Bench) -> None:
+    await bench.claim("secret")
+    bench.proxy.next(CALL, *[answering("ThrottlingError")] * 10)
+    (done,) = await bench.store.settle([Complete(id="secret", owner="me", ttl=TTL)], bench.environment)
+    assert isinstance(done, StoreUnavailable)
+    assert "ThrottlingError, 10 times" in str(done)
+    assert "secret" not in str(done)
+    assert len(bench.clock.slept) == 9
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("word", ["complete", "release", "forget", "mark", "advance"])
+async def test_an_end_outlasts_the_client_where_whole_calls_are_throttled(
+    bench: Bench, word: str, batched: bool
+) -> None:
+    store = stores.DynamoDB(bench.store.table, batched=batched)
+    await bench.claim("k")
+    name = {"forget": "DeleteItem", "mark": "BatchWriteItem"}.get(word, "UpdateItem")
+    bench.proxy.next(CALL if batched and word not in ("mark", "advance") else name, *[throttled] * 7)
+    answers: Any
+    if word == "mark":
+        answers = await store.mark([Entry(id="k", status="COMPLETED", expiration=2**40)], bench.environment)
+    elif word == "advance":
+        answers = await store.advance([Advance(id="lane", position="1", ttl=TTL)], bench.environment)
+    else:
+        answers = await store.settle([_end(word, {"id": "k", "owner": "me", "ttl": TTL}, None)], bench.environment)
+    assert answers == [None if word == "mark" else True]
+
+
+@pytest.mark.parametrize("batched", [True, False])
+async def test_a_claim_is_given_up_with_the_client(bench: Bench, batched: bool) -> None:
+    store = stores.DynamoDB(bench.store.table, batched=batched)
+    bench.proxy.next(CALL if batched else "PutItem", *[throttled] * 3)
+    (reply,) = await store.claim([bench.request("k")], bench.environment)
+    assert isinstance(reply, StoreUnavailable)
+    assert await bench.claim("k") == [Claimed(1)]
+
+
 # Reads and whole writes that are left undone
 
 
@@ -325,8 +382,18 @@ async def test_what_a_read_left_out_is_read_again(bench: Bench) -> None:
     assert len(bench.clock.slept) == 2
 
 
+async def test_a_read_that_brings_one_entry_at_a_time_brings_them_all(bench: Bench) -> None:
+    """As of entries so large that few fit into an answer."""
+    written = [Entry(id=f"k{n}", status="COMPLETED", expiration=2**40, data=str(n)) for n in range(12)]
+    await bench.put(*written)
+    bench.proxy.next("BatchGetItem", *(unread(*range(1, left)) for left in range(12, 1, -1)))
+    assert await bench.store.look([entry.id for entry in written], bench.environment) == written
+    assert bench.reads == list(range(12, 0, -1))
+    assert max(bench.clock.slept) <= 0.1, "what brings something is no failure"
+
+
 async def test_what_is_never_read_is_an_outage_and_not_absent(bench: Bench) -> None:
-    bench.proxy.next("BatchGetItem", unread(1), *[unread(0)] * 3)
+    bench.proxy.next("BatchGetItem", unread(1), *[unread(0)] * 4)
     absent, unknown = await bench.store.look(["a", "b"], bench.environment)
     assert absent is None
     assert isinstance(unknown, StoreUnavailable)
@@ -337,7 +404,7 @@ async def test_what_was_left_unwritten_is_written_again(bench: Bench) -> None:
     bench.proxy.next("BatchWriteItem", unwritten, unwritten)
     await bench.put(*written)
     assert await bench.store.look([entry.id for entry in written], bench.environment) == written
-    bench.proxy.next("BatchWriteItem", *[unwritten] * 4)
+    bench.proxy.next("BatchWriteItem", *[unwritten] * 10)
     (failed,) = await bench.store.mark([Entry(id="k", status="COMPLETED", expiration=1)], bench.environment)
     assert isinstance(failed, StoreUnavailable)
 
