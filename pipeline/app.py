@@ -115,11 +115,11 @@ class Pipeline:
     def stages(self) -> tuple[Stage, ...]:
         """The handlers as assembled, in the order declared.
 
-        Raises `ConfigurationError` for handlers that would share their idempotency entries, and
-        for a loop without hops.
+        Raises `ConfigurationError` for handlers that would share their idempotency entries or take each
+        other's marks away, and for a loop without hops.
         """
         stages = tuple(self._stages.values())
-        checks.refuse_shared_entries(stages)
+        checks.refuse_undone_idempotency(stages)
         checks.refuse_silent_loops(stages)
         return stages
 

@@ -16,6 +16,7 @@ from pipeline.engine.modes import Checkpoint, Claim, Fused, Mark, Mode
 from pipeline.engine.stage import Middleware, PositionOf, SourceLane, Stage
 from pipeline.errors import ConfigurationError
 from pipeline.ports import FusedSink, Sink, Source
+from pipeline.sinks.rejects import SinkDeadLetters
 
 
 def check_source(source: Any, *, decorator: str) -> None:
@@ -213,6 +214,12 @@ def is_same_source(one: Source, other: Source) -> bool:
     return place is not None and place == _place(other)
 
 
+def refuse_undone_idempotency(stages: Sequence[Stage]) -> None:
+    """Raise `ConfigurationError` for handlers that would drop each other's records, or take each other's marks away."""
+    refuse_shared_entries(stages)
+    _refuse_lost_marks(stages)
+
+
 def refuse_shared_entries(stages: Sequence[Stage]) -> None:
     """Two handlers with the same entries take each other's records for repeats, and drop them."""
     for index, stage in enumerate(stages):
@@ -235,6 +242,32 @@ def _are_apart(one: Stage, other: Stage) -> bool:
     """Places name the stream or queue that they are in, so those of two sources cannot meet."""
     both_keep_places = isinstance(one.mode, Checkpoint) and isinstance(other.mode, Checkpoint)
     return both_keep_places and not is_same_source(one.source, other.source)
+
+
+def _refuse_lost_marks(stages: Sequence[Stage]) -> None:
+    """What else writes to a fused sink's table replaces items whole: a mark is gone, and its record counts as new."""
+    for stage in stages:
+        fused = next((sink for sink in stage.sinks if sink.name == stage.fused), None)
+        place = None if fused is None else _place(fused)
+        if fused is None or place is None:
+            continue
+        for other in stages:
+            for option, sink in _without_marks(other):
+                if _place(sink) != place:
+                    continue
+                one, two = _names(stage, other)
+                raise ConfigurationError(
+                    f"{two}: {option} '{sink.name}' would write where {one} keeps its marks, the fused sink "
+                    f"'{fused.name}': it replaces items together with their marks, and a repeat of their records would "
+                    "take effect again. Give it a table of its own, or write there through fused sinks only"
+                )
+
+
+def _without_marks(stage: Stage) -> list[tuple[str, Sink]]:
+    """The sinks that a stage writes to plainly, and how each is declared."""
+    plain = [("the sink", sink) for sink in stage.sinks if sink.name != stage.fused]
+    letters = stage.dead_letters
+    return [*plain, ("rejects=", letters.sink)] if isinstance(letters, SinkDeadLetters) else plain
 
 
 def refuse_silent_loops(stages: Sequence[Stage]) -> None:

@@ -40,7 +40,7 @@ def load(target: str | None) -> list[Pipeline]:
             if found.setdefault(pipeline.name, pipeline) is not pipeline:
                 raise click.UsageError(f"two pipelines are named '{pipeline.name}': rename one of them")
     try:
-        checks.refuse_shared_entries([stage for pipeline in found.values() for stage in pipeline.stages()])
+        checks.refuse_undone_idempotency([stage for pipeline in found.values() for stage in pipeline.stages()])
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     return list(found.values())

@@ -232,6 +232,71 @@ def test_a_fused_sink_is_given_by_its_name(sink: Any) -> None:
         Fused(sink=sink)
 
 
+TABLE_ARN = "arn:aws:dynamodb:eu-west-1:111122223333:table/items"
+
+
+def _beside_fused(mode: Any = None, **beside: Any) -> Pipeline:
+    """A handler with a fused table, and one with something beside it."""
+    pipeline = Pipeline("shop", idempotency=mode or Fused(sink="items"))
+
+    async def price(order: Order) -> None: ...
+    async def ship(order: Order) -> None: ...
+
+    pipeline.handler(sources.SQS("orders"), sinks=[sinks.DynamoDB("items")])(price)
+    options = {"sinks": [sinks.DynamoDB("own", name="items")], **beside}
+    pipeline.handler(sources.SQS("parcels"), **options)(ship)
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (sinks.DynamoDB("items"), sinks.DynamoDB("items", name="again")),
+        (sinks.DynamoDB("items"), sinks.DynamoDB("items", name="again", partition_key="number", carry=False)),
+        (
+            sinks.DynamoDB("items", existing=TABLE_ARN),
+            sinks.DynamoDB("others", name="again", existing=TABLE_ARN),
+        ),
+    ],
+)
+def test_a_fused_table_is_written_to_by_no_other_sink_of_its_handler(one: Any, other: Any) -> None:
+    for given in ([one, other], [other, one]):
+        with refused(
+            r"price: the sink 'again' would write where price keeps its marks, the fused sink 'items': it replaces items "
+            r"together with their marks.*Give it a table of its own, or write there through fused sinks only"
+        ):
+            declare(Fused(sink="items"), given=given).stage  # noqa: B018
+
+
+def test_a_fused_table_takes_no_rejected_records() -> None:
+    table = sinks.DynamoDB("items")
+    with refused(r"price: rejects= 'items' would write where price keeps its marks, the fused sink 'items'"):
+        declare(Fused(), given=[table], rejects=table).stage  # noqa: B018
+    assert declare(Fused(), given=[table], rejects=sinks.DynamoDB("odd")).stage.fused == "items"
+
+
+def test_a_fused_table_is_written_to_by_another_handler_only_with_marks_of_its_own() -> None:
+    items, own = sinks.DynamoDB("items", name="again"), sinks.DynamoDB("own", name="items")
+
+    with refused(r"ship: the sink 'again' would write where price keeps its marks, the fused sink 'items'"):
+        _beside_fused(sinks=[own, items]).stages()
+    with refused(r"ship: rejects= 'again' would write where price keeps its marks, the fused sink 'items'"):
+        _beside_fused(rejects=items).stages()
+    assert len(_beside_fused().stages()) == 2
+    assert len(_beside_fused(sinks=[sinks.DynamoDB("items")]).stages()) == 2
+
+
+def test_in_other_modes_a_table_may_be_written_to_in_any_way() -> None:
+    pipeline = _beside_fused(Claim(), sinks=[sinks.DynamoDB("items"), sinks.DynamoDB("items", name="again")])
+    assert len(pipeline.stages()) == 2
+
+
+def test_rejected_records_may_go_to_the_memory_that_has_the_marks() -> None:
+    """It replaces nothing."""
+    memory = sinks.Memory()
+    assert declare(Fused(), given=[memory], rejects=memory).stage.fused == "memory"
+
+
 # Shared entries
 
 
@@ -347,6 +412,15 @@ def test_pipelines_of_one_target_with_one_prefix_would_drop_each_others_records(
         targets.load("both")
     for name in ("shop", "crm"):
         assert [one.name for one in targets.load(f"both:{name}")] == [name]
+
+
+def test_a_fused_table_is_written_to_by_another_pipeline_of_the_target_only_with_marks(project: Path) -> None:
+    text = TWO_PIPELINES.format(shop="", crm="").replace("Claim(", "Fused(")
+    for queue in ("orders", "customers"):
+        text = text.replace(f'SQS("{queue}")', f'SQS("{queue}"), sinks=[sinks.DynamoDB("items")]')
+    (project / "both.py").write_text(text)
+    with pytest.raises(click.UsageError, match=r"crm\.sync: the sink 'items' would write where shop\.price keeps its"):
+        targets.load("both")
 
 
 def test_pipelines_of_one_target_may_have_one_store(project: Path) -> None:

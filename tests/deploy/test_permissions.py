@@ -361,11 +361,12 @@ def test_a_fused_pipeline_has_no_table_of_entries_and_no_permission_for_one() ->
     tables = found.of_type("AWS::DynamoDB::Table")
     kinds = {grant.to for stage in stages for grant in DeployedStage(stage).grants()}
 
-    assert list(tables) == ["JournalTable", "TallyTable", "FilesTable"]
+    assert list(tables) == ["JournalTable", "TallyTable", "FilesTable", "OddFilesTable"]
     assert "dempoten" not in found.text
     assert "TimeToLive" not in found.text, "marks live as long as their items"
     assert found.granted("book")["JournalTable"] == {"dynamodb:PutItem"}
-    assert found.granted("file")["FilesTable"] == {"dynamodb:PutItem", "dynamodb:BatchWriteItem"}
+    assert found.granted("file")["FilesTable"] == {"dynamodb:PutItem"}
+    assert found.granted("file")["OddFilesTable"] == {"dynamodb:BatchWriteItem"}
     assert kinds & {"ClaimIn", "MarkIn", "AdvanceIn"} == set()
     today, code = datetime.now(UTC).date(), Finder(Path(), stages).find
     assert lint.lint(lint.read(found.text.encode()), code=code, today=today, stages=stages) == []

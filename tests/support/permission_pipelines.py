@@ -220,12 +220,12 @@ def tally(order: Order) -> list[Emit[Order]]:
 @fused.handler(
     sources.SQS("papers"),
     sinks=[sinks.DynamoDB("files", partition_key="id")],
-    rejects=sinks.DynamoDB("files", partition_key="id"),
+    rejects=sinks.DynamoDB("odd-files", partition_key="id"),
     key="id",
     retry=QUICK,
 )
 def file(order: Order) -> list[Emit[Order]]:
-    """Whose table takes what is rejected too, in another way."""
+    """Of whose tables one is written with marks, and the other without."""
     return act_once(order)
 
 
