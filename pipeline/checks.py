@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from pipeline.decisions import keys
 from pipeline.decisions.keys import KeySpec
 from pipeline.decisions.retry import Backoff, is_count, is_number
 from pipeline.deployment import Function
-from pipeline.engine.modes import Checkpoint, Claim, Fused, Mark, Mode
+from pipeline.engine.modes import Checkpoint, Claim, Fused, Mark, Mode, OnDuplicate
 from pipeline.engine.stage import Middleware, PositionOf, SourceLane, Stage
 from pipeline.errors import ConfigurationError
 from pipeline.ports import FusedSink, Sink, Source
@@ -104,7 +105,7 @@ def _check_paths(name: str, spec: KeySpec, payload_type: Any, *, what: str) -> N
     paths = (spec,) if isinstance(spec, str) else spec if isinstance(spec, tuple) else ()
     if isinstance(spec, tuple) and not spec:
         raise ConfigurationError(f"{name}: {what}=() names nothing: give at least one path")
-    if not paths and not callable(spec):
+    if (not paths and not callable(spec)) or not all(isinstance(path, str) for path in paths):
         raise ConfigurationError(f"{name}: {what}={spec!r}: give a dotted path, a tuple of paths, or a function")
     for path in paths:
         try:
@@ -124,6 +125,24 @@ def check_mode(mode: Any) -> None:
             f"Pipeline(idempotency={mode!r}): give Claim(...), Mark(...), Fused(...) or Checkpoint(...), or None to turn "
             "it off"
         )
+    if mode is not None and mode.on_duplicate is not None:
+        _check_hook(type(mode).__name__, mode.on_duplicate)
+
+
+def _check_hook(mode: str, hook: OnDuplicate) -> None:
+    """Its first call may be weeks away, and what it raises then is only logged."""
+    try:
+        parameters = inspect.signature(hook)
+    except (TypeError, ValueError):  # some of what is written in C says nothing of its parameters
+        return
+    try:
+        parameters.bind(None, ())
+    except TypeError as error:
+        name = getattr(hook, "__name__", repr(hook))
+        raise ConfigurationError(
+            f"{mode}(on_duplicate={name}): it is called with a record and the values that are kept of its first run, and "
+            f"cannot be: {error}. Write it as def {name}(record, values)"
+        ) from None
 
 
 def fused_sink(name: str, mode: Fused, sinks: Sequence[Sink]) -> str:

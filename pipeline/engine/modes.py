@@ -14,6 +14,9 @@ from pipeline.errors import ConfigurationError
 from pipeline.ports import IdempotencyStore
 from pipeline.record import Record
 
+#: A hundred years, in seconds: more is a mistake, and stores take no number of any length.
+_LONGEST = 100 * 365 * 86_400
+
 #: Called with a repeat and the values that are kept of its first run (`replay=True`, else none).
 OnDuplicate = Callable[[Record[Any], Sequence[Any]], Any]
 
@@ -27,7 +30,7 @@ class Mode(Struct, frozen=True, kw_only=True):
 
     `store`: where entries live, default a DynamoDB table `<pipeline>-idempotency`. `prefix`: of the
     entries' ids, default `pipeline.handler`, so that handlers never share entries. `ttl`: seconds that an
-    entry lives, default 14 days, which is the longest that SQS keeps a message. `on_duplicate`: a function, plain
+    entry lives, default 14 days, which is the longest that SQS keeps a message; 100 years at most. `on_duplicate`: a function, plain
     or async, that is called with each repeat; it must be quick, and an error in it is logged and changes nothing.
     """
 
@@ -46,8 +49,10 @@ class Mode(Struct, frozen=True, kw_only=True):
             raise ConfigurationError(f"{name}(store={self.store!r}): give one of pipeline.stores, or leave it out")
         if self.prefix is not None and not _is_text(self.prefix):
             raise ConfigurationError(f"{name}(prefix={self.prefix!r}): give text that is not empty, or leave it out")
-        if not is_count(self.ttl):
-            raise ConfigurationError(f"{name}(ttl={self.ttl!r}): give a whole number of seconds, at least 1")
+        if not is_count(self.ttl) or self.ttl > _LONGEST:
+            raise ConfigurationError(
+                f"{name}(ttl={self.ttl!r}): give a whole number of seconds, 1 to {_LONGEST:,} (100 years)"
+            )
         if self.on_duplicate is not None and not callable(self.on_duplicate):
             raise ConfigurationError(f"{name}(on_duplicate={self.on_duplicate!r}): give a function, or leave it out")
 

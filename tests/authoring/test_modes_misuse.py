@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -94,10 +95,11 @@ def test_a_prefix_that_is_no_text_is_refused(mode: Any, prefix: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("ttl", [0, -1, 1.5, "60", None, True, math.inf])
-def test_a_ttl_that_is_no_count_of_seconds_is_refused(mode: Any, ttl: Any) -> None:
-    with refused(rf"{mode.__name__}\(ttl=.*give a whole number of seconds, at least 1"):
+@pytest.mark.parametrize("ttl", [0, -1, 1.5, "60", None, True, math.inf, 3_153_600_001, 10**60])
+def test_a_ttl_that_is_no_count_of_seconds_or_too_long_is_refused(mode: Any, ttl: Any) -> None:
+    with refused(rf"{mode.__name__}\(ttl=.*give a whole number of seconds, 1 to 3,153,600,000 \(100 years\)"):
         mode(ttl=ttl)
+    assert mode(ttl=3_153_600_000).ttl == 3_153_600_000
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -105,6 +107,37 @@ def test_a_ttl_that_is_no_count_of_seconds_is_refused(mode: Any, ttl: Any) -> No
 def test_a_hook_that_is_no_function_is_refused(mode: Any, hook: Any) -> None:
     with refused(rf"{mode.__name__}\(on_duplicate=.*give a function, or leave it out"):
         mode(on_duplicate=hook)
+
+
+class Hooks:
+    """Hooks as people write them."""
+
+    def tell(self, record: Any, values: Any) -> None: ...
+    async def tell_later(self, record: Any, values: Any, *, loud: bool = False) -> None: ...
+    def tell_all(self, *given: Any) -> None: ...
+    def __call__(self, record: Any, values: Any) -> None: ...
+
+    def of_record(self, record: Any) -> None: ...
+    async def of_more(self, record: Any, values: Any, more: Any) -> None: ...
+    def by_name(self, *, record: Any, values: Any) -> None: ...
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["of_record", "of_more", "by_name"])
+def test_a_hook_that_cannot_be_called_is_refused_at_once(mode: Any, name: str) -> None:
+    with refused(
+        rf"{mode.__name__}\(on_duplicate={name}\): it is called with a record and the values that are kept of its first "
+        rf"run, and cannot be: .*Write it as def {name}\(record, values\)"
+    ):
+        Pipeline("shop", idempotency=mode(on_duplicate=getattr(Hooks(), name)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_hook_that_can_be_called_is_taken(mode: Any) -> None:
+    hooks = Hooks()
+    partial = functools.partial(hooks.of_more, more=1)
+    for hook in (hooks.tell, hooks.tell_later, hooks.tell_all, hooks, partial, print, max, lambda record, values: None):
+        assert Pipeline("shop", idempotency=mode(on_duplicate=hook)).idempotency is not None
 
 
 # Options of some
@@ -149,6 +182,7 @@ def test_a_lease_is_at_least_a_second_and_has_an_end(lease: Any) -> None:
         ("cost", "price: validate 'cost': Order has no field 'cost'; its fields are id, price"),
         (("price", "cost"), "price: validate 'cost': Order has no field 'cost'"),
         ((), r"price: validate=\(\) names nothing: give at least one path"),
+        (("price", 5), r"price: validate=\('price', 5\): give a dotted path, a tuple of paths, or a function"),
         (["price"], "price: validate=.*give a dotted path, a tuple of paths, or a function"),
         (5, "price: validate=5: give a dotted path, a tuple of paths, or a function"),
         ("a..b", "price: 'a..b' is not a path"),
