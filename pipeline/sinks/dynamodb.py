@@ -101,8 +101,8 @@ class DynamoDB:
 
         An item keeps the marks of the last 100 keys that wrote it, in `_pipeline.marks`. So a late repeat of an older
         record does not take a newer one's item away, as long as fewer than 100 other keys wrote that item since, nothing
-        but this method wrote it, and nobody deleted it. A mark of 64 characters costs 65 bytes, the first one 86 together
-        with the names around it; 100 of them are 6.5 KB, which count towards the item's 400 KB and are paid for with each
+        but this method wrote it, and nobody deleted it. A mark of 32 characters costs 33 bytes, the first one 54 together
+        with the names around it; 100 of them are 3.3 KB, which count towards the item's 400 KB and are paid for with each
         write.
 
         False may also mean that this very call wrote it, in a try whose answer was lost. An effect without outputs
