@@ -6,6 +6,7 @@ protocol, conditions and attributes: `batched` sends the writes of many records 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +24,8 @@ from pipeline.stores.table import Table
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Grant, Stack
 
+#: What DynamoDB takes as a table's name (its developer guide, "Naming rules").
+_NAME = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
 #: What the names of AWS's own endpoints end with: the DNS suffixes of botocore's partitions.
 _AWS = (
     *(".amazonaws.com", ".api.aws"),
@@ -64,8 +67,10 @@ class DynamoDB:
     def __post_init__(self) -> None:
         if self.batched not in (None, True, False):
             raise ConfigurationError(f"stores.DynamoDB(batched={self.batched!r}): give True or False, or leave it out")
-        if self.table is not None:
-            resource("dynamodb", self.table, self.existing, declared="stores.DynamoDB")
+        if self.table is not None or self.existing is not None:
+            # Without a table's name the pipeline's is taken.
+            name = "idempotency" if self.table is None else self.table
+            _check(resource("dynamodb", name, self.existing, declared="stores.DynamoDB"))
 
     def bound_to(self, pipeline: str) -> DynamoDB:
         """The same store with the pipeline's own table, unless it names one."""
@@ -170,6 +175,19 @@ class DynamoDB:
 
     def _table(self, environment: Environment) -> Table:
         return Table(self.resource.address, self.resource.physical, environment)
+
+
+def _check(table: Resource) -> None:
+    """Raise `ConfigurationError` for what cannot be a table, which would be found out by the first record."""
+    if table.existing is None and not _NAME.fullmatch(table.name):
+        raise ConfigurationError(
+            f"stores.DynamoDB({table.name!r}): DynamoDB takes no such name: give 3 to 255 of a-z, A-Z, 0-9, '_', '.' and '-'"
+        )
+    if table.existing is not None and not re.fullmatch(f"table/{_NAME.pattern}", table.existing.split(":", 5)[5]):
+        raise ConfigurationError(
+            f"stores.DynamoDB(existing={table.existing!r}): that is no table: give an ARN that ends in ':table/<name>'; "
+            "indexes and streams hold no entries"
+        )
 
 
 def _is_aws(endpoint_url: str) -> bool:

@@ -11,10 +11,14 @@ in DynamoDB's two languages, so that both strategies have the same fences.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
+
+from msgspec.structs import asdict
 
 from pipeline.decisions.idempotency import (
     COMPLETED,
@@ -67,12 +71,18 @@ class Change:
     removes: tuple[str, ...] = ()
 
 
+class ForeignEntry(Entry, frozen=True, kw_only=True):
+    """An entry whose owner or lease stands there in another form than ours, so that the fields cannot say what was read."""
+
+    read: Mapping[str, Value]  #: those attributes as they were read
+
+
 def entry_of(item: Item | None) -> Entry | None:
     """An item as an entry. Raises `StoreUnavailable` for one that is no idempotency entry."""
     if not item:
         return None
     try:
-        return Entry(
+        entry = Entry(
             id=item[ID]["S"],
             status=item[STATUS]["S"],
             expiration=_integer(item, EXPIRATION, _NEVER),
@@ -85,8 +95,11 @@ def entry_of(item: Item | None) -> Entry | None:
             rejected=tuple(json.loads(_text(item, REJECTED) or "[]")),
             position=_text(item, POSITION),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreUnavailable(f"not an idempotency entry: {type(error).__name__} {error}") from None
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        # Not the error's message: it may quote the value.
+        raise StoreUnavailable(f"not an idempotency entry: {type(error).__name__}") from None
+    read = {name: dict(item[name]) for name in (OWNER, IN_PROGRESS_EXPIRATION) if name in item}
+    return entry if read == _read(entry) else ForeignEntry(**asdict(entry), read=read)
 
 
 def item_of(entry: Entry) -> dict[str, Value]:
@@ -126,18 +139,19 @@ def take_over(found: Entry, mine: Entry) -> Change:
     Status, owner and lease tell any two states of an entry apart, because every owner is new; attempts do where an owner
     asked twice.
     """
-    lease = found.in_progress_expiration
+    read = _read(found)
     where = (
         *((Term(ATTEMPTS, value=number(found.attempts)),) if found.attempts else ()),
         Term(STATUS, value=text(found.status)),
-        Term(OWNER, value=None if found.owner is None else text(found.owner)),
-        Term(IN_PROGRESS_EXPIRATION, value=None if lease is None else number(lease)),
+        Term(OWNER, value=read.get(OWNER)),
+        Term(IN_PROGRESS_EXPIRATION, value=read.get(IN_PROGRESS_EXPIRATION)),
     )
     sets = {
         OWNER: text(mine.owner),
         IN_PROGRESS_EXPIRATION: number(mine.in_progress_expiration),
         EXPIRATION: number(mine.expiration),
         ATTEMPTS: number(mine.attempts),
+        **({VALIDATION: text(mine.validation)} if mine.validation else {}),
     }
     return Change(found.id, where, sets)
 
@@ -257,6 +271,18 @@ def _expressions(condition: str, update: str | None, values: Mapping[str, Value]
     return parameters
 
 
+def _read(entry: Entry) -> Mapping[str, Value]:
+    """The owner and the lease as they stand in the table; one that is missing is left out."""
+    if isinstance(entry, ForeignEntry):
+        return entry.read
+    read: dict[str, Value] = {}
+    if entry.owner is not None:
+        read[OWNER] = text(entry.owner)
+    if entry.in_progress_expiration is not None:
+        read[IN_PROGRESS_EXPIRATION] = number(entry.in_progress_expiration)
+    return read
+
+
 def _text(item: Item, name: str) -> str | None:
     value = item.get(name)
     return None if value is None else value.get("S")
@@ -265,4 +291,4 @@ def _text(item: Item, name: str) -> str | None:
 def _integer(item: Item, name: str, default: Any) -> Any:
     value = item.get(name)
     # Others may write fractions of a second; the part below one decides nothing.
-    return default if value is None or "N" not in value else int(float(value["N"]))
+    return default if value is None or "N" not in value else math.floor(Decimal(value["N"]))

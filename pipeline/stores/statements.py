@@ -48,7 +48,9 @@ def size_of(statement: Statement) -> int:
     """About how many bytes it takes in a request; never fewer than its values."""
     values: list[Value] = statement["Parameters"]
     return len(statement["Statement"]) + sum(
-        16 + len(text.encode("utf-8", "surrogatepass")) for value in values for text in value.values()
+        16 + len(str(text).encode("utf-8", "surrogatepass"))
+        for value in values
+        for text in value.values()  # others' may be of any type
     )
 
 

@@ -638,7 +638,7 @@ async def test_where_it_is_they_share_calls(
     await calls.record(CALL)
     await calls.answer(CALL, ANSWER)
     request = ClaimRequest(id="k", owner="me", lease_until=1.0, ttl=1)
-    assert await stores.DynamoDB("t").claim([request], environment) == [Claimed(1)]
+    assert await stores.DynamoDB("ours").claim([request], environment) == [Claimed(1)]
     assert len(calls.calls) == 1
 
 
@@ -677,10 +677,10 @@ def test_every_partition_of_awss_is_known(partition: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("store", "actions"),
     [
-        (stores.DynamoDB("t"), "PartiQLInsert BatchGetItem PartiQLUpdate PartiQLDelete"),
-        (stores.DynamoDB("t", batched=True), "PartiQLInsert BatchGetItem PartiQLUpdate PartiQLDelete"),
-        (stores.DynamoDB("t", batched=False), "PutItem UpdateItem DeleteItem"),
-        (stores.DynamoDB("t", existing="arn:aws:dynamodb:eu-west-1:1:table/t"), "PutItem UpdateItem DeleteItem"),
+        (stores.DynamoDB("ours"), "PartiQLInsert BatchGetItem PartiQLUpdate PartiQLDelete"),
+        (stores.DynamoDB("ours", batched=True), "PartiQLInsert BatchGetItem PartiQLUpdate PartiQLDelete"),
+        (stores.DynamoDB("ours", batched=False), "PutItem UpdateItem DeleteItem"),
+        (stores.DynamoDB("t", existing="arn:aws:dynamodb:eu-west-1:1:table/theirs"), "PutItem UpdateItem DeleteItem"),
     ],
     ids=["by rule", "batched", "single", "existing"],
 )

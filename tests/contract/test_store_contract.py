@@ -548,6 +548,80 @@ async def test_an_item_that_is_no_entry_is_an_outage_and_not_a_go(table: Bench) 
     assert isinstance(odd, StoreUnavailable)
 
 
+async def test_an_item_that_is_no_entry_is_told_without_what_is_in_it(table: Bench) -> None:
+    service = await client(table.environment, "dynamodb")
+    assert isinstance(table.store, stores.DynamoDB)
+    odd = {"status": {"S": "INPROGRESS"}, "in_progress_expiration": {"N": "0"}, "rejected": {"S": "secret"}}
+    await service.put_item(TableName=table.store.table, Item={"id": {"S": "k"}, **odd})
+    (found,) = await table.store.look(["k"], table.environment)
+    for told in (found, await table.claim("a")):
+        assert isinstance(told, StoreUnavailable)
+        assert "not an idempotency entry: JSONDecodeError" in str(told)
+        assert "secret" not in str(told)
+        assert "char" not in str(told)
+    service = await client(table.environment, "dynamodb")
+    await service.put_item(TableName=table.store.table, Item={"id": {"S": "k"}, "status": {"N": "7"}})
+    (found,) = await table.store.look(["k"], table.environment)
+    assert str(found).endswith("not an idempotency entry: KeyError")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"in_progress_expiration": lambda lease: {"N": f"{lease}.5"}},
+        {"in_progress_expiration": lambda lease: {"N": "-0.5"}},
+        {"owner": lambda _: {"N": "7"}},
+        {"owner": lambda _: {"NULL": True}},
+        {"owner": lambda _: {"M": {"name": {"S": "o"}}}},
+    ],
+    ids=["fraction", "negative", "number", "null", "map"],
+)
+async def test_a_foreign_claim_in_another_form_is_taken_over_while_it_is_what_was_read(table: Bench, odd: Any) -> None:
+    now = table.clock.now()
+    lease = int(now * 1000) - 5_000
+    entry = Entry(id="k", status="INPROGRESS", expiration=int(now) + TTL, in_progress_expiration=lease)
+    service = await client(table.environment, "dynamodb")
+    assert isinstance(table.store, stores.DynamoDB)
+    item = {**items.item_of(entry), **{name: value(lease) for name, value in odd.items()}}
+    await service.put_item(TableName=table.store.table, Item=item)
+    (stale,) = await table.store.look(["k"], table.environment)
+    assert isinstance(stale, Entry)
+    assert await table.claim("a") == Claimed(1)
+    assert isinstance(await table.claim("b"), Busy)
+    change = items.update_item(items.take_over(stale, entry))
+    with pytest.raises(Exception, match="ConditionalCheckFailed"):
+        await service.update_item(TableName=table.store.table, **change)
+    assert await table.complete("a") is True
+
+
+@pytest.mark.parametrize("name", ["my table!", "ab", "a" * 256, "täble", "shop:table", "table\n"])
+def test_what_can_be_no_tables_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="3 to 255"):
+        stores.DynamoDB(name)
+
+
+@pytest.mark.parametrize("name", ["abc", "a" * 255, "Shop_entries-1.2"])
+def test_every_name_that_a_table_may_have_is_taken(name: str) -> None:
+    assert stores.DynamoDB(name).resource.name == name
+
+
+@pytest.mark.parametrize("table", [None, "theirs"])
+@pytest.mark.parametrize(
+    "place",
+    ["table/claims/index/by-owner", "table/claims/stream/2026-01-01T00:00:00.000", "table/", "table/ab", "claims",
+     "global-table/claims", "table/my claims", "table/claims\n"],
+)  # fmt: skip
+def test_what_is_no_tables_arn_is_refused(table: str | None, place: str) -> None:
+    with pytest.raises(ConfigurationError, match="table/<name>"):
+        stores.DynamoDB(table, existing=f"arn:aws:dynamodb:eu-west-1:111122223333:{place}")
+
+
+def test_a_tables_arn_is_taken() -> None:
+    arn = "arn:aws-cn:dynamodb:cn-north-1:111122223333:table/claims"
+    assert stores.DynamoDB(existing=arn).bound_to("shop").resource.physical == "claims"
+    assert stores.DynamoDB("a label", existing=arn).resource.address == arn
+
+
 @pytest.mark.parametrize("batched", ["yes", 2])
 def test_a_strategy_is_said_with_true_or_false(batched: Any) -> None:
     with pytest.raises(ConfigurationError, match="batched="):
