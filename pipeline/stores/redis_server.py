@@ -18,11 +18,14 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from pipeline.errors import ConfigurationError, StoreUnavailable
-from pipeline.ports import Environment
+from pipeline.ports import Clock, Environment
 from pipeline.stores.hashes import SCRIPT, SCRIPT_SHA
 
 _CONNECT_SECONDS = 3
 _ANSWER_SECONDS = 5
+#: Seconds that a connection may have been idle and be used again. What was forgotten on the way while a Lambda environment
+#: was frozen, without a word, takes what is sent and answers nothing.
+_IDLE_SECONDS = 60
 #: Connections of one environment. Calls are shared by records already, so few run side by side, and a server
 #: has one set of them for all environments.
 _CONNECTIONS = 10
@@ -148,7 +151,7 @@ async def server(environment: Environment, address: Address) -> Server:
 
     Raises `StoreUnavailable`.
     """
-    return await environment.once(("redis", address), lambda: _opened(address))
+    return await environment.once(("redis", address), lambda: _opened(address, environment.clock))
 
 
 class Server:
@@ -211,7 +214,7 @@ class Server:
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         """One round trip: what was answered, values and errors. Trouble on the way is everybody's answer.
 
-        Tried twice: a connection may have died while a Lambda environment was frozen. All that is sent may be
+        Tried twice: a connection may have been closed while a Lambda environment was frozen. All that is sent may be
         repeated; who was answered before finds what it wrote itself.
         """
         from valkey.exceptions import ConnectionError as Broken
@@ -243,14 +246,31 @@ class Server:
 
 
 @asynccontextmanager
-async def _opened(address: Address) -> AsyncIterator[Server]:
+async def _opened(address: Address, clock: Clock) -> AsyncIterator[Server]:
     try:
         from valkey.asyncio import Connection, ConnectionPool, SSLConnection, Valkey
     except ImportError:
         raise StoreUnavailable("stores.Redis has no client library: install 'fanout-pipeline[redis]'") from None
+
+    class Pool(ConnectionPool):
+        """Closes a connection that was idle for long, by the clock on the wall, which goes on while a Lambda is frozen."""
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self._used: dict[Any, float] = {}  # no more than the pool has, which keeps all
+
+        async def ensure_connection(self, connection: Any) -> None:
+            if clock.now() - self._used.get(connection, clock.now()) > _IDLE_SECONDS:
+                await connection.disconnect(nowait=True)  # nobody answers a farewell
+            await super().ensure_connection(connection)
+
+        async def release(self, connection: Any) -> None:
+            self._used[connection] = clock.now()
+            await super().release(connection)
+
     # The library's own default is not to look whose certificate it is.
     tls: dict[str, Any] = {"ssl_ca_certs": address.ca, "ssl_check_hostname": True} if address.is_encrypted else {}
-    pool = ConnectionPool(
+    pool = Pool(
         connection_class=SSLConnection if address.is_encrypted else Connection,
         **tls,
         host=address.host,

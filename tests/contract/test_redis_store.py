@@ -272,6 +272,34 @@ async def test_when_no_answer_comes_it_is_an_outage_and_the_claim_is_not_lost(fa
     assert await far.complete("a") is True
 
 
+async def test_a_connection_that_was_idle_for_long_is_not_used_again(far: Asker, way: Way) -> None:
+    """One that was forgotten on the way says nothing, and its answers would be waited for."""
+    await far.claim("a")
+    far.clock.advance(60)
+    assert isinstance(await far.claim("b"), Busy)
+    assert way.connections == 1
+    far.clock.advance(61)
+    assert await far.complete("a") is True
+    assert way.connections == 2
+    assert await far.claim("b") == AlreadyDone()
+    assert way.connections == 2
+
+
+async def test_each_connection_is_idle_by_itself(far: Asker, way: Way) -> None:
+    way.holds = asyncio.Event()
+    calls = [asyncio.ensure_future(far.look(f"k{n}")) for n in range(3)]
+    await way.until_asked(b"EVALSHA", 3)
+    way.holds.set()
+    await asyncio.gather(*calls)
+    assert way.connections == 3
+    for _ in range(4):
+        far.clock.advance(30)
+        await far.look()  # over one of them
+    assert way.connections == 3
+    await asyncio.gather(*(far.look(f"k{n}") for n in range(3)))
+    assert way.connections == 5
+
+
 async def test_a_cancelled_call_leaves_no_answer_for_the_next_one(far: Asker, way: Way) -> None:
     await far.claim("a", "first")
     await far.complete("a", "first")
