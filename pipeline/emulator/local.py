@@ -240,7 +240,7 @@ class Local:
             self._endpoint_url = self._server.endpoint_url
         self._stack.enter_context(isolated(self._endpoint_url))
         self._stack.push_async_callback(self._environment.aclose)
-        await resources.make(self.stages, self._environment)
+        await resources.make(self.stages, self._environment, is_embedded=self._server is not None)
         self._sources = await resources.open_sources(self.stages, self._environment, self._server)
         self._dead_before = {label: await self._dead_count(label) for label in self._labels}
         for stage, label, source in zip(self.stages, self._labels, self._sources, strict=True):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import stores
+from pipeline import Claim, Pipeline, sources, stores
 from pipeline.aws.client import client
 from pipeline.decisions.idempotency import (
     Advance,
@@ -25,6 +25,7 @@ from pipeline.decisions.idempotency import (
     Renewal,
     Settlement,
 )
+from pipeline.emulator.local import Local
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError, StoreUnavailable
 from pipeline.ports import IdempotencyStore
@@ -633,6 +634,29 @@ def test_a_store_without_a_table_takes_the_pipelines() -> None:
     assert stores.DynamoDB("mine").bound_to("shop").resource.physical == "mine"
     with pytest.raises(ConfigurationError, match="no table"):
         _ = stores.DynamoDB().resource
+
+
+def _shop(store: stores.DynamoDB) -> Pipeline:
+    shop = Pipeline("shop", idempotency=Claim(store=store))
+
+    @shop.handler(sources.SQS("orders"), key="id")
+    def price(order: dict[str, Any]) -> None: ...
+
+    return shop
+
+
+async def test_a_local_run_on_the_embedded_server_refuses_statements() -> None:
+    with pytest.raises(ConfigurationError, match="leave batched= out"):
+        async with Local(_shop(stores.DynamoDB("entries", batched=True))):
+            pytest.fail("it started")
+    async with Local(_shop(stores.DynamoDB("entries"))) as run:
+        await run.send("orders", [{"id": 1}, {"id": 1}])
+        counts = (await run.drain()).handlers["price"]
+    assert (counts.succeeded, counts.duplicates) == (1, 1)
+
+
+def test_another_server_of_a_local_run_may_have_statements() -> None:
+    stores.DynamoDB("entries", batched=True).check_local(is_embedded=False)
 
 
 async def test_a_memory_store_does_not_keep_what_has_expired(memory: Bench) -> None:
