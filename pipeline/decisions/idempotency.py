@@ -195,7 +195,7 @@ def state_of(
         return State.ABSENT
     if entry.expiration < int(now):
         return State.EXPIRED
-    if validation is not None and entry.validation not in (None, "", validation):
+    if validation is not None and entry.validation not in (None, "", validation) and not _is_unused(entry):
         return State.MISMATCH
     if entry.status == COMPLETED:
         return State.COMPLETED
@@ -234,6 +234,12 @@ def held_until(entry: Entry) -> float:
     if entry.in_progress_expiration is None:
         return float(entry.expiration + 1)
     return entry.in_progress_expiration / 1000
+
+
+def _is_unused(entry: Entry) -> bool:
+    """Nothing was done for its key: its records were rejected, or never ran to an end."""
+    is_free = entry.status != COMPLETED and entry.in_progress_expiration == RELEASED
+    return is_free and not entry.attempts and entry.outputs is None
 
 
 def found_by(request: ClaimRequest, entry: Entry | None, now: float) -> State:

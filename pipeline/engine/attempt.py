@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -15,17 +14,28 @@ from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, ClaimRepl
 from pipeline.engine.context import Context
 from pipeline.engine.endings import Endings, is_cancelled, is_running, uncancel
 from pipeline.engine.fanout import Collected, Failures, FanOut, Origin, Standing
+from pipeline.engine.hooks import Hooks
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.modes import OnDuplicate, Watching
+from pipeline.engine.modes import Watching
 from pipeline.engine.recent import Recent
 from pipeline.engine.run import Phase, Run
+from pipeline.engine.spent import Spent
 from pipeline.engine.stage import Call, Stage
-from pipeline.errors import Crashed, PayloadMismatch, PipelineError, RecordTimeout, SinkUnavailable, StoreUnavailable
+from pipeline.errors import (
+    ConfigurationError,
+    Crashed,
+    PayloadMismatch,
+    PipelineError,
+    RecordTimeout,
+    SinkRefused,
+    SinkUnavailable,
+    StoreUnavailable,
+)
 from pipeline.outcome import Duplicate, HandBack, Outcome, Succeeded
 from pipeline.output import Output
 from pipeline.ports import Environment
 from pipeline.telemetry.current import CURRENT
-from pipeline.telemetry.events import CompletionLost, HookFailed, Observer, tell
+from pipeline.telemetry.events import CompletionLost, Observer, tell
 
 #: Whether a function that this task called cannot be stopped and may still be at it.
 LeftRunning = Callable[[asyncio.Task[Any] | None], bool]
@@ -61,6 +71,8 @@ class Attempt:
         context: Context,
         ledger: Ledger | None,
         recent: Recent,
+        hooks: Hooks | None,
+        spent: Spent,
         fanout: FanOut,
         endings: Endings,
         pace: Pace,
@@ -78,6 +90,8 @@ class Attempt:
         self._context = context
         self._ledger = ledger
         self._recent = recent
+        self._hooks = hooks
+        self._spent = spent
         self._fanout = fanout
         self._endings = endings
         self._pace = pace
@@ -117,6 +131,8 @@ class Attempt:
             return await self._endings.failed(run, run.error)
         if self._ledger is None:
             return await self._handle(run)
+        if self._spent.is_put_aside(run.raw.id):
+            return Duplicate()
         # A stream delivers what is rejected again, with what stands before it: only an entry can tell.
         return await self._admit_and_go(self._ledger, run)
 
@@ -124,7 +140,7 @@ class Attempt:
         standing = self._standing(run)
         if not await self._holds(run):
             standing.has_failed()
-            return self._endings.handed_back(run, HandBack.CLAIMED)
+            return await self._lost(run, gathered.outputs if gathered.is_repeatable else [])
         failures: Failures = await self._fanout.write_gathered(gathered.outputs, standing)
         if standing.is_behind() or failures:
             standing.has_failed()
@@ -163,6 +179,11 @@ class Attempt:
         """A refused renewal never means "go", and neither does one that nobody answered."""
         return run.held is None or self._ledger is None or await self._ledger.holds(run)
 
+    async def _lost(self, run: Run, outputs: list[Output]) -> Outcome:
+        """It may not go on. If nobody else has begun its key, what it made is kept for its next run."""
+        await self._endings.release(run, attempts=run.attempt, outputs=kept(wire.pack(outputs)) if outputs else None)
+        return self._endings.handed_back(run, HandBack.CLAIMED)
+
     async def _not_admitted(self, run: Run, reply: AlreadyDone | Mismatch | Busy | StoreUnavailable) -> Outcome:
         match reply:
             case AlreadyDone():
@@ -182,22 +203,13 @@ class Attempt:
         if outputs:
             run.phase = Phase.WRITING
             failures = await self._fanout.write_all(outputs, self._standing(run))
-            if failures:
-                return self._endings.broken(run, failures[0][1])
-        outcome = run.decided = Duplicate()
-        run.phase = Phase.ENDING
-        if mode is not None and mode.on_duplicate is not None:
-            await self._tell_duplicate(run, mode.on_duplicate, [output.value for output in outputs])
-        return outcome
-
-    async def _tell_duplicate(self, run: Run, hook: OnDuplicate, values: list[Any]) -> None:
-        try:
-            told = hook(run.record(self._stage), values)
-            if inspect.isawaitable(told):
-                await told
-        except Exception as error:  # the record is done, whatever becomes of the telling
-            names = {"pipeline": self._stage.pipeline, "handler": self._stage.name}
-            tell(self._observers, HookFailed(**names, record=run.raw, error=error))
+            # What is refused, or owed to a sink that is gone, will never be taken: the record is done all the same.
+            away = [error for _, error in failures if not isinstance(error, (SinkRefused, ConfigurationError))]
+            if away:
+                return self._endings.broken(run, away[0])
+        if self._hooks is not None:
+            self._hooks.call(run, [output.value for output in outputs])
+        return Duplicate()
 
     async def _handle(self, run: Run) -> Outcome | Gathered:
         """Run the handler, then hand its outputs to the sinks."""
@@ -228,9 +240,8 @@ class Attempt:
         result = await self._call(record, self._context)
         if result is None:
             return [], 0, []
-        return await self._fanout.collect(
-            result, Origin(run.identity, run.order_key, run.raw.carried, run.raw.sent_at), self._standing(run)
-        )
+        origin = Origin(run.identity, run.order_key, run.raw.carried, run.raw.sent_at)
+        return await self._fanout.collect(result, origin, self._standing(run), lambda: self._holds(run))
 
     def _handler_error(self, run: Run, error: BaseException, has_timed_out: bool) -> BaseException:
         """What the handler's end means: its own error, or that it was cut off."""
@@ -255,7 +266,7 @@ class Attempt:
     ) -> Outcome | Gathered:
         """Hand outputs to the sinks; only when all are accepted is the record done."""
         if not await self._holds(run):
-            return self._endings.handed_back(run, HandBack.CLAIMED)
+            return await self._lost(run, outputs if streamed == 0 else [])
         if self._keeps_results and not was_kept and streamed == 0:
             run.data = kept(wire.pack(outputs))
         outputs, run.effect = self._fanout.fused_apart(outputs)
@@ -293,7 +304,8 @@ class Attempt:
             done = await self._ledger.complete(run, run.data)
             if done is not True:
                 self.completion_lost(run, done or None)
-            if done is not False:  # the work is done, also when the store could not be told
+            has_left_it = bool(run.effect) or self._stage.fused is None
+            if done is not False and has_left_it:  # the work is done, also when the store could not be told
                 self._recent.add(run.key_hash, run.validation, self._clock.now())
         return outcome
 

@@ -122,8 +122,9 @@ class Checkpoints:
     async def release(self, run: Run, *, attempts: int, outputs: str | None) -> None:
         """Nothing is held."""
 
-    async def reject(self, run: Run) -> None:
+    async def reject(self, run: Run) -> bool | StoreUnavailable:
         """It is settled, as every other."""
+        return True
 
     def note(self, run: Run, outcome: Outcome) -> None:
         """See `Ledger`. Records of a lane may end in another order: one is rejected while outputs before it wait."""

@@ -104,15 +104,14 @@ class Claims:
         if held is not None:
             await self._release(held, attempts, outputs, held.rejected)
 
-    async def reject(self, run: Run) -> None:
+    async def reject(self, run: Run) -> bool | StoreUnavailable:
         """See `Ledger`. A redrive starts anew; what a stream delivers again is skipped, by its name in the entry."""
         held = run.held
         if held is None:
-            return
+            return True
         if self._stage.source.is_stream:  # it comes back with what stands before it
-            await self._release(held, 0, None, (*held.rejected, held.record)[-MAX_REJECTED:])
-        else:
-            await self._end(held, Forget(id=held.id, owner=held.owner, ttl=self._mode.ttl))
+            return await self._release(held, 0, None, (*held.rejected, held.record)[-MAX_REJECTED:])
+        return await self._end(held, Forget(id=held.id, owner=held.owner, ttl=self._mode.ttl))
 
     def note(self, run: Run, outcome: Outcome) -> None:
         """Nothing is left to be told."""
@@ -133,11 +132,13 @@ class Claims:
         if self._renewing is None:
             self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever())
 
-    async def _release(self, held: Held, attempts: int, outputs: str | None, rejected: tuple[str, ...]) -> None:
+    async def _release(
+        self, held: Held, attempts: int, outputs: str | None, rejected: tuple[str, ...]
+    ) -> bool | StoreUnavailable:
         release = Release(
             id=held.id, owner=held.owner, ttl=self._mode.ttl, attempts=attempts, outputs=outputs, rejected=rejected
         )
-        await self._end(held, release)
+        return await self._end(held, release)
 
     async def _end(self, held: Held, settlement: Settlement) -> bool | StoreUnavailable:
         try:
@@ -167,6 +168,9 @@ class Claims:
 
     async def _renew(self, held: Sequence[Held]) -> None:
         until = self._lease_until()
+        held = [one for one in held if until > one.lease_until]  # at an invocation's end leases cannot get longer
+        if not held:
+            return
         try:
             answers = await self._store.renew(
                 [Renewal(id=one.id, owner=one.owner, lease_until=until, ttl=self._mode.ttl) for one in held],

@@ -18,6 +18,7 @@ from pipeline.engine.stage import Stage
 from pipeline.errors import RecordTimeout, Reject, ResourceUnavailable, Retry, SinkUnavailable
 from pipeline.outcome import Failed, HandBack, Outcome, Rejected, Unprocessed, text_of
 from pipeline.ports import DeadLetter, Environment
+from pipeline.telemetry.events import Observer, RejectionLost, tell
 
 #: A lease ends within a millisecond; who asks again in the same one is told the same.
 _LEAST = 0.01
@@ -29,12 +30,19 @@ class Endings:
     """Decides, releases the claim, and writes the dead letter, for the records of one batch."""
 
     def __init__(
-        self, stage: Stage, environment: Environment, ledger: Ledger | None, activity: Activity, deadline: Deadline
+        self,
+        stage: Stage,
+        environment: Environment,
+        ledger: Ledger | None,
+        activity: Activity,
+        deadline: Deadline,
+        observers: Sequence[Observer],
     ) -> None:
         self._stage = stage
         self._environment = environment
         self._ledger = ledger
         self._deadline = deadline
+        self._observers = observers
         self._letters: Coalescer[DeadLetter, BaseException | None] = Coalescer(
             self._put_letters, activity, limit=_SHARED
         )
@@ -94,7 +102,10 @@ class Endings:
             return failed
         outcome = self._decide(run, Rejected(error, is_exhausted))
         if self._ledger is not None and run.is_admitted and not run.is_running_on:
-            await self._ledger.reject(run)
+            told = await self._ledger.reject(run)
+            if told is not True:
+                names = {"pipeline": self._stage.pipeline, "handler": self._stage.name}
+                tell(self._observers, RejectionLost(**names, record=run.raw, error=told or None))
         return outcome
 
     async def release(self, run: Run, *, attempts: int, outputs: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from types import GeneratorType
 from typing import Any, Protocol
 
@@ -152,15 +152,17 @@ class FanOut:
             for sink in sinks
         ]
 
-    async def collect(self, result: Any, origin: Origin, standing: Standing) -> Collected:
-        """A handler's result as outputs; beyond the limits they are written meanwhile.
+    async def collect(
+        self, result: Any, origin: Origin, standing: Standing, may_write: Callable[[], Awaitable[bool]]
+    ) -> Collected:
+        """A handler's result as outputs; beyond the limits they are written meanwhile, while `may_write` says yes.
 
         Stops at the first failed write: what was streamed before it stays written.
         """
         if hasattr(result, "__aiter__"):
-            return await self._drain(result, origin, standing)
+            return await self._drain(result, origin, standing, may_write)
         if isinstance(result, GeneratorType):
-            return await self._drain(_each(result), origin, standing)
+            return await self._drain(_each(result), origin, standing, may_write)
         if isinstance(result, (list, tuple)) and not hasattr(result, "_fields"):  # a named tuple is one output
             return [output for value in result for output in self.address(value, origin)], 0, []
         return self.address(result, origin), 0, []
@@ -267,7 +269,9 @@ class FanOut:
             return await self.write_gathered(gathered, standing, hurry=True)
         return []
 
-    async def _drain(self, values: AsyncIterator[Any], origin: Origin, standing: Standing) -> Collected:
+    async def _drain(
+        self, values: AsyncIterator[Any], origin: Origin, standing: Standing, may_write: Callable[[], Awaitable[bool]]
+    ) -> Collected:
         held = Held()
         streamed = 0
         try:
@@ -275,6 +279,8 @@ class FanOut:
                 held.add(self.address(value, origin))
                 if held.is_full:
                     outputs = self._take_others(held)
+                    if not await may_write():
+                        return [], streamed, [(output, SinkUnavailable("the claim is lost")) for output in outputs]
                     if failures := await self.write_all(outputs, standing):
                         return [], streamed, failures
                     streamed += len(outputs)

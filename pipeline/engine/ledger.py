@@ -42,8 +42,8 @@ class Ledger(Protocol):
         """It comes again; `attempts`: runs that count, `outputs`: what some sinks still lack."""
         ...
 
-    async def reject(self, run: Run) -> None:
-        """It stands in the dead-letter queue."""
+    async def reject(self, run: Run) -> bool | StoreUnavailable:
+        """It stands in the dead-letter queue. True when that is known, or need not be."""
         ...
 
     def note(self, run: Run, outcome: Outcome) -> None:
@@ -77,8 +77,8 @@ class Unwritten:
     async def release(self, run: Run, *, attempts: int, outputs: str | None) -> None:
         return
 
-    async def reject(self, run: Run) -> None:
-        return
+    async def reject(self, run: Run) -> bool | StoreUnavailable:
+        return True
 
     def note(self, run: Run, outcome: Outcome) -> None:
         return

@@ -77,18 +77,22 @@ class Marks:
     async def release(self, run: Run, *, attempts: int, outputs: str | None) -> None:
         """Nothing is held."""
 
-    async def reject(self, run: Run) -> None:
+    async def reject(self, run: Run) -> bool | StoreUnavailable:
         """A stream delivers it again, with what stands unsettled before it: then it is skipped. A redrive runs."""
-        if self._stage.source.is_stream:
-            # Another record of the key may have ended meanwhile, and this write is of the whole entry.
-            entry = (await self._looking.submit([self._id(run)]))[0]
-            if not isinstance(entry, Entry) or entry.expiration < int(self._environment.clock.now()):
-                entry = None
-            if entry is not None and entry.status == COMPLETED:
-                return
-            before = run.rejected if entry is None else entry.rejected
-            rejected = (*before, run.raw.id)[-MAX_REJECTED:]
-            await self._write(run, status=IN_PROGRESS, rejected=rejected, in_progress_expiration=RELEASED)
+        if not self._stage.source.is_stream:
+            return True
+        # Another record of the key may have ended meanwhile, and this write is of the whole entry.
+        entry = (await self._looking.submit([self._id(run)]))[0]
+        if isinstance(entry, StoreUnavailable):
+            return entry  # it may be complete: put aside again is better than run again
+        if entry is None or entry.expiration < int(self._environment.clock.now()):
+            entry = None
+        if entry is not None and entry.status == COMPLETED:
+            return True
+        before = run.rejected if entry is None else entry.rejected
+        rejected = (*before, run.raw.id)[-MAX_REJECTED:]
+        problem = await self._write(run, status=IN_PROGRESS, rejected=rejected, in_progress_expiration=RELEASED)
+        return True if problem is None else problem
 
     def note(self, run: Run, outcome: Outcome) -> None:
         """Nothing is left to be told."""

@@ -148,6 +148,13 @@ class Run(Struct, eq=False):
         self.effect, self.data, self.is_admitted = [], None, False
         self.attempt = self.spent + 1
 
+    def forget(self) -> None:
+        """Let go of all that it held: it has ended, and its batch may go on for long."""
+        self.forget_payload()
+        self.effect, self.data = [], None
+        if self.held is not None:
+            self.held.outputs = None
+
     def forget_payload(self) -> None:
         """Let go of the parsed body: a large batch must not hold all of them to its end."""
         self._payload = UNSET

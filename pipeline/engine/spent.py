@@ -1,4 +1,4 @@
-"""Attempts of records that nobody else counts: of a stream, without idempotency."""
+"""What is known of a stream's records in this process alone: runs that counted, and dead letters."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ _REMEMBERED = 10_000
 
 
 class Spent:
-    """How many runs of a record have counted, in this process.
+    """How many runs of a record have counted, in this process, and which records were put aside in it.
 
-    A stream has no receive count, and without idempotency there is no entry to count in. A shard's
-    batches mostly meet the same environment again, so that this finds nearly every record that fails
-    for ever; the mapping's own limits find the rest.
+    A stream has no receive count, and only `Claim` has an entry to count in. A shard's batches mostly meet the same
+    environment again, so that this finds nearly every record that fails for ever; the mapping's own limits find the
+    rest.
     """
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
+        self._aside: dict[str, None] = {}
+
+    def is_put_aside(self, record_id: str) -> bool:
+        """It stands in the dead-letter queue, and has come again with what stands unsettled before it."""
+        return record_id in self._aside
+
+    def put_aside(self, record_id: str) -> None:
+        """It stands in the dead-letter queue now."""
+        self._aside[record_id] = None
+        if len(self._aside) > _REMEMBERED:
+            del self._aside[next(iter(self._aside))]
 
     def of(self, record_id: str) -> int:
         """Runs that counted; 0 for a record that is not known."""

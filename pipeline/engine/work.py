@@ -16,13 +16,14 @@ from pipeline.engine.coalesce import Activity
 from pipeline.engine.context import Context
 from pipeline.engine.endings import Endings
 from pipeline.engine.fanout import FanOut
+from pipeline.engine.hooks import Hooks
 from pipeline.engine.ledger import ledger
 from pipeline.engine.recent import Recent
 from pipeline.engine.run import CUT, Run
 from pipeline.engine.spent import Spent
 from pipeline.engine.stage import Call, Stage
 from pipeline.errors import HopLimit, KeyMissing, PipelineError, StoreUnavailable
-from pipeline.outcome import Duplicate, Failed, HandBack, Outcome, Succeeded, Unprocessed, is_settled
+from pipeline.outcome import Duplicate, Failed, HandBack, Outcome, Rejected, Succeeded, Unprocessed, is_settled
 from pipeline.ports import Environment
 from pipeline.record import RawRecord
 from pipeline.telemetry.current import CURRENT
@@ -52,7 +53,8 @@ class Work:
         self._environment = environment
         self._clock = environment.clock
         self._is_stream = stage.source.is_stream
-        self._spent = spent if self._is_stream and not stage.counts_attempts else None
+        self._spent = spent
+        self._counts_here = self._is_stream and not stage.counts_attempts
         self._deadline = deadline
         self._activity = activity
         self._company = Activity()  #: workers that may still bring something for a sink that gathers
@@ -62,7 +64,8 @@ class Work:
         self.slowest = 0.0  #: seconds that the slowest record took so far
         self._ledger = ledger(stage, environment, activity, deadline, self._completion_lost)
         self._fanout = FanOut(stage, environment, activity, self._company, deadline, observers)
-        self._endings = Endings(stage, environment, self._ledger, activity, deadline)
+        self._hooks = _hooks(stage, environment, observers)
+        self._endings = Endings(stage, environment, self._ledger, activity, deadline, observers)
         self._attempt = Attempt(
             stage,
             environment,
@@ -70,6 +73,8 @@ class Work:
             context=context,
             ledger=self._ledger,
             recent=recent,
+            hooks=self._hooks,
+            spent=spent,
             fanout=self._fanout,
             endings=self._endings,
             pace=pace,
@@ -117,6 +122,8 @@ class Work:
                 await self._ledger.aclose()
             await self._fanout.aclose()
             await self._endings.aclose()
+            if self._hooks is not None:
+                await self._hooks.aclose(self._deadline)
 
     def result(self) -> BatchResult:
         """The result as it stands; a record without an outcome gets the one that its phase calls for.
@@ -368,11 +375,13 @@ class Work:
     def _tell(self, run: Run, outcome: Outcome) -> None:
         self._outcomes[run.position] = outcome
         run.task = None
-        if self._spent is not None:
+        if self._counts_here:
             self._spent.note(run.raw.id, 0 if is_settled(outcome) else run.spent)
+        if self._is_stream and isinstance(outcome, Rejected):
+            self._spent.put_aside(run.raw.id)
         if self._ledger is not None:
             self._ledger.note(run, outcome)
-        run.forget_payload()
+        run.forget()
         if not self._is_concluded:  # else its outcome has been told already
             self._observe(run, outcome)
 
@@ -397,7 +406,7 @@ class Work:
         self._attempt.completion_lost(run, error)
 
     def _spent_before(self, raw: RawRecord) -> int:
-        if self._spent is not None:
+        if self._counts_here:
             return self._spent.of(raw.id)
         return raw.receive_count - 1
 
@@ -432,3 +441,8 @@ class _Standing:
 
     def has_failed(self) -> None:
         self._work.has_failed(self._run)
+
+
+def _hooks(stage: Stage, environment: Environment, observers: Sequence[Observer]) -> Hooks | None:
+    hook = stage.mode.on_duplicate if stage.mode is not None else None
+    return None if hook is None else Hooks(stage, hook, environment.clock, observers)

@@ -146,6 +146,7 @@ def take_over(found: Entry, mine: Entry, now: float) -> Write:
         "in_progress_expiration": mine.in_progress_expiration,
         "expiration": mine.expiration,
         "attempts": mine.attempts,
+        **({"validation": mine.validation} if mine.validation else {}),
     }
     return _write(mine.id, condition, _seconds(mine.expiration, now), fields)
 

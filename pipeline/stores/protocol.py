@@ -74,6 +74,7 @@ def taken_over(entry: Entry, request: ClaimRequest, now: float) -> Entry:
         entry,
         expiration=expiration_of(now, request.ttl, request.lease_until),
         in_progress_expiration=int(request.lease_until * 1000),
+        validation=request.validation or entry.validation,
         owner=request.owner,
         attempts=entry.attempts + 1,
     )

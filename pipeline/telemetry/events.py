@@ -67,6 +67,19 @@ class CompletionLost(Struct, frozen=True, kw_only=True):
     error: BaseException | None  #: None: another run had taken the claim over
 
 
+class RejectionLost(Struct, frozen=True, kw_only=True):
+    """A record stands in the dead-letter queue, but the store could not be told.
+
+    Its entry still counts its runs: a redrive may be rejected at once, and succeed when it is tried again. A stream
+    may put the record aside a second time.
+    """
+
+    pipeline: str
+    handler: str
+    record: RawRecord
+    error: BaseException | None  #: None: another run had taken the claim over
+
+
 class HookFailed(Struct, frozen=True, kw_only=True):
     """A mode's `on_duplicate` raised; the record is a duplicate all the same."""
 
@@ -88,7 +101,16 @@ class BatchFinished(Struct, frozen=True, kw_only=True):
     slowest: float  #: the longest that one of its records took, in seconds
 
 
-Fact = BatchStarted | RecordPostponed | RecordFinished | SinkWritten | CompletionLost | HookFailed | BatchFinished
+Fact = (
+    BatchStarted
+    | RecordPostponed
+    | RecordFinished
+    | SinkWritten
+    | CompletionLost
+    | RejectionLost
+    | HookFailed
+    | BatchFinished
+)
 #: Told of every fact. One with an attribute `failures_only = True` is not told of records that succeeded
 #: or were duplicates, which is most of the facts, and most of their price.
 Observer = Callable[[Fact], None]

@@ -16,6 +16,7 @@ from pipeline.telemetry.events import (
     HookFailed,
     RecordFinished,
     RecordPostponed,
+    RejectionLost,
     SinkWritten,
 )
 
@@ -49,6 +50,8 @@ class LogWriter:
                 self._logger.warning("sink.failed", extra={"handler": self._handler, **names})
         elif isinstance(fact, CompletionLost):
             self._logger.warning("completion.lost", extra=self._names(fact.record.id) | error_names(fact.error))
+        elif isinstance(fact, RejectionLost):
+            self._logger.warning("rejection.lost", extra=self._names(fact.record.id) | error_names(fact.error))
         elif isinstance(fact, HookFailed):
             self._logger.warning("on_duplicate.failed", extra=self._names(fact.record.id) | error_names(fact.error))
 

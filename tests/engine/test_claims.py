@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
-from pipeline import Backoff, Claim, Pipeline, Record, sources
-from pipeline.decisions.idempotency import Busy, Complete
+from pipeline import Backoff, Claim, Pipeline, Record, Reject, sources
+from pipeline.decisions.idempotency import RELEASED, Busy, Complete
 from pipeline.errors import Crashed, SinkRefused, SinkUnavailable, StoreUnavailable
 from pipeline.outcome import Duplicate, Failed, HandBack, Rejected, Succeeded, Unprocessed
 from pipeline.output import Output
 from pipeline.stores import Memory
-from pipeline.telemetry.events import CompletionLost, Fact
+from pipeline.telemetry.events import CompletionLost, Fact, RejectionLost
 from tests.engine.harness import Letters, Sink, process, records
 from tests.support.virtual import EPOCH, VirtualClock, virtually
 
@@ -384,6 +384,42 @@ def test_a_run_whose_lease_could_not_be_renewed_writes_to_no_sink() -> None:
 
     assert isinstance(result.outcomes[0], Unprocessed)
     assert sink.outputs == []
+    (entry,) = store.entries.values()
+    assert entry.in_progress_expiration == RELEASED, "what is given up is not renewed for ever"
+    assert entry.outputs is not None, "what the run made is kept for the next one"
+
+
+def test_a_run_that_lost_its_claim_streams_nothing_more() -> None:
+    sink, store = Sink(), Scripted(renew=False)
+    pipeline = Pipeline("shop", idempotency=Claim(lease=30))
+
+    @pipeline.handler(sources.SQS("orders"), sinks=[sink])
+    async def price(order: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        for number in range(3_500):
+            if number == 1_500:
+                await asyncio.sleep(60)
+            yield {"n": number}
+
+    result, _ = virtually(process(price.stage, records("{}"), store=store, clock=VirtualClock()))
+
+    assert not isinstance(result.outcomes[0], Succeeded)
+    assert len(sink.outputs) == 1_000
+
+
+async def test_a_rejection_that_the_store_was_not_told_is_a_fact() -> None:
+    facts: list[Fact] = []
+    store = Scripted(settle=StoreUnavailable("throttled"))
+    pipeline = Pipeline("shop")
+
+    @pipeline.handler(sources.SQS("orders"))
+    async def price(order: dict[str, Any]) -> None:
+        raise Reject("no")
+
+    result, _ = await process(price.stage, records("{}"), store=store, facts=facts)
+
+    assert isinstance(result.outcomes[0], Rejected)
+    (lost,) = [fact for fact in facts if isinstance(fact, RejectionLost)]
+    assert isinstance(lost.error, StoreUnavailable)
 
 
 def test_a_claim_that_is_granted_after_its_lease_was_over_runs_nothing_and_costs_no_attempt() -> None:

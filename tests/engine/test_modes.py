@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +19,7 @@ from pipeline.decisions.keys import entry_id, key_text
 from pipeline.engine.modes import Mode
 from pipeline.engine.recent import KNOWN_FOR
 from pipeline.errors import KeyMissing, SinkRefused, SinkUnavailable
+from pipeline.output import Output
 from pipeline.ports import Effect
 from pipeline.record import RawRecord
 from pipeline.stores import Memory
@@ -68,7 +71,7 @@ class Shop:
             async with self.host() as host:
                 return kinds(await host.deliver(*records))
 
-        return virtually(scenario())
+        return virtually(scenario(), threads=self.has_hook)
 
     def within(self, scenario: Callable[[Host], Any]) -> Any:
         """A scenario in one environment."""
@@ -77,7 +80,12 @@ class Shop:
             async with self.host() as host:
                 return await scenario(host)
 
-        return virtually(run())
+        return virtually(run(), threads=self.has_hook)
+
+    @property
+    def has_hook(self) -> bool:
+        """A plain one runs in a thread."""
+        return self.stage.mode is not None and self.stage.mode.on_duplicate is not None
 
 
 def order(name: str = "r0", **payload: Any) -> RawRecord:
@@ -561,13 +569,121 @@ def test_a_mark_that_needed_a_second_run_is_kept_for_repeats() -> None:
 
 
 @watching
-def test_outputs_of_a_sink_that_is_gone_bring_the_repeat_back_and_send_nothing_elsewhere(made: Any) -> None:
+def test_outputs_of_a_sink_that_is_gone_are_nobodys_and_the_repeat_is_done(made: Any) -> None:
     shop = Shop(made(replay=True), sinks=[Sink("old")])
     shop.deliver(order("r0", id=1))
     again = Shop(made(replay=True), sinks=[new := Sink("new")], store=shop.store.store)
 
-    assert again.deliver(order("r0", id=1)) == ["Failed"]
+    assert again.deliver(order("r0", id=1)) == ["Duplicate"]
     assert new.outputs == []
+
+
+@watching
+def test_what_a_sink_refuses_for_good_does_not_bring_a_repeat_back_for_ever(made: Any) -> None:
+    refusing: list[bool] = []
+    shop = Shop(made(replay=True), out=Sink("out", lambda output: SinkRefused("too large") if refusing else None))
+    shop.deliver(order("r0", id=1))
+    refusing.append(True)
+
+    assert shop.deliver(order("r0", id=1)) == ["Duplicate"]
+
+
+def test_a_rejection_leaves_its_key_to_the_corrected_record() -> None:
+    async def handle(record: Any) -> Any:
+        if record.payload["amount"] < 0:
+            raise Reject("negative")
+
+    for mode in (Claim, Mark):
+        shop = Shop(mode(validate="amount"), key="id", source=sources.Kinesis("readings"), handle=handle)
+        wrong, right = decoded({"id": 1, "amount": -5}, {"id": 1, "amount": 5})
+
+        assert shop.deliver(wrong) == ["Rejected"]
+        assert shop.deliver(wrong) == ["Duplicate"], "put aside once"
+        assert shop.deliver(right) == ["Succeeded"]
+        assert shop.deliver(right) == ["Duplicate"]
+
+
+def test_a_mode_that_validates_watches_what_was_released_before_it_did() -> None:
+    """An entry from before has no hash; the run that completes it writes one."""
+    shop = Shop(Claim(validate="amount"))
+    shop.put(replace_entry(shop, "1", attempts=1))
+
+    assert shop.deliver(order("r0", id=1, amount=5)) == ["Succeeded"]
+    assert shop.deliver(order("r1", id=1, amount=6)) == ["Rejected"]
+
+
+def replace_entry(shop: Shop, text: str, *, attempts: int) -> Entry:
+    """An entry that was given back, as a mode without `validate=` left it."""
+    return Entry(
+        id=entry_id(shop.stage.prefix, text),
+        status="INPROGRESS",
+        expiration=2**40,
+        in_progress_expiration=0,
+        attempts=attempts,
+    )
+
+
+def test_a_mismatch_on_a_stream_is_put_aside_once_in_a_process() -> None:
+    async def handle(record: Any) -> Any:
+        if record.payload["id"] == 0:
+            raise ValueError("no")
+
+    shop = Shop(
+        Claim(validate="amount"),
+        source=sources.Kinesis("readings"),
+        handle=handle,
+        lane=lambda payload: str(payload["id"]),
+    )
+    first, *rest = decoded({"id": 1, "amount": 1}, {"id": 0, "amount": 0}, {"id": 1, "amount": 2})
+
+    async def scenario(host: Host) -> Any:
+        await host.deliver(first)
+        return [kinds(await host.deliver(*rest)) for _ in range(3)]
+
+    found = shop.within(scenario)
+    assert [kind for _, kind in found] == ["Rejected", "Duplicate", "Duplicate"]
+    assert len(shop.letters.letters) == 1
+
+
+def test_a_record_holds_no_outputs_when_it_has_ended() -> None:
+    held: list[int] = []
+
+    async def handle(record: Any) -> Any:
+        held.append(sum(isinstance(found, Output) for found in gc.get_objects()))
+        return {"id": record.payload["id"]}
+
+    shop = Shop(Fused(), out=Quiet("out"), handle=handle, concurrency=1)
+    shop.deliver(*(order(f"r{n}", id=n) for n in range(20)))
+    assert max(held) - held[0] <= 2, held
+
+
+class Quiet(Sink):
+    """Takes what is written once, and keeps nothing."""
+
+    async def write_once(self, effects: Any, environment: Any, deadline: Any) -> Any:
+        return [True] * len(effects)
+
+
+def test_a_hook_that_ends_everything_or_never_ends_reaches_no_record() -> None:
+    async def leave(record: Any, values: Any) -> None:
+        if record.payload["id"] == 1:
+            sys.exit(3)
+        if record.payload["id"] == 2:
+            raise asyncio.CancelledError
+        await asyncio.sleep(1_000)
+
+    shop = Shop(Claim(on_duplicate=leave))
+    given = [order(f"r{n}", id=n) for n in (1, 2, 3)]
+
+    async def scenario(host: Host) -> Any:
+        await host.deliver(*given)
+        again = kinds(await host.deliver(*given, order("r9", id=9)))
+        return again, asyncio.get_running_loop().time()
+
+    kinds_again, seconds = shop.within(scenario)
+    assert kinds_again == ["Duplicate"] * 3 + ["Succeeded"]
+    assert seconds < 10
+    assert sum(isinstance(fact, HookFailed) for fact in shop.facts) == 3
 
 
 # Changes of the mode between deployments
