@@ -1,4 +1,7 @@
-"""`python -m benchmarks` runs all and draws the plots; `python -m benchmarks NAME` runs one of `NAMES`, or draws."""
+"""`python -m benchmarks` runs all and makes the page; `python -m benchmarks NAME` runs one of `NAMES`, or makes it.
+
+`plots` draws the pictures of docs/performance.md and fills in its tables.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ def main(arguments: list[str]) -> int:
     for name in arguments or [*NAMES, PLOTS]:
         if name == PLOTS:
             print(*importlib.import_module("benchmarks.plots").draw(), sep="\n", flush=True)
+            print(importlib.import_module("benchmarks.page").fill(), flush=True)
             continue
         report = importlib.import_module(f"benchmarks.{name}").run()
         report.keep()

@@ -40,8 +40,8 @@ METRICS = {
 def draw(place: Path = PLACE) -> list[Path]:
     """Draw every picture; the files. Raises `SystemExit` where results are missing."""
     place.mkdir(parents=True, exist_ok=True)
-    idempotency, cost = _kept("idempotency"), _kept("cost")
-    overhead, streams = _kept("overhead"), _kept("streams")
+    idempotency, cost = kept("idempotency"), kept("cost")
+    overhead, streams = kept("overhead"), kept("streams")
     return [
         _idempotency(place / "idempotency.svg", idempotency, FIRST, "An idempotent record, first delivery (SQS)"),
         _idempotency(place / "duplicates.svg", idempotency, AGAIN, "A duplicate: the same records again (SQS)"),
@@ -50,10 +50,11 @@ def draw(place: Path = PLACE) -> list[Path]:
     ]
 
 
-def _kept(name: str) -> Any:
+def kept(name: str) -> Any:
+    """The numbers of one benchmark. Raises `SystemExit` where they are missing."""
     path = RESULTS / f"{name}.json"
     if not path.exists():
-        raise SystemExit(f"plots are drawn from results: run `python -m benchmarks {name}` first")
+        raise SystemExit(f"the page is made from results: run `python -m benchmarks {name}` first")
     return json.loads(path.read_text())["numbers"]
 
 
