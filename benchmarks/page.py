@@ -18,6 +18,7 @@ from benchmarks.plots import kept
 PAGE = ROOT / "docs" / "performance.md"
 _TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n)((?:\|.*\n)*)")
 _LEADING = "ours, Claim"  #: the default: its rows are in bold
+X = "\N{MULTIPLICATION SIGN}"
 _SIZES = ("10", "100", "1000")
 
 Rows = list[list[str]]
@@ -43,7 +44,7 @@ def fill(page: Path = PAGE) -> Path:
 
 def _delivered(numbers: Any, scenario: str, delivery: str) -> Rows:
     ratios = numbers["ratios"][scenario]
-    rows = [["", "API calls", "write units", "read units", "CPU µs", "wall ms", "calls ×", "CPU ×", "wall ×"]]
+    rows = [["", "API calls", "write units", "read units", "CPU µs", "wall ms", f"calls {X}", f"CPU {X}", f"wall {X}"]]
     for name, sizes in numbers["scenarios"][scenario].items():
         found = sizes["100"][delivery]
         times = ratios[name]["100"][delivery] if name in ratios else {"calls": 1, "cpu": 1, "wall": 1}
@@ -63,7 +64,7 @@ def _ratios(numbers: Any) -> Rows:
         ("`Checkpoint`, Kinesis", KINESIS, "ours, Checkpoint"),
     ]
     rows = [
-        ["", "calls ×", "", "", "CPU ×", "", "", "wall ×", "", ""],
+        ["", f"calls {X}", "", "", f"CPU {X}", "", "", f"wall {X}", "", ""],
         ["records an event", *["10", "100", "1,000"] * 3],
     ]
     for label, scenario, name in shown:

@@ -120,7 +120,7 @@ def check_mode(mode: Any) -> None:
         raise ConfigurationError(
             f"Pipeline(idempotency={mode.__name__}): that is the class; call it: {mode.__name__}()"
         )
-    if mode is not None and not isinstance(mode, (Claim, Mark, Fused, Checkpoint)):
+    if mode is not None and type(mode) not in (Claim, Mark, Fused, Checkpoint):
         raise ConfigurationError(
             f"Pipeline(idempotency={mode!r}): give Claim(...), Mark(...), Fused(...) or Checkpoint(...), or None to turn "
             "it off"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -16,6 +15,8 @@ from pipeline.record import Record
 
 #: A hundred years, in seconds: more is a mistake, and stores take no number of any length.
 _LONGEST = 100 * 365 * 86_400
+_LONGEST_LEASE = 31_536_000
+_LONGEST_PREFIX = 1_000
 
 #: Called with a repeat and the values that are kept of its first run (`replay=True`, else none).
 OnDuplicate = Callable[[Record[Any], Sequence[Any]], Any]
@@ -25,13 +26,22 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def _is_prefix(value: object) -> bool:
+    """DynamoDB's keys have 2,048 bytes at most (its service model), and a hash of 33 follows."""
+    try:
+        return isinstance(value, str) and 0 < len(value.encode()) <= _LONGEST_PREFIX
+    except UnicodeEncodeError:
+        return False
+
+
 class Mode(Struct, frozen=True, kw_only=True):
     """What all modes have in common.
 
     `store`: where entries live, default a DynamoDB table `<pipeline>-idempotency`. `prefix`: of the
     entries' ids, default `pipeline.handler`, so that handlers never share entries. `ttl`: seconds that an
-    entry lives, default 14 days, which is the longest that SQS keeps a message; 100 years at most. `on_duplicate`: a function, plain
-    or async, that is called with each repeat; it must be quick, and an error in it is logged and changes nothing.
+    entry lives, default 14 days, which is the longest that SQS keeps a message; 100 years at most. `on_duplicate`: a
+    function, plain or async, that is called with each repeat, beside the records, a plain one in a thread: whatever
+    happens in it is logged and changes nothing. A batch waits for it, for 5 seconds at most.
     """
 
     store: IdempotencyStore | None = None
@@ -47,8 +57,10 @@ class Mode(Struct, frozen=True, kw_only=True):
             )
         if not isinstance(self.store, IdempotencyStore | None):
             raise ConfigurationError(f"{name}(store={self.store!r}): give one of pipeline.stores, or leave it out")
-        if self.prefix is not None and not _is_text(self.prefix):
-            raise ConfigurationError(f"{name}(prefix={self.prefix!r}): give text that is not empty, or leave it out")
+        if self.prefix is not None and not _is_prefix(self.prefix):
+            raise ConfigurationError(
+                f"{name}(prefix={self.prefix!r}): give text of 1 to {_LONGEST_PREFIX:,} bytes, or leave it out"
+            )
         if not is_count(self.ttl) or self.ttl > _LONGEST:
             raise ConfigurationError(
                 f"{name}(ttl={self.ttl!r}): give a whole number of seconds, 1 to {_LONGEST:,} (100 years)"
@@ -103,17 +115,20 @@ class Claim(Watching, frozen=True, kw_only=True):
     repeated, so the handler's own side effects are at least once; after a sink failure the outputs
     kept in the entry (to 300 KB) go only to the sinks that still lack them, without running again.
     Attempts are counted in the entry, so hand-backs cost none.
-    Price: two writes a record, one for a repeat; in shared calls, 25 to a call.
+    Price: two writes a record, one for a repeat (and a read); in shared calls, 25 to a call. A run of more than a third
+    of its lease costs another write for each third.
 
-    `lease`: seconds that a claim holds when its run dies, default 60; long runs renew it.
+    `lease`: seconds that a claim holds when its run dies, default 60, at most a year; long runs renew it.
     """
 
     lease: float = 60.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_number(self.lease) or not 1 <= self.lease < math.inf:
-            raise ConfigurationError(f"Claim(lease={self.lease!r}): give a number of seconds, at least 1")
+        if not is_number(self.lease) or not 1 <= self.lease <= _LONGEST_LEASE:
+            raise ConfigurationError(
+                f"Claim(lease={self.lease!r}): give a number of seconds, 1 to {_LONGEST_LEASE:,} (a year)"
+            )
 
 
 class Mark(Watching, frozen=True, kw_only=True):
@@ -121,7 +136,9 @@ class Mark(Watching, frozen=True, kw_only=True):
 
     Guarantee: what is complete is not run again. Two deliveries at the same moment may both run, as
     may a run that outlives its invocation and the one after it. After a sink failure the handler runs again, and all its
-    outputs are written again (with the same ids). Attempts are the source's receive count on queues.
+    outputs are written again (with the same ids). Of two records of one key in two shards at the same moment, one that
+    is rejected may undo the mark of the other. Attempts are the source's receive count on queues, and counted in the
+    process on streams.
     Price: one write and one read a record; a repeat costs the read.
     """
 
@@ -130,9 +147,10 @@ class Fused(Keyed, frozen=True, kw_only=True):
     """The mark of the key is written together with the record's items in one sink.
 
     Guarantee: the effect on that sink's table is exactly once, as long as the items' primary keys follow from the
-    record: a repeat is refused by the item itself. The other sinks go first, at least once. The handler runs for a
+    record, and no 100 other keys wrote the item meanwhile: a repeat is refused by the item itself. The other sinks go first, at least once. The handler runs for a
     repeat too, and runs may overlap; after a failure it runs again. A record that writes nothing to that sink leaves no mark.
-    Attempts are the source's receive count on queues.
+    Attempts are the source's receive count on queues, and counted in the process on streams; so is what a stream delivers
+    again although it stands in the dead-letter queue.
     Price: no call but the sink's own. One item of a record costs one conditional write, and a second one when
     another key wrote that item before; several items of one record are one transaction (at most 100 items and 4 MB, 2
     write units a kilobyte).

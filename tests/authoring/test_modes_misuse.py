@@ -88,9 +88,9 @@ def test_what_is_no_store_is_refused(mode: Any, store: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("prefix", ["", 1, b"shop", ["shop"]])
+@pytest.mark.parametrize("prefix", ["", 1, b"shop", ["shop"], "x" * 1_001, "\ud800"])
 def test_a_prefix_that_is_no_text_is_refused(mode: Any, prefix: Any) -> None:
-    with refused(rf"{mode.__name__}\(prefix=.*give text that is not empty, or leave it out"):
+    with refused(rf"{mode.__name__}\(prefix=.*give text of 1 to 1,000 bytes, or leave it out"):
         mode(prefix=prefix)
 
 
@@ -169,9 +169,9 @@ def test_replay_is_true_or_false(mode: Any, replay: Any) -> None:
         mode(replay=replay)
 
 
-@pytest.mark.parametrize("lease", [0, 0.5, -1, "60", None, True, math.inf, math.nan])
+@pytest.mark.parametrize("lease", [0, 0.5, -1, "60", None, True, 1e9, math.inf, math.nan])
 def test_a_lease_is_at_least_a_second_and_has_an_end(lease: Any) -> None:
-    with refused(r"Claim\(lease=.*give a number of seconds, at least 1"):
+    with refused(r"Claim\(lease=.*give a number of seconds, 1 to 31,536,000"):
         Claim(lease=lease)
 
 
@@ -460,3 +460,11 @@ def test_a_fused_table_is_written_to_by_another_pipeline_of_the_target_only_with
 def test_pipelines_of_one_target_may_have_one_store(project: Path) -> None:
     (project / "both.py").write_text(TWO_PIPELINES.format(shop="", crm=""))
     assert [one.name for one in targets.load("both")] == ["shop", "crm"]
+
+
+def test_a_mode_of_ones_own_is_refused() -> None:
+    class Mine(Claim, frozen=True, kw_only=True):
+        """The engine knows four."""
+
+    with refused("give Claim"):
+        Pipeline("shop", idempotency=Mine())
