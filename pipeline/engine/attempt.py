@@ -181,7 +181,8 @@ class Attempt:
 
     async def _lost(self, run: Run, outputs: list[Output]) -> Outcome:
         """It may not go on. If nobody else has begun its key, what it made is kept for its next run."""
-        await self._endings.release(run, attempts=run.attempt, outputs=kept(wire.pack(outputs)) if outputs else None)
+        owed = kept(wire.pack(outputs)) if outputs else None
+        await self._endings.release(run, attempts=max(run.attempt - 1, 0), outputs=owed)  # no run has failed
         return self._endings.handed_back(run, HandBack.CLAIMED)
 
     async def _not_admitted(self, run: Run, reply: AlreadyDone | Mismatch | Busy | StoreUnavailable) -> Outcome:

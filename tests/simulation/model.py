@@ -112,6 +112,7 @@ class Host(ProcessEnvironment):
         self.keys: set[str] = set()  #: of the present batch
         self.asked: set[str] = set()  #: keys of the present batch that more than the process was asked about
         self.done: set[str] = set()  #: keys that were done here
+        self.aside: set[str] = set()  #: records of a stream that were put aside here
         self._tokens = 0
         self.processor = Processor(world.stage, self, logger=_LOGGER, metrics=_METRICS)
 
@@ -390,7 +391,7 @@ class Store:
         if fault is Fault.KILL_BEFORE:
             await host.die()
         if fault is Fault.BEFORE:
-            unanswered(items, f"{what}: nothing was done", is_excused=what == "settle")
+            unanswered(items, f"{what}: nothing was done", is_excused=what in ("settle", "look"))
             raise StoreUnavailable("refused before the write")
         answers = list(await do())
         if fault is Fault.KILL_AFTER:
@@ -931,7 +932,9 @@ class World(ABC):
         ended = [
             (message.key, outcome, message.key in host.asked)
             for message, outcome in zip(messages, outcomes, strict=True)
+            if message.id not in host.aside  # of a stream, and in the dead-letter queue: it is known by its own name
         ]
+        host.aside |= {m.id for m, outcome in zip(messages, outcomes, strict=True) if isinstance(outcome, Rejected)}
         tells = (Succeeded, Duplicate) if isinstance(mode, Fused) else (Succeeded,)  # the sink itself told
         host.done |= {key for key, outcome, was_asked in ended if was_asked and isinstance(outcome, tells)}
         for key in [key for key, outcome, was_asked in ended if isinstance(outcome, Duplicate) and not was_asked]:

@@ -143,7 +143,7 @@ def test_dependencies_that_lack_the_toolkits_are_no_artifact(tmp_path: Path) -> 
 
     assert code == 2
     assert (
-        "requirements.txt does not install aiobotocore, aws-lambda-powertools, msgspec, orjson, which fanout-pipeline"
+        "requirements.txt does not install aiobotocore, aws-lambda-powertools, msgspec, orjson, urllib3, which fanout-pipeline"
         in said
     )
 
