@@ -323,8 +323,9 @@ class Store:
             for key in [key for position in positions for key in keys[position]]:
                 self.world.note(key, f"{host.name} {why}")
                 if what != "look":
-                    self.world.promise.excused[host].add(key)
                     self.world.repeatable.add(key)
+                if what != "look" or self.world.promise.name == "mark":  # which looks before it writes a rejection, too
+                    self.world.promise.excused[host].add(key)
 
         try:
             return await self._over_the_network(what, keys, unanswered, host, do, odds)
@@ -391,7 +392,7 @@ class Store:
         if fault is Fault.KILL_BEFORE:
             await host.die()
         if fault is Fault.BEFORE:
-            unanswered(items, f"{what}: nothing was done", is_excused=what in ("settle", "look"))
+            unanswered(items, f"{what}: nothing was done", is_excused=what == "settle")
             raise StoreUnavailable("refused before the write")
         answers = list(await do())
         if fault is Fault.KILL_AFTER:
