@@ -59,7 +59,7 @@ class Report:
         for counts in self.handlers.values():
             outputs.update(counts.outputs)
             numbers.update({name: value for name, value in vars(counts).items() if name != "outputs"})
-        return Counts(outputs=dict(outputs), **numbers)
+        return Counts(outputs=dict(sorted(outputs.items())), **numbers)
 
     @property
     def records(self) -> int:
@@ -206,7 +206,7 @@ class Tally:
                 filtered=self._filtered,
                 unsettled=len(self._open) - redriven,
                 failed_invocations=self._failed_invocations,
-                outputs=dict(self._outputs),
+                outputs=dict(sorted(self._outputs.items())),  # sinks are written side by side: either may be first
             )
 
     def _forget_the_oldest(self) -> None:
