@@ -11,7 +11,7 @@ writes that saw the same state one is refused: no mark is lost, and no effect is
 Why a lost answer counts as a repeat: when a try was carried out and its answer was lost, the next one finds our
 own mark. That is False, although this very call wrote it, because an overlapping run of the same key leaves the same mark
 and the item does not say whose it is. Whoever asked may settle the record either way, so it would only be
-told apart for the logs, at the price of a token in every item. (Of a transaction botocore's own retries are told
+told apart for the logs, at the price of a token in every item. (Of a transaction the client's own retries are told
 apart: see `_transact`.)
 """
 
@@ -37,7 +37,7 @@ MAX_MARKS = 100
 #: TransactWriteItems: 100 actions and 4 MB, by which the service means 4 MiB.
 MAX_ITEMS, MAX_TRANSACTION = 100, 4_194_304
 
-#: How often one effect is tried when calls fail, each time with botocore's own retries.
+#: How often one effect is tried when calls fail, each time with the client's own retries.
 TRIES = 5
 #: How often it is tried in all. Of those that write one item at the same moment one wins each time.
 LOOKS = 10
@@ -155,8 +155,8 @@ class _Writing:
     async def _transact(self) -> bool | SinkError:
         """All items in one transaction.
 
-        botocore gives each call a random `ClientRequestToken`, so that its own retries of a lost answer are answered as
-        the first try would have been. One made of our mark would be worse: for 10 minutes a repeat would look like a
+        The client gives each call a random `ClientRequestToken`, as botocore does, so that its own retries of a lost answer
+        are answered as the first try would have been. One made of our mark would be worse: for 10 minutes a repeat would look like a
         first write, and be an error as soon as other marks stand beside ours.
         """
         puts = self._puts()

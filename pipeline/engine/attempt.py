@@ -199,8 +199,7 @@ class Attempt:
 
     async def _repeated(self, run: Run, data: str | None) -> Outcome:
         """An earlier run is complete. Its outputs are sent again where that is asked for."""
-        mode = self._stage.mode
-        outputs = wire.replayable(data) if isinstance(mode, Watching) and mode.replay else []
+        outputs = wire.replayable(data) if self._keeps_results else []
         if outputs:
             run.phase = Phase.WRITING
             failures = await self._fanout.write_all(outputs, self._standing(run))
