@@ -18,7 +18,7 @@ PACKAGE = ROOT / "pipeline"
 #: module or the whole package; the longest name that fits counts.
 LAYERS: list[list[str]] = [
     ["pipeline.errors", "pipeline.record", "pipeline.outcome", "pipeline.batch", "pipeline.output", "pipeline.deployment"],
-    ["pipeline.decisions"],
+    ["pipeline.decisions", "pipeline.emulator.mappings", "pipeline.emulator.services.service"],
     ["pipeline.ports"],
     ["pipeline.telemetry"],
     ["pipeline.engine"],

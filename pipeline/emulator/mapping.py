@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from pipeline.emulator.response import ResponseError, named_failures
+from pipeline.emulator.mappings.response import ResponseError, named_failures
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pipeline.emulator.mapping import MAX_EVENT_BYTES, Collecting
-from pipeline.emulator.response import ResponseError, named_failures
+from pipeline.emulator.mappings.response import ResponseError, named_failures
 
 T = TypeVar("T")
 

@@ -38,7 +38,7 @@ class ProcessEnvironment:
         self._clock = clock or SystemClock()
         self._chance = chance
         self._token = token
-        self._made: dict[Hashable, asyncio.Task[Any]] = {}
+        self._made: dict[Hashable, asyncio.Future[Any]] = {}
         self._waiting: dict[Hashable, int] = {}
         self._stack = AsyncExitStack()
 
@@ -51,6 +51,12 @@ class ProcessEnvironment:
 
     def token(self) -> str:
         return self._token()
+
+    def provide(self, key: Hashable, made: T) -> None:
+        """From now on `once` gives this for the key. It is not closed with the environment."""
+        ready: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        ready.set_result(made)
+        self._made[key] = ready
 
     async def once(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
         task = self._made.get(key)
@@ -74,7 +80,7 @@ class ProcessEnvironment:
             # Out of a task they would end the event loop, and everything on it.
             raise RuntimeError(f"ended with {type(error).__name__} while it was opened") from error
 
-    def _leave(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+    def _leave(self, key: Hashable, task: asyncio.Future[Any]) -> None:
         """When the last one gives up waiting, whoever comes next tries anew: it may hang for ever."""
         self._waiting[key] -= 1
         if self._waiting[key]:

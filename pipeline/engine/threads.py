@@ -64,8 +64,11 @@ class Threads:
             self._threads += 1
             threading.Thread(target=self._serve, args=(self._calls,), name="pipeline-handler", daemon=True).start()
         self._calls.put(call)
+        # A loop that plays time must not let it jump while a thread is at work.
+        thread_works = getattr(asyncio.get_running_loop(), "thread_works", contextlib.nullcontext)
         try:
-            result: T = await call.future
+            with thread_works():
+                result: T = await call.future
         except asyncio.CancelledError:
             self._give_up(call)
             raise

@@ -25,7 +25,7 @@ from tests.engine.hosts import FOREVER, Host, Raised, WatchedStore, kinds
 from tests.engine.test_gathering import Archive
 from tests.engine.test_streams import event
 from tests.support.aggregates import aggregate
-from tests.support.virtual import VirtualClock, virtually
+from pipeline.emulator.virtual import VirtualClock, virtually
 
 READINGS = sources.Kinesis("readings")
 SIDE_BY_SIDE = sources.Kinesis("readings", parallelization_factor=4)

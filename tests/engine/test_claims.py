@@ -16,7 +16,7 @@ from pipeline.output import Output
 from pipeline.stores import Memory
 from pipeline.telemetry.events import CompletionLost, Fact, RejectionLost
 from tests.engine.harness import Letters, Sink, process, records
-from tests.support.virtual import EPOCH, VirtualClock, virtually
+from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 
 
 class Scripted(Memory):

@@ -22,7 +22,7 @@ from pipeline.telemetry.events import CompletionLost, Fact
 from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
 from tests.engine.harness import Letters, process, records
-from tests.support.virtual import VirtualClock, virtually
+from pipeline.emulator.virtual import VirtualClock, virtually
 
 
 def test_records_that_would_not_finish_are_handed_back_and_the_finished_keep_their_results() -> None:
@@ -161,7 +161,7 @@ def test_a_thread_that_hangs_keeps_its_claim_until_it_lapses_and_the_others_fini
         again, _ = await process(price.stage, raw[1:], store=store, clock=VirtualClock())
         return first, again
 
-    first, again = virtually(scenario(), threads=True)
+    first, again = virtually(scenario(), patience=0.05)
     go_on.set()
 
     assert isinstance(first.outcomes[0], Succeeded)

@@ -14,7 +14,7 @@ from pipeline.telemetry.events import BatchFinished, BatchStarted, Fact, RecordF
 from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
 from tests.engine.harness import process, records
-from tests.support.virtual import EPOCH, VirtualClock, virtually
+from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 
 
 class FailuresOnly:

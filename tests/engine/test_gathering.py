@@ -20,7 +20,7 @@ from pipeline.record import RawRecord, Record
 from pipeline.stores import Memory
 from tests.engine.harness import Letters, Sink, process
 from tests.engine.test_streams import decoded, kinds
-from tests.support.virtual import VirtualClock, virtually
+from pipeline.emulator.virtual import VirtualClock, virtually
 
 
 class Archive(Sink):

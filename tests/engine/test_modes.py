@@ -28,7 +28,7 @@ from tests.engine.harness import Letters, Sink
 from tests.engine.hosts import Host, WatchedStore, kinds
 from tests.engine.test_gathering import Archive
 from tests.engine.test_streams import decoded
-from tests.support.virtual import VirtualClock, virtually
+from pipeline.emulator.virtual import VirtualClock, virtually
 
 WATCHING: list[type[Claim | Mark]] = [Claim, Mark]
 KEYED: list[type[Claim | Mark | Fused]] = [Claim, Mark, Fused]
@@ -71,7 +71,7 @@ class Shop:
             async with self.host() as host:
                 return kinds(await host.deliver(*records))
 
-        return virtually(scenario(), threads=self.has_hook)
+        return virtually(scenario(), patience=0.05)
 
     def within(self, scenario: Callable[[Host], Any]) -> Any:
         """A scenario in one environment."""
@@ -80,12 +80,7 @@ class Shop:
             async with self.host() as host:
                 return await scenario(host)
 
-        return virtually(run(), threads=self.has_hook)
-
-    @property
-    def has_hook(self) -> bool:
-        """A plain one runs in a thread."""
-        return self.stage.mode is not None and self.stage.mode.on_duplicate is not None
+        return virtually(run(), patience=0.05)
 
 
 def order(name: str = "r0", **payload: Any) -> RawRecord:

@@ -31,7 +31,7 @@ from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
 from pipeline.testing import invoke
 from tests.engine.harness import Letters, Sink, process
-from tests.support.virtual import VirtualClock, virtually
+from pipeline.emulator.virtual import VirtualClock, virtually
 
 SHARD = "shardId-000000000000"
 

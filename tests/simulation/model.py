@@ -39,7 +39,7 @@ from pipeline.record import RawRecord
 from pipeline.stores import Memory
 from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
-from tests.support.virtual import EPOCH, VirtualClock, virtually
+from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 
 ATTEMPTS = 5
 #: Virtual seconds after which what is not settled never will be.
