@@ -52,9 +52,9 @@ class ProcessEnvironment:
     def token(self) -> str:
         return self._token()
 
-    def provide(self, key: Hashable, made: T) -> None:
+    def provide(self, key: Hashable, made: object) -> None:
         """From now on `once` gives this for the key. It is not closed with the environment."""
-        ready: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        ready: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         ready.set_result(made)
         self._made[key] = ready
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline import Backoff, Checkpoint, Pipeline, Record, Reject, by, sources
 from pipeline.decisions.deadline import Deadline, deadline
+from pipeline.emulator.virtual import VirtualClock, virtually
 from pipeline.errors import SinkUnavailable, StoreUnavailable
 from pipeline.outcome import Duplicate, is_settled
 from pipeline.record import RawRecord
@@ -25,7 +26,6 @@ from tests.engine.hosts import FOREVER, Host, Raised, WatchedStore, kinds
 from tests.engine.test_gathering import Archive
 from tests.engine.test_streams import event
 from tests.support.aggregates import aggregate
-from pipeline.emulator.virtual import VirtualClock, virtually
 
 READINGS = sources.Kinesis("readings")
 SIDE_BY_SIDE = sources.Kinesis("readings", parallelization_factor=4)

@@ -10,13 +10,13 @@ import pytest
 
 from pipeline import Backoff, Claim, Pipeline, Record, Reject, sources
 from pipeline.decisions.idempotency import RELEASED, Busy, Complete
+from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 from pipeline.errors import Crashed, SinkRefused, SinkUnavailable, StoreUnavailable
 from pipeline.outcome import Duplicate, Failed, HandBack, Rejected, Succeeded, Unprocessed
 from pipeline.output import Output
 from pipeline.stores import Memory
 from pipeline.telemetry.events import CompletionLost, Fact, RejectionLost
 from tests.engine.harness import Letters, Sink, process, records
-from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 
 
 class Scripted(Memory):

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import Context, Pipeline, sources
 from pipeline.decisions.deadline import deadline
+from pipeline.emulator.virtual import VirtualClock, virtually
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processor
 from pipeline.errors import RecordTimeout
@@ -22,7 +23,6 @@ from pipeline.telemetry.events import CompletionLost, Fact
 from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
 from tests.engine.harness import Letters, process, records
-from pipeline.emulator.virtual import VirtualClock, virtually
 
 
 def test_records_that_would_not_finish_are_handed_back_and_the_finished_keep_their_results() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from pipeline import Claim, Pipeline, sources
+from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processor
 from pipeline.outcome import Duplicate, Failed, Succeeded
@@ -14,7 +15,6 @@ from pipeline.telemetry.events import BatchFinished, BatchStarted, Fact, RecordF
 from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
 from tests.engine.harness import process, records
-from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 
 
 class FailuresOnly:

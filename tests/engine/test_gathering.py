@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline import Emit, Fused, Pipeline, Retry, by, sinks, sources
 from pipeline.decisions.deadline import Deadline, deadline
+from pipeline.emulator.virtual import VirtualClock, virtually
 from pipeline.errors import SinkRefused, SinkUnavailable
 from pipeline.outcome import Duplicate, Failed, Succeeded, Unprocessed, is_settled
 from pipeline.output import Output
@@ -20,7 +21,6 @@ from pipeline.record import RawRecord, Record
 from pipeline.stores import Memory
 from tests.engine.harness import Letters, Sink, process
 from tests.engine.test_streams import decoded, kinds
-from pipeline.emulator.virtual import VirtualClock, virtually
 
 
 class Archive(Sink):

@@ -16,6 +16,7 @@ from pipeline import Backoff, Batch, Checkpoint, Claim, Emit, Fused, Mark, Pipel
 from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.idempotency import COMPLETED, Entry
 from pipeline.decisions.keys import entry_id, key_text
+from pipeline.emulator.virtual import VirtualClock, virtually
 from pipeline.engine.modes import Mode
 from pipeline.engine.recent import KNOWN_FOR
 from pipeline.errors import KeyMissing, SinkRefused, SinkUnavailable
@@ -28,7 +29,6 @@ from tests.engine.harness import Letters, Sink
 from tests.engine.hosts import Host, WatchedStore, kinds
 from tests.engine.test_gathering import Archive
 from tests.engine.test_streams import decoded
-from pipeline.emulator.virtual import VirtualClock, virtually
 
 WATCHING: list[type[Claim | Mark]] = [Claim, Mark]
 KEYED: list[type[Claim | Mark | Fused]] = [Claim, Mark, Fused]

@@ -20,6 +20,7 @@ from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, deadline
 from pipeline.decisions.idempotency import ClaimRequest
 from pipeline.decisions.keys import entry_id, key_text
+from pipeline.emulator.virtual import VirtualClock, virtually
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processor
 from pipeline.errors import ConfigurationError, PayloadError, SinkRefused, SinkUnavailable
@@ -31,7 +32,6 @@ from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
 from pipeline.testing import invoke
 from tests.engine.harness import Letters, Sink, process
-from pipeline.emulator.virtual import VirtualClock, virtually
 
 SHARD = "shardId-000000000000"
 

@@ -27,6 +27,7 @@ from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, deadline
 from pipeline.decisions.idempotency import Advance, Claimed, Complete, Entry, Forget, Release, State, state_of
 from pipeline.decisions.keys import entry_id, key_text
+from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.modes import Keyed, Mode
 from pipeline.engine.processor import Processor
@@ -39,7 +40,6 @@ from pipeline.record import RawRecord
 from pipeline.stores import Memory
 from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
-from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 
 ATTEMPTS = 5
 #: Virtual seconds after which what is not settled never will be.
