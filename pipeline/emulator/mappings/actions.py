@@ -86,6 +86,14 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Commit:
+    """Commit a partition's offset for the mapping's consumer group. Nothing follows: what is not committed comes again."""
+
+    shard: str
+    number: str  #: the next one to be read, as Kafka has it: the lowest that is not settled
+
+
+@dataclass(frozen=True)
 class Invoke:
     """Invoke the function with an event. Then `answered`."""
 
@@ -147,6 +155,6 @@ class Dropped:
     ids: tuple[str, ...]
 
 
-Command = Receive | Delete | ListShards | Read | Invoke | SendToDestination
+Command = Receive | Delete | ListShards | Read | Commit | Invoke | SendToDestination
 Fact = Settled | Filtered | BatchFailed | GivenUp | Dropped
 Action = Command | Fact

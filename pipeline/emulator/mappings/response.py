@@ -19,21 +19,29 @@ def named_failures(response: Any, ids: AbstractSet[str]) -> frozenset[str]:
     batch. (AWS says the last of queues only. For streams it does not say what an unknown sequence
     number means; there it is taken alike, because that loses nothing.)
     """
+    return frozenset(_identifier(item, ids) for item in failure_items(response))
+
+
+def failure_items(response: Any) -> list[Any]:
+    """The members of a return value's `batchItemFailures`; none of an empty response, or of one without.
+
+    Raises `ResponseError` for what is not JSON or not an object.
+    """
     try:
         # What Lambda sees is the text: a value that has none is an error of the runtime's.
         response = json.loads(json.dumps(response, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ResponseError(f"the response cannot be written as JSON: {error}") from None
     if response is None:
-        return frozenset()
+        return []
     if not isinstance(response, dict):
         raise ResponseError(f"the response is not an object: {response!r:.80}")
     items = response.get("batchItemFailures")
     if items is None:
-        return frozenset()
+        return []
     if not isinstance(items, list):
         raise ResponseError(f"batchItemFailures is not a list: {items!r:.80}")
-    return frozenset(_identifier(item, ids) for item in items)
+    return items
 
 
 def _identifier(item: Any, ids: AbstractSet[str]) -> str:

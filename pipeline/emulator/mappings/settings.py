@@ -6,6 +6,7 @@ guide's pages on parameters for each kind of source.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pipeline.decisions.patterns import Filter
@@ -16,7 +17,14 @@ MAX_WINDOW = 300
 #: Records a batch has at most; the 6 MB of an event are reached first by most.
 MAX_BATCH_SIZE = 10_000
 _MAX_FIFO_BATCH_SIZE = 10
+#: Of a Kafka mapping that declares no window. Once it was changed AWS cannot bring it back: it takes whole seconds.
+KAFKA_WINDOW = 0.5
+#: Of a function behind a Kafka mapping, seconds ("Configuring Amazon MSK event sources for Lambda").
+MAX_KAFKA_FUNCTION_TIMEOUT = 840
 _POSITIONS = ("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP")
+#: Kafka's names for topics, by Lambda's API model.
+_TOPIC = re.compile(r"(?!\.)[a-zA-Z0-9._-]{2,249}")
+_DESTINATIONS = ("arn:aws:sqs:", "arn:aws:sns:", "arn:aws:s3:", "kafka://")
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class QueueSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSettings:
-    """Of a mapping of a Kinesis or DynamoDB stream, and what Kafka's has of it."""
+    """Of a mapping of a Kinesis or DynamoDB stream."""
 
     batch_size: int = 100  #: 1 to 10,000
     batching_window: float = 0  #: 0 to 300 seconds
@@ -85,17 +93,64 @@ class StreamSettings:
     source_arn: str = ""
 
     def __post_init__(self) -> None:
-        _within("BatchSize", self.batch_size, 1, MAX_BATCH_SIZE)
-        _within("MaximumBatchingWindowInSeconds", self.batching_window, 0, MAX_WINDOW)
+        _check_stream(self)
         _within("ParallelizationFactor", self.parallelization_factor, 1, 10)
-        _within("MaximumRetryAttempts", self.maximum_retry_attempts, -1, 10_000)
         _within("TumblingWindowInSeconds", self.tumbling_window, 0, 900)
-        if self.maximum_record_age != -1:
-            _within("MaximumRecordAgeInSeconds", self.maximum_record_age, 60, 604_800)
-        if self.starting_position not in _POSITIONS:
-            raise ConfigurationError(f"StartingPosition {self.starting_position!r} is none of {', '.join(_POSITIONS)}")
-        if (self.starting_position == "AT_TIMESTAMP") != (self.starting_timestamp is not None):
-            raise ConfigurationError("StartingPositionTimestamp belongs to AT_TIMESTAMP: give both, or neither")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KafkaSettings:
+    """Of a Kafka topic's mapping: Amazon MSK's, or a cluster's of one's own."""
+
+    topics: tuple[str, ...]  #: one: Lambda's API takes no more
+    batch_size: int = 100  #: 1 to 10,000
+    batching_window: float = KAFKA_WINDOW  #: 0 to 300 seconds
+    filter: Filter | None = None  #: over the records' values; what it does not accept is passed over
+    report_batch_item_failures: bool = False
+    starting_position: str = "TRIM_HORIZON"
+    starting_timestamp: float | None = None  #: of "AT_TIMESTAMP", epoch seconds
+    consumer_group: str = ""  #: the place that it has committed comes before the starting position
+    bisect: bool = False
+    maximum_retry_attempts: int = -1  #: -1: until the record expires; 0 to 10,000
+    maximum_record_age: float = -1  #: -1: until the record expires; 60 to 604,800 seconds
+    on_failure: str | None = None  #: the ARN of an SQS queue, an SNS topic or an S3 bucket; or "kafka://TOPIC"
+    is_msk: bool = True
+    bootstrap_servers: str = "localhost:9092"  #: with commas, as the event has them
+    function_name: str = "function"
+    function_timeout: float = 3  #: seconds, up to 840
+    source_arn: str = ""  #: the cluster's, of Amazon MSK
+
+    def __post_init__(self) -> None:
+        _check_stream(self)
+        if len(self.topics) != 1 or not _TOPIC.fullmatch(self.topics[0]):
+            raise ConfigurationError(
+                f"Topics {list(self.topics)!r}: give one name of 2 to 249 letters, digits, '.', '-' and '_'"
+            )
+        if self.function_timeout > MAX_KAFKA_FUNCTION_TIMEOUT:
+            raise ConfigurationError(
+                f"the function's timeout is {self.function_timeout} s: a Kafka mapping takes functions of up to "
+                f"{MAX_KAFKA_FUNCTION_TIMEOUT} s"
+            )
+        if self.on_failure is not None and not self.on_failure.startswith(_DESTINATIONS):
+            raise ConfigurationError(
+                f"OnFailure {self.on_failure!r}: give the ARN of an SQS queue, an SNS topic or an S3 bucket, "
+                "or a topic of the same cluster as kafka://TOPIC"
+            )
+        if self.on_failure == f"kafka://{self.topics[0]}":
+            raise ConfigurationError(f"OnFailure {self.on_failure!r} is the source itself: give another topic")
+
+
+def _check_stream(settings: StreamSettings | KafkaSettings) -> None:
+    _within("BatchSize", settings.batch_size, 1, MAX_BATCH_SIZE)
+    _within("MaximumBatchingWindowInSeconds", settings.batching_window, 0, MAX_WINDOW)
+    _within("MaximumRetryAttempts", settings.maximum_retry_attempts, -1, 10_000)
+    if settings.maximum_record_age != -1:
+        _within("MaximumRecordAgeInSeconds", settings.maximum_record_age, 60, 604_800)
+    position = settings.starting_position
+    if position not in _POSITIONS:
+        raise ConfigurationError(f"StartingPosition {position!r} is none of {', '.join(_POSITIONS)}")
+    if (position == "AT_TIMESTAMP") != (settings.starting_timestamp is not None):
+        raise ConfigurationError("StartingPositionTimestamp belongs to AT_TIMESTAMP: give both, or neither")
 
 
 def _within(name: str, value: float, lowest: float, highest: float) -> None:
