@@ -149,12 +149,24 @@ class GivenUp:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A throttled batch was let go: its messages were visible again before the function could run."""
+    """These were let go before the function could run, and their receive counted.
+
+    The batch was throttled, or had no place, until they were visible again; or, of a FIFO queue, one before them in their
+    group failed.
+    """
 
     batch: int
     ids: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Undelivered:
+    """The on-failure destination took no invocation record of these, however often it was tried."""
+
+    ids: tuple[str, ...]
+    destination: str  #: its ARN
+
+
 Command = Receive | Delete | ListShards | Read | Commit | Invoke | SendToDestination
-Fact = Settled | Filtered | BatchFailed | GivenUp | Dropped
+Fact = Settled | Filtered | BatchFailed | GivenUp | Dropped | Undelivered
 Action = Command | Fact

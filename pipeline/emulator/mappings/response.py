@@ -6,48 +6,63 @@ import json
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+_SHAPE = '{"batchItemFailures": [{"itemIdentifier": ...}]}'
+
 
 class ResponseError(ValueError):
-    """The response cannot be meant: the whole batch failed. The text says why."""
+    """The response cannot be meant: the whole batch failed. The text says why, and quotes nothing."""
 
 
 def named_failures(response: Any, ids: AbstractSet[str]) -> frozenset[str]:
     """The ids of the batch that a return value names, with ReportBatchItemFailures on.
 
-    An empty response, or one without `batchItemFailures`, names none: complete success. Raises
-    `ResponseError` for what is not JSON or not an object, and for an item without an id of this
-    batch. (AWS says the last of queues only. For streams it does not say what an unknown sequence
-    number means; there it is taken alike, because that loses nothing.)
+    None is complete success. Raises `ResponseError`, complete failure, as `failure_items` does, and for an item without
+    an id of this batch (of streams AWS does not document what an unknown sequence number means; there it is taken alike,
+    because that loses nothing).
     """
-    return frozenset(_identifier(item, ids) for item in failure_items(response))
+    return frozenset(_identifier(at, item, ids) for at, item in enumerate(failure_items(response)))
 
 
 def failure_items(response: Any) -> list[Any]:
-    """The members of a return value's `batchItemFailures`; none of an empty response, or of one without.
+    """The members of a return value's `batchItemFailures`.
 
-    Raises `ResponseError` for what is not JSON or not an object.
+    Lambda developer guide, "Handling errors for an SQS event source in Lambda", and its pages on streams: an empty or null
+    response, one without `batchItemFailures`, and an empty or null list have none. Raises `ResponseError` for what is
+    not JSON, and, not documented, because that loses nothing, for JSON that is no object and for a list that is none.
     """
     try:
         # What Lambda sees is the text: a value that has none is an error of the runtime's.
         response = json.loads(json.dumps(response, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ResponseError(f"the response cannot be written as JSON: {error}") from None
+    except (TypeError, ValueError, RecursionError):
+        raise ResponseError("the response cannot be written as JSON: return a dict, or None") from None
     if response is None:
         return []
     if not isinstance(response, dict):
-        raise ResponseError(f"the response is not an object: {response!r:.80}")
+        raise ResponseError(f"the response is {_kind(response)}: return {_SHAPE}, or None")
     items = response.get("batchItemFailures")
     if items is None:
         return []
     if not isinstance(items, list):
-        raise ResponseError(f"batchItemFailures is not a list: {items!r:.80}")
+        raise ResponseError(f"batchItemFailures is {_kind(items)}: return {_SHAPE}")
     return items
 
 
-def _identifier(item: Any, ids: AbstractSet[str]) -> str:
+def _identifier(at: int, item: Any, ids: AbstractSet[str]) -> str:
+    where = f"batchItemFailures[{at}]"
     identifier = item.get("itemIdentifier") if isinstance(item, dict) else None
     if not isinstance(identifier, str) or not identifier:
-        raise ResponseError(f"an item has no itemIdentifier: {item!r:.80}")
+        raise ResponseError(f"{where} has no itemIdentifier: return {_SHAPE}, with the record's id as a string")
     if identifier not in ids:
-        raise ResponseError(f"itemIdentifier {identifier!r:.80} is not in the batch")
+        raise ResponseError(f"the itemIdentifier of {where} is no record of this batch: give the record's own id")
     return identifier
+
+
+def _kind(value: Any) -> str:
+    """A JSON value's type, as JSON calls it."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str):
+        return "a string"
+    return "a boolean" if isinstance(value, bool) else "a number"
