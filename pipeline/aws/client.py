@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import SinkError, SinkRefused, SinkUnavailable, StoreUnavailable
 from pipeline.ports import Environment
 
@@ -60,6 +61,11 @@ _REFUSALS = frozenset(
 async def client(environment: Environment, service: str) -> Any:
     """The environment's client of a service, made at the first call and closed with it."""
     return await environment.once(("aws", service), lambda: _opened(environment, service))
+
+
+def provide(environment: ProcessEnvironment, service: str, made: Any) -> None:
+    """Give an environment its client of a service: one of services in memory, say."""
+    environment.provide(("aws", service), made)
 
 
 @asynccontextmanager

@@ -36,8 +36,8 @@ class Activity:
         """A mapping found nothing: wake who waits for that."""
         self._wake()
 
-    async def wait(self, seconds: float) -> None:
-        """Return at the next change, or after `seconds`."""
+    async def wait(self, seconds: float | None) -> None:
+        """Return at the next change, or after `seconds`; None: only then."""
         changed = self._changed
         try:
             # Not `wait_for`: before Python 3.12 it loses a cancellation that arrives with the change,

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from pipeline.emulator.activity import Activity
 from pipeline.emulator.clock import SkippingClock
 from pipeline.emulator.embedded import EmbeddedServer
-from pipeline.emulator.local_source import EventSourceMapping
 
 _TICK = 0.05
 #: Beyond the instant itself: moto compares with "later than".
 _BEYOND = 0.005
+
+
+class Wakes(Protocol):
+    """What is asked of a mapping's driver."""
+
+    @property
+    def wakes_at(self) -> float | None: ...
 
 
 class Pace:
@@ -26,7 +33,7 @@ class Pace:
         clock: SkippingClock,
         server: EmbeddedServer | None,
         queues: Sequence[str],
-        mappings: Iterable[EventSourceMapping],
+        mappings: Iterable[Wakes],
         activity: Activity,
     ) -> None:
         """Let some time pass, not beyond the next thing that time brings about."""

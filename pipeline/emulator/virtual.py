@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
-import time
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ EPOCH = 1_800_000_000.0
 
 
 class _Selector(selectors.SelectSelector):
-    """Never waits for a timer: it moves the clock instead. While a thread is at work, time passes as it does."""
+    """Never waits for a timer: it moves the clock instead. While a thread is at work, a timer takes its real time."""
 
     loop: VirtualLoop
 
@@ -32,12 +31,10 @@ class _Selector(selectors.SelectSelector):
 
     def _wait(self, timeout: float | None) -> Any:
         patience = self.loop.patience
-        waiting = timeout if timeout is None else min(timeout, patience)
-        began = time.monotonic()
-        ready = super().select(waiting)
-        if timeout is not None:
-            is_over = not ready and waiting == patience
-            self.loop.now += timeout if is_over else min(time.monotonic() - began, timeout)
+        ready = super().select(timeout if timeout is None else min(timeout, patience))
+        # What a thread does in the meantime takes no time: otherwise no run would be the same twice.
+        if not ready and timeout is not None:
+            self.loop.now += timeout
         return ready
 
 
@@ -82,10 +79,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """The clock of a virtual loop. `skew`: seconds by which its wall clock is wrong."""
+    """The clock of a virtual loop. `loop`: default the running one. `skew`: seconds by which its wall clock is wrong."""
 
-    def __init__(self, *, skew: float = 0.0) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, *, skew: float = 0.0) -> None:
         self.skew = skew
+        self._loop = loop
 
     def now(self) -> float:
         """Epoch seconds: they begin at `EPOCH`."""
@@ -93,7 +91,7 @@ class VirtualClock:
 
     def monotonic(self) -> float:
         """The loop's time."""
-        return asyncio.get_running_loop().time()
+        return (self._loop or asyncio.get_running_loop()).time()
 
     async def sleep(self, seconds: float) -> None:
         """Wait in virtual time."""

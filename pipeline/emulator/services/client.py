@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from botocore.exceptions import ClientError
 
-from pipeline.emulator.services.service import Operation, Service, ServiceError
+from pipeline.emulator.services.service import REGION, Service, ServiceError
 from pipeline.ports import Clock
 
 #: Stands between a client and its service: gets the service's name, the operation, the parameters, and what makes the
@@ -16,21 +16,32 @@ from pipeline.ports import Clock
 Around = Callable[[str, str, Mapping[str, Any], Callable[[], Awaitable[dict[str, Any]]]], Awaitable[dict[str, Any]]]
 
 
+#: Calls that change nothing that another one would see; of receiving see `News.happened`.
+_READS = ("batch_get_", "describe_", "get_", "head_", "list_", "query", "receive_", "scan")
+
+
+class Meta(NamedTuple):
+    """What is asked of a client's `meta`. The endpoint is AWS's: the services in memory keep its rules."""
+
+    endpoint_url: str
+    region_name: str
+
+
 class News:
     """Wakes who waits for a service in memory to change."""
 
     def __init__(self) -> None:
-        self.count = 0  #: calls that were made so far
+        self.count = 0  #: calls so far that may have changed something
         self._changed = asyncio.Event()
 
     def happened(self) -> None:
-        """A call was made: what a look at the service would see may differ."""
+        """A call was made that is no read: what a look at the services would see may differ."""
         self.count += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     async def wait(self, seconds: float | None) -> None:
-        """Return at the next call of anybody's, or after `seconds`."""
+        """Return at the next one, or after `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
@@ -46,18 +57,16 @@ class MemoryClient:
         self._clock = clock
         self._news = news
         self._around = around
+        self.meta = Meta(f"https://{service.name}.{REGION}.amazonaws.com", REGION)
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[dict[str, Any]]]:
-        operation = self._service.operations.get(name)
-        if operation is None:
+        if name not in self._service.operations:
             raise AttributeError(f"the {self._service.name} service in memory has no {name}")
 
         async def call(**parameters: Any) -> dict[str, Any]:
             if self._around is None:
-                return await self._call(operation, name, parameters)
-            return await self._around(
-                self._service.name, name, parameters, lambda: self._call(operation, name, parameters)
-            )
+                return await self._call(name, parameters)
+            return await self._around(self._service.name, name, parameters, lambda: self._call(name, parameters))
 
         return call
 
@@ -70,18 +79,33 @@ class MemoryClient:
     async def __aexit__(self, *_: object) -> None:
         return
 
-    async def _call(self, operation: Operation, name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        # Everybody else gets a turn, as during a call over a network: the models must not hide races.
-        await asyncio.sleep(0)
+    def call_now(self, name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a call at once, in the caller's turn: for those that do not run on the loop."""
+        operation = self._service.operations.get(name)
+        if operation is None:
+            raise AttributeError(f"the {self._service.name} service in memory has no {name}")
         try:
             answer = operation(parameters, self._clock.now())
         except ServiceError as error:
-            response = {
-                "Error": {"Code": error.code, "Message": error.message},
-                "ResponseMetadata": {"HTTPStatusCode": error.status},
-                **error.members,
-            }
-            raise ClientError(response, "".join(part.title() for part in name.split("_"))) from None
-        finally:
+            raise ClientError(_response(error), _spelled(name)) from None
+        if not name.startswith(_READS):
             self._news.happened()
         return {**answer, "ResponseMetadata": {"HTTPStatusCode": 200}}
+
+    async def _call(self, name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        # Everybody else gets a turn, as during a call over a network: the models must not hide races.
+        await asyncio.sleep(0)
+        return self.call_now(name, parameters)
+
+
+def _response(error: ServiceError) -> Any:
+    return {
+        "Error": {"Code": error.code, "Message": error.message},
+        "ResponseMetadata": {"HTTPStatusCode": error.status},
+        **error.members,
+    }
+
+
+def _spelled(name: str) -> str:
+    """As the API spells it: "send_message" is SendMessage."""
+    return "".join(part.title() for part in name.split("_"))

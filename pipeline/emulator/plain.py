@@ -1,0 +1,58 @@
+"""Sources for plain handlers: a queue, a stream or a table's stream by its ARN, and the mapping's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from pipeline.aws.names import arn_name
+from pipeline.emulator import destinations, queues, streams
+from pipeline.emulator.backend import Backend
+from pipeline.emulator.dead_letters import DeadLetterQueue
+from pipeline.emulator.functions.function import FunctionSettings
+from pipeline.emulator.local_source import LocalSource
+from pipeline.emulator.mappings.settings import QueueSettings, StreamSettings
+from pipeline.emulator.streams import Stream
+from pipeline.engine.environment import ProcessEnvironment
+from pipeline.errors import ConfigurationError
+
+#: What is known from the source and the function, and is no setting of a mapping.
+_GIVEN = frozenset({"is_fifo", "function_timeout", "visibility_timeout", "function_name", "source_arn"})
+
+
+async def open_source(
+    arn: str,
+    name: str,
+    function: FunctionSettings,
+    backend: Backend,
+    environment: ProcessEnvironment,
+    options: Mapping[str, Any],
+) -> LocalSource:
+    """A source that is there, ready to be mapped to a function. Raises `ConfigurationError`."""
+    service = arn.split(":")[2]
+    kind = QueueSettings if service == "sqs" else StreamSettings
+    _check(options, kind)
+    if service == "sqs":
+        url = (await backend.client("sqs").get_queue_url(QueueName=arn_name(arn)))["QueueUrl"]
+        is_fifo = arn.endswith(".fifo")
+        settings = partial(QueueSettings, is_fifo=is_fifo, function_timeout=function.timeout, **options)
+        return await queues.opened(name, url, settings, environment, backend)
+    if options.get("on_failure") is not None:
+        destinations.check(options["on_failure"])
+    stream_settings = StreamSettings(function_name=function.name, source_arn=arn, **options)
+    stream = Stream(name, arn, "kinesis" if service == "kinesis" else "dynamodb", stream_settings)
+    dead = DeadLetterQueue(_queue_of(stream_settings.on_failure), environment, backend)
+    return await streams.opened(stream, function.name, dead, environment, backend)
+
+
+def _queue_of(destination: str | None) -> str | None:
+    """An on-failure destination that is a queue is where dead letters are looked for."""
+    return arn_name(destination) if destination is not None and destination.split(":")[2] == "sqs" else None
+
+
+def _check(options: Mapping[str, Any], kind: type[QueueSettings] | type[StreamSettings]) -> None:
+    known = sorted(set(kind.__dataclass_fields__) - _GIVEN)
+    for name in options:
+        if name not in known:
+            raise ConfigurationError(f"a mapping of this source has no setting {name!r}: there is {', '.join(known)}")

@@ -1,0 +1,208 @@
+"""A run: sources, the functions that read them, and what one asks of both. What it stands on is its backend's matter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.emulator.activity import Activity
+from pipeline.emulator.backend import Backend
+from pipeline.emulator.driver import Handling, Invocable, QueueDriver, ShardDriver
+from pipeline.emulator.local_source import DeadLetterMessage, Depth, LocalSource
+from pipeline.emulator.payloads import Key
+from pipeline.emulator.report import Report, Tally
+from pipeline.errors import ConfigurationError, PipelineError, SinkError
+
+#: Seconds between two looks whether the backend is still there.
+_CHECK_SECONDS = 1.0
+
+
+class DrainTimeout(PipelineError):
+    """The sources did not become empty in time; the message says what is left."""
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """One event source mapping of a run."""
+
+    label: str  #: the handler's name in the report
+    source: LocalSource
+    tally: Tally
+    driver: QueueDriver | ShardDriver
+    #: The engine writes this handler's letters to the source's dead-letter queue, and says so.
+    tells_letters: bool
+    dead_before: int  #: dead letters that stood there before
+
+
+class Run:
+    """What runs on this machine. `stack` ends it."""
+
+    def __init__(self, backend: Backend, stack: AsyncExitStack) -> None:
+        self.backend = backend
+        self.activity = Activity()
+        self.mapped: list[Mapped] = []
+        self._stack = stack
+        self._failure: BaseException | None = None
+
+    async def map(
+        self,
+        label: str,
+        source: LocalSource,
+        function: Invocable,
+        *,
+        tally: Tally | None = None,
+        limit: int,
+        tells_letters: bool = False,
+    ) -> Mapped:
+        """Bring a source's records to a function from now on. `limit`: invocations at once on this machine."""
+        tally = tally or Tally()
+        handling = Handling(
+            label=label, function=function, tally=tally, activity=self.activity, clock=self.backend.clock
+        )
+        driver = source.driver(handling, limit)
+        mapped = Mapped(label, source, tally, driver, tells_letters, await source.dead_count())
+        self.mapped.append(mapped)
+        self.beside(driver.run())
+        return mapped
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the rest until the run ends; a failure of it fails whoever drains."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._note_end)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._stack.push_async_callback(end)
+
+    async def watch(self) -> None:
+        """Fail the run when its backend has ended."""
+        while True:
+            self.backend.check()
+            await asyncio.sleep(_CHECK_SECONDS)
+
+    async def offer(
+        self,
+        source_name: str,
+        payloads: Sequence[Any],
+        *,
+        key: str | Callable[[Any], str] | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> list[SinkError | None]:
+        """Send payloads to a source; for each position None or why it was not taken."""
+        errors = await self.source(source_name).offer(payloads, _key(key), attributes)
+        self.activity.happened()
+        return errors
+
+    async def send(
+        self,
+        source_name: str,
+        payloads: Iterable[Any],
+        *,
+        key: str | Callable[[Any], str] | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Like `offer`, but raises `PipelineError` for the first one that was not taken."""
+        errors = await self.offer(source_name, list(payloads), key=key, attributes=attributes)
+        for position, error in enumerate(errors):
+            if error is not None:
+                raise PipelineError(f"payload {position} was not sent to '{source_name}': {error}") from error
+
+    async def drain(self, timeout: float | None) -> Report:  # noqa: ASYNC109 - the public name
+        """Wait until every queue is empty, every stream is read to its end, and nothing runs; the report.
+
+        Raises `DrainTimeout` after `timeout` seconds (None: never), and says what is left.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not await self.is_drained():
+                    await self.pass_time()
+        except TimeoutError:
+            raise DrainTimeout(await self._what_is_left(timeout)) from None
+        return await self.report(drained=True)
+
+    async def pass_time(self) -> None:
+        """Wait a moment: until something happens, or while nothing runs by letting time pass."""
+        if self.is_idle:
+            queues = [name for mapped in self.mapped for name in mapped.source.delaying_queues]
+            await self.backend.pass_time(queues, [mapped.driver for mapped in self.mapped], self.activity)
+        else:
+            await self.backend.wait(self.activity)
+
+    @property
+    def is_idle(self) -> bool:
+        """No invocation runs, and every mapping has asked its source since and got nothing."""
+        if isinstance(self._failure, PipelineError):
+            raise self._failure
+        if self._failure is not None:
+            raise PipelineError("an event source mapping broke") from self._failure
+        if self.activity.running:
+            return False
+        return all(mapped.driver.quiet_at == self.activity.count for mapped in self.mapped)
+
+    async def is_drained(self) -> bool:
+        """Every queue is empty, every stream is read to its end, and nothing runs."""
+        if not self.is_idle:
+            return False
+        count = self.activity.count
+        depths = await self.depths()
+        is_empty = all(found.is_empty for found in depths.values())
+        # Measuring took time: what it says holds only if nothing happened meanwhile.
+        return is_empty and count == self.activity.count
+
+    async def depths(self) -> dict[str, Depth]:
+        """What waits for each handler in its source, by the names that the report uses."""
+        found = await asyncio.gather(*(mapped.source.depth() for mapped in self.mapped))
+        return {mapped.label: depth for mapped, depth in zip(self.mapped, found, strict=True)}
+
+    async def report(self, *, drained: bool = False) -> Report:
+        """The counts by now."""
+        dead = await asyncio.gather(*map(self._dead_count, self.mapped))
+        return Report(
+            {
+                mapped.label: mapped.tally.counts(dead_lettered=count - mapped.dead_before, drained=drained)
+                for mapped, count in zip(self.mapped, dead, strict=True)
+            }
+        )
+
+    async def dead_letters(self, source_name: str) -> list[DeadLetterMessage]:
+        """What stands in a source's dead-letter queue; it stays there."""
+        return await self.source(source_name).dead_letters()
+
+    def source(self, name: str) -> LocalSource:
+        """The source of this name; of several handlers that read one stream, the first one's."""
+        found = [mapped.source for mapped in self.mapped if mapped.source.name == name]
+        if not found:
+            names = sorted({mapped.source.name for mapped in self.mapped})
+            raise ConfigurationError(f"there is no source '{name}': {', '.join(names)}")
+        if len({source.arn for source in found}) > 1:
+            raise ConfigurationError(f"several sources are called '{name}', in {' and '.join(s.arn for s in found)}")
+        return found[0]
+
+    def _note_end(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = self._failure or task.exception()
+            self.activity.happened()
+
+    async def _dead_count(self, mapped: Mapped) -> int:
+        """How many dead letters stand there because of a handler, or what was there before."""
+        if sum(other.source.arn == mapped.source.arn for other in self.mapped) == 1:
+            return await mapped.source.dead_count()
+        # The handlers of one stream share its dead-letter queue, so each one's letters are counted as they are written.
+        return mapped.tally.letters if mapped.tells_letters else 0
+
+    async def _what_is_left(self, seconds: float | None) -> str:
+        depths = await self.depths()
+        names = {mapped.label: mapped.source.name for mapped in self.mapped}
+        left = [f"'{names[label]}' holds {depth}" for label, depth in depths.items() if not depth.is_empty]
+        if self.activity.running:
+            left.append(f"{self.activity.running} invocations running")
+        return f"not drained after {seconds} s: {'; '.join(left) or 'a mapping has not come to rest'}"
+
+
+def _key(key: str | Callable[[Any], str] | None) -> Key | None:
+    return (lambda _: key) if isinstance(key, str) else key

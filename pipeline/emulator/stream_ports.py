@@ -1,0 +1,180 @@
+"""Streams as their drivers read them: Kinesis, and the streams of DynamoDB tables."""
+
+from __future__ import annotations
+
+import base64
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pipeline.aws.client import code_of
+from pipeline.emulator.backend import Backend
+from pipeline.emulator.destinations import send
+from pipeline.emulator.driver import Look
+from pipeline.emulator.event import size_of, stream_record
+from pipeline.emulator.isolation import REGION
+from pipeline.emulator.mappings.actions import Read, SendToDestination, Shard, StreamRecord
+from pipeline.emulator.mappings.machine import Page
+
+#: Seconds after which a read that found nothing is given up. Lambda reads on for ever; so does the mapping.
+_PATIENCE = 300.0
+
+#: The ids of a record's member, as a handler knows them.
+Ids = Callable[[Mapping[str, Any]], tuple[str, ...]]
+
+
+class Port(ABC):
+    """Common to both; see `ShardPort`."""
+
+    def __init__(self, client: Any, arn: str, backend: Backend, ids: Ids) -> None:
+        self._client = client
+        self._arn = arn
+        self._backend = backend
+        self._ids = ids
+        self._next: dict[tuple[str, str | None], str] = {}  #: by shard and the last number read: where to go on
+
+    async def send(self, record: SendToDestination) -> None:
+        """See `ShardPort`."""
+        await send(record, self._backend)
+
+    async def read(self, wanted: Read, look: Look) -> Page:
+        """See `ShardPort`."""
+        clock, looks = self._backend.clock, 0
+        end = clock.now() + _PATIENCE
+        while True:
+            count = look.activity.count
+            page = await self._read(wanted)
+            left = end - clock.now()
+            # Kinesis also gives empty pages on the way to a shard's end.
+            if page.records or page.has_ended or left <= 0:
+                return page
+            if not page.millis_behind:
+                look.found_nothing(count)
+            await self._backend.pause(look.activity, count, looks, left)
+            looks += 1
+
+    async def start(self, shards: Sequence[Shard], position: str, timestamp: float | None) -> None:
+        """Remember where the shards that there are begin: what is sent from now on is seen from "LATEST" too."""
+        for shard in shards:
+            wanted = Read(shard.id, None, position, timestamp, 1)
+            self._next[shard.id, None] = await self._iterator(wanted)
+
+    async def _read(self, wanted: Read) -> Page:
+        place = wanted.shard, wanted.after
+        iterator = self._next.pop(place, None) or await self._iterator(wanted)
+        try:
+            answer = await self._client.get_records(ShardIterator=iterator, Limit=wanted.limit)
+        except Exception as error:
+            if code_of(error) != "ExpiredIteratorException":
+                raise
+            return Page([], millis_behind=1)  # it is asked again, with a new one
+        records = [self._record(record, wanted.shard) for record in answer["Records"]]
+        following = answer.get("NextShardIterator")
+        if following is not None:
+            self._next[wanted.shard, records[-1].number if records else wanted.after] = following
+        return Page(records, following is None, answer.get("MillisBehindLatest") or 0)
+
+    async def _iterator(self, wanted: Read) -> str:
+        where: dict[str, Any] = {"ShardIteratorType": wanted.position}
+        if wanted.after is not None:
+            where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": wanted.after}
+        elif wanted.timestamp is not None:
+            where["Timestamp"] = wanted.timestamp
+        return await self._get_iterator(wanted.shard, where)
+
+    @abstractmethod
+    async def shards(self) -> Sequence[Shard]:
+        """See `ShardPort`."""
+
+    @abstractmethod
+    async def _get_iterator(self, shard: str, where: Mapping[str, Any]) -> str: ...
+
+    @abstractmethod
+    def _record(self, record: Mapping[str, Any], shard: str) -> StreamRecord: ...
+
+
+class KinesisPort(Port):
+    """Reads a Kinesis stream."""
+
+    def __init__(self, client: Any, arn: str, function: str, backend: Backend, ids: Ids) -> None:
+        super().__init__(client, arn, backend, ids)
+        self._function = function
+
+    async def shards(self) -> Sequence[Shard]:
+        """See `ShardPort`."""
+        found: list[Shard] = []
+        request = {"StreamARN": self._arn}
+        while True:
+            answer = await self._client.list_shards(**request)
+            found += [_shard(shard, "ParentShardId", "AdjacentParentShardId") for shard in answer["Shards"]]
+            if not answer.get("NextToken"):
+                return found
+            request = {"NextToken": answer["NextToken"]}
+
+    async def _get_iterator(self, shard: str, where: Mapping[str, Any]) -> str:
+        answer = await self._client.get_shard_iterator(StreamARN=self._arn, ShardId=shard, **where)
+        return str(answer["ShardIterator"])
+
+    def _record(self, record: Mapping[str, Any], shard: str) -> StreamRecord:
+        member = stream_record(record, shard=shard, arn=self._arn, region=REGION, function=self._function)
+        return StreamRecord(
+            record["SequenceNumber"],
+            member,
+            size_of(member),
+            record["ApproximateArrivalTimestamp"].timestamp(),
+            record["PartitionKey"],
+            record["Data"],
+            self._ids(member),
+        )
+
+
+class TableStreamPort(Port):
+    """Reads the stream of a DynamoDB table."""
+
+    async def shards(self) -> Sequence[Shard]:
+        """See `ShardPort`."""
+        found: list[Shard] = []
+        request = {"StreamArn": self._arn}
+        while True:
+            described = (await self._client.describe_stream(**request))["StreamDescription"]
+            found += [_shard(shard, "ParentShardId") for shard in described["Shards"]]
+            last = described.get("LastEvaluatedShardId")
+            if not last:
+                return found
+            request["ExclusiveStartShardId"] = last
+
+    async def _iterator(self, wanted: Read) -> str:
+        if wanted.after is None:
+            return await self._get_iterator(wanted.shard, {"ShardIteratorType": wanted.position})
+        where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": wanted.after}
+        return await self._get_iterator(wanted.shard, where)
+
+    async def _get_iterator(self, shard: str, where: Mapping[str, Any]) -> str:
+        answer = await self._client.get_shard_iterator(StreamArn=self._arn, ShardId=shard, **where)
+        return str(answer["ShardIterator"])
+
+    def _record(self, record: Mapping[str, Any], shard: str) -> StreamRecord:
+        member = {**_plain(record), "eventSourceARN": self._arn}
+        change = member["dynamodb"]
+        keys = repr(sorted(change.get("Keys", {}).items()))  # what belongs together: one item's changes
+        arrived_at = float(change.get("ApproximateCreationDateTime") or self._backend.clock.now())
+        number = str(change["SequenceNumber"])
+        return StreamRecord(number, member, size_of(member), arrived_at, keys, member, self._ids(member))
+
+
+def _shard(shard: Mapping[str, Any], *parents: str) -> Shard:
+    return Shard(shard["ShardId"], tuple(shard[name] for name in parents if shard.get(name)))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: Lambda writes times as seconds and binary values as base64."""
+    if isinstance(value, Mapping):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(member) for member in value]
+    if isinstance(value, datetime):
+        return value.timestamp()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value

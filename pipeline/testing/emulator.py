@@ -1,0 +1,272 @@
+"""`Emulator`: AWS in memory and in virtual time, for plain Lambda handlers and for pipelines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pipeline.app import Pipeline
+from pipeline.emulator import plain, resources
+from pipeline.emulator.backend import MemoryBackend
+from pipeline.emulator.boto import boto3_in_memory
+from pipeline.emulator.driver import Invocable
+from pipeline.emulator.functions.engine import EngineSandbox
+from pipeline.emulator.functions.function import Function, FunctionSettings
+from pipeline.emulator.functions.thread import ThreadSandbox
+from pipeline.emulator.functions.thread import plain as plain_handler
+from pipeline.emulator.local import function_settings, labels
+from pipeline.emulator.local_source import LocalSource
+from pipeline.emulator.mappings.answers import Answer, Returned
+from pipeline.emulator.report import Report, Tally
+from pipeline.emulator.run import Run
+from pipeline.emulator.services.memory import in_memory
+from pipeline.emulator.virtual import VirtualLoop
+from pipeline.engine.stage import Stage
+from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.handler import Handler
+from pipeline.testing.resources import Bucket, Queue, Stream, Table
+
+T = TypeVar("T")
+
+#: Virtual seconds that a run takes at most, unless told otherwise: the longest that a queue keeps a message, 14 days.
+_LONGEST = 1_209_600.0
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One invocation of a plain handler, as its mapping saw it."""
+
+    at: float  #: virtual seconds since the emulator began
+    event: Mapping[str, Any]
+    answer: Answer
+
+    @property
+    def returned(self) -> Any:
+        """What the handler returned; None when it did not."""
+        return self.answer.payload if isinstance(self.answer, Returned) else None
+
+
+@dataclass
+class FunctionMapping:
+    """A function behind a source."""
+
+    name: str
+    invocations: list[Invocation] = field(default_factory=list)
+
+
+class Emulator:
+    """Queues, streams, tables and buckets in memory, event source mappings true to AWS's, and functions behind them.
+
+    Use it in `with`. Time is virtual: an hour of retries passes in milliseconds, and not at all between two calls of
+    yours. While the block lasts, boto3's and aiobotocore's clients of this process call the services in memory, so that
+    a plain handler finds the table that it writes to; no call ever leaves the process.
+
+    `seed`: of all chance. The same seed gives the same run, as far as handlers in threads are deterministic.
+    """
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self._chance = random.Random(seed)
+        self._runner = asyncio.Runner(loop_factory=VirtualLoop)
+        self._stack = AsyncExitStack()
+        self._around = ExitStack()
+        self._backend: MemoryBackend | None = None
+        self._run: Run | None = None
+
+    def __enter__(self) -> Self:
+        if _is_in_loop():
+            raise PipelineError("Emulator was opened inside a running event loop: write the test as a plain function")
+        loop = self._runner.get_loop()
+        assert isinstance(loop, VirtualLoop)
+        self._loop = loop
+        self._backend = MemoryBackend(in_memory(self._chance), loop)
+        self._around.enter_context(boto3_in_memory(self._backend, loop))
+        self._run = self._runner.run(self._open())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._do(self._stack.aclose())
+        finally:
+            self._runner.close()
+            self._around.close()
+
+    # -- What there is.
+
+    def queue(self, name: str, **attributes: Any) -> Queue:
+        """A queue; FIFO when its name ends in `.fifo`. See `testing.Queue.create` for its attributes."""
+        return Queue.create(self._memory, name, **attributes)
+
+    def stream(self, name: str, *, shards: int = 1) -> Stream:
+        """A Kinesis stream."""
+        return Stream.create(self._memory, name, shards=shards)
+
+    def table(
+        self, name: str, *, partition_key: str = "id", sort_key: str | None = None, stream: str | None = None
+    ) -> Table:
+        """A DynamoDB table with keys of text. `stream`: the view type of its stream, such as "NEW_AND_OLD_IMAGES"."""
+        return Table.create(self._memory, name, partition_key=partition_key, sort_key=sort_key, stream=stream)
+
+    def bucket(self, name: str) -> Bucket:
+        """An S3 bucket."""
+        return Bucket.create(self._memory, name)
+
+    def client(self, service: str) -> Any:
+        """A client of a service in memory with boto3's methods: `client("sqs").send_message(...)`."""
+        return _Client(self._memory, service)
+
+    # -- What runs.
+
+    def map(
+        self,
+        source: Queue | Stream | Table,
+        handler: Callable[[Any, Any], Any] | str,
+        *,
+        name: str | None = None,
+        timeout: float = 3,
+        memory: int = 128,
+        reserved_concurrency: int | None = None,
+        **settings: Any,
+    ) -> FunctionMapping:
+        """An event source mapping from a source to a plain Lambda handler, a function or its name ("app.handler").
+
+        `settings`: of the mapping, by the names of `QueueSettings` and `StreamSettings`, such as `batch_size=10,
+        report_batch_item_failures=True`. Raises `ConfigurationError` for what AWS would refuse.
+        """
+        if isinstance(handler, Handler):
+            raise ConfigurationError(f"'{handler.stage.name}' is a handler of a pipeline: add the pipeline instead")
+        called = name or (
+            handler.rpartition(".")[2] if isinstance(handler, str) else getattr(handler, "__name__", "handler")
+        )
+        function = FunctionSettings(
+            name=called, timeout=timeout, memory=memory, reserved_concurrency=reserved_concurrency
+        )
+        return self._do(self._map_plain(source, handler, function, settings))
+
+    def add(self, *pipelines: Pipeline) -> None:
+        """Everything that pipelines declare: their resources, made in memory, and a mapping for each handler."""
+        self._do(self._add([stage for pipeline in pipelines for stage in pipeline.stages()]))
+
+    def send(self, source: str, payloads: Sequence[Any], *, key: str | Callable[[Any], str] | None = None) -> None:
+        """Send payloads to a source of a pipeline, by its logical name; see `local`'s `send`."""
+        self._do(self._running.send(source, payloads, key=key))
+
+    def run(self, *, timeout: float = _LONGEST) -> Report:
+        """Let time pass until every source is empty and nothing runs. Raises `DrainTimeout` after virtual seconds."""
+        return self._do(self._running.drain(timeout))
+
+    def advance(self, seconds: float) -> None:
+        """Let so many virtual seconds pass, whatever is left then."""
+        self._do(asyncio.sleep(seconds))
+
+    @property
+    def now(self) -> float:
+        """Epoch seconds of virtual time."""
+        return self._memory.clock.now()
+
+    # -- How.
+
+    @property
+    def _memory(self) -> MemoryBackend:
+        if self._backend is None:
+            raise PipelineError("the emulator has not started: use it in 'with'")
+        return self._backend
+
+    @property
+    def _running(self) -> Run:
+        if self._run is None:
+            raise PipelineError("the emulator has not started: use it in 'with'")
+        return self._run
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    async def _open(self) -> Run:
+        return Run(self._memory, self._stack)
+
+    async def _map_plain(
+        self,
+        source: Queue | Stream | Table,
+        handler: Callable[[Any, Any], Any] | str,
+        settings: FunctionSettings,
+        options: Mapping[str, Any],
+    ) -> FunctionMapping:
+        opened = await plain.open_source(source.arn, source.name, settings, self._memory, options)
+        function = Function(settings, lambda: ThreadSandbox(plain_handler(handler)), self._memory.clock)
+        mapping = FunctionMapping(settings.name)
+        await self._map(settings.name, opened, function, recorded=_Recorded(function, mapping.invocations, self._loop))
+        return mapping
+
+    async def _add(self, stages: Sequence[Stage]) -> None:
+        environment = self._memory.environment()
+        self._stack.push_async_callback(environment.aclose)
+        await resources.make(stages, environment)
+        sources = await resources.open_sources(stages, environment, self._memory)
+        for stage, label, source in zip(stages, labels(stages), sources, strict=True):
+            await self._add_stage(stage, label, source)
+
+    async def _add_stage(self, stage: Stage, label: str, source: LocalSource) -> None:
+        tally = Tally()
+        function = Function(
+            function_settings(stage),
+            lambda: EngineSandbox(stage, self._memory.environment, [tally.observe]),
+            self._memory.clock,
+        )
+        await self._map(
+            label, source, function, tally=tally, tells_letters=stage.dead_letters == stage.source.dead_letters
+        )
+
+    async def _map(
+        self,
+        label: str,
+        source: LocalSource,
+        function: Function,
+        *,
+        recorded: Invocable | None = None,
+        tally: Tally | None = None,
+        tells_letters: bool = False,
+    ) -> None:
+        self._stack.push_async_callback(function.close)
+        await self._running.map(
+            label, source, recorded or function, tally=tally, limit=function.concurrency, tells_letters=tells_letters
+        )
+
+
+class _Recorded:
+    """A function whose invocations are kept."""
+
+    def __init__(self, function: Function, kept: list[Invocation], loop: VirtualLoop) -> None:
+        self._function = function
+        self._kept = kept
+        self._loop = loop
+
+    async def invoke(self, event: Any) -> Answer:
+        at = self._loop.time()
+        answer = await self._function.invoke(event)
+        self._kept.append(Invocation(at, json.loads(json.dumps(event)), answer))
+        return answer
+
+
+class _Client:
+    """A service in memory with boto3's methods."""
+
+    def __init__(self, backend: MemoryBackend, service: str) -> None:
+        self._client = backend.client(service)
+
+    def __getattr__(self, name: str) -> Callable[..., dict[str, Any]]:
+        return lambda **parameters: self._client.call_now(name, parameters)
+
+
+def _is_in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,239 @@
+"""What an `Emulator` holds: queues, streams, tables and buckets, with plain values in and out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pipeline.emulator.backend import MemoryBackend
+from pipeline.errors import PipelineError
+
+
+@dataclass(frozen=True)
+class _Resource:
+    backend: MemoryBackend
+    name: str
+    arn: str
+
+    def _call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
+        return self.backend.call_now(service, operation, parameters)
+
+
+@dataclass(frozen=True)
+class Queue(_Resource):
+    """An SQS queue."""
+
+    url: str
+    dead_letters: Queue | None = None  #: where messages go after `max_receive_count` receives
+
+    @classmethod
+    def create(
+        cls,
+        backend: MemoryBackend,
+        name: str,
+        *,
+        visibility_timeout: int = 30,
+        delay: int = 0,
+        retention: int = 345_600,
+        max_receive_count: int | None = None,
+    ) -> Self:
+        """Make it. With `max_receive_count` it gets a dead-letter queue, `<name>-dlq`. Times in seconds."""
+        attributes = {
+            "VisibilityTimeout": str(visibility_timeout),
+            "DelaySeconds": str(delay),
+            "MessageRetentionPeriod": str(retention),
+        }
+        dead: Queue | None = None
+        is_fifo = name.endswith(".fifo")
+        if is_fifo:
+            attributes["FifoQueue"] = "true"
+        if max_receive_count is not None:
+            dead_name = f"{name.removesuffix('.fifo')}-dlq{'.fifo' if is_fifo else ''}"
+            dead = Queue.create(backend, dead_name, retention=1_209_600)
+            redrive = {"deadLetterTargetArn": dead.arn, "maxReceiveCount": max_receive_count}
+            attributes["RedrivePolicy"] = json.dumps(redrive)
+        url = backend.call_now("sqs", "create_queue", {"QueueName": name, "Attributes": attributes})["QueueUrl"]
+        asked = {"QueueUrl": url, "AttributeNames": ["QueueArn"]}
+        arn = backend.call_now("sqs", "get_queue_attributes", asked)["Attributes"]["QueueArn"]
+        return cls(backend, name, arn, url, dead)
+
+    def send(
+        self,
+        *payloads: Any,
+        group: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        delay: int | None = None,
+    ) -> list[str]:
+        """Send payloads, text as it is and everything else as JSON; the messages' ids.
+
+        `group`: the message group; a FIFO queue needs one. Sending a payload twice delivers it twice, also on FIFO queues.
+        """
+        given: dict[str, Any] = {} if delay is None else {"DelaySeconds": delay}
+        if attributes:
+            given["MessageAttributes"] = {
+                name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
+            }
+        if group is not None:
+            given["MessageGroupId"] = group
+        ids: list[str] = []
+        for payload in payloads:
+            if self.name.endswith(".fifo"):
+                given["MessageDeduplicationId"] = f"sent-{self.backend.news.count}"
+            body = payload if isinstance(payload, str) else json.dumps(payload)
+            answer = self._call("sqs", "send_message", QueueUrl=self.url, MessageBody=body, **given)
+            ids.append(answer["MessageId"])
+        return ids
+
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]:
+        """What stands in it, without receiving it: `id`, `body`, `group`, `receive_count`, `attributes`."""
+        found: list[dict[str, Any]] = self.backend.services["sqs"].peek(self.name)  # type: ignore[attr-defined]
+        return found
+
+    @property
+    def bodies(self) -> list[Any]:
+        """The messages' bodies: as JSON where they are, else as text."""
+        return [_decoded(message["body"]) for message in self.messages]
+
+    @property
+    def is_empty(self) -> bool:
+        """No message is left: none visible, none in flight, none delayed."""
+        return not self.messages
+
+
+@dataclass(frozen=True)
+class Stream(_Resource):
+    """A Kinesis stream."""
+
+    @classmethod
+    def create(cls, backend: MemoryBackend, name: str, *, shards: int) -> Self:
+        """Make it."""
+        backend.call_now("kinesis", "create_stream", {"StreamName": name, "ShardCount": shards})
+        described = backend.call_now("kinesis", "describe_stream_summary", {"StreamName": name})
+        return cls(backend, name, described["StreamDescriptionSummary"]["StreamARN"])
+
+    def put(self, *payloads: Any, key: str | None = None) -> list[str]:
+        """Put payloads: bytes and text as they are, everything else as JSON; their sequence numbers.
+
+        `key`: the partition key for all; default: one of its own for each.
+        """
+        numbers: list[str] = []
+        for payload in payloads:
+            data = payload if isinstance(payload, bytes) else _text(payload).encode()
+            partition = key or f"key-{self.backend.news.count}"
+            answer = self._call("kinesis", "put_record", StreamName=self.name, Data=data, PartitionKey=partition)
+            numbers.append(answer["SequenceNumber"])
+        return numbers
+
+    @property
+    def shards(self) -> list[str]:
+        """The ids of its shards, closed ones included."""
+        return [shard["ShardId"] for shard in self._call("kinesis", "list_shards", StreamName=self.name)["Shards"]]
+
+    def resize(self, shards: int) -> None:
+        """Split or merge until it has so many open shards; what stands in the others stays readable."""
+        self._call(
+            "kinesis",
+            "update_shard_count",
+            StreamName=self.name,
+            TargetShardCount=shards,
+            ScalingType="UNIFORM_SCALING",
+        )
+
+
+@dataclass(frozen=True)
+class Table(_Resource):
+    """A DynamoDB table. As a source it is its stream."""
+
+    partition_key: str
+    sort_key: str | None
+
+    @classmethod
+    def create(
+        cls, backend: MemoryBackend, name: str, *, partition_key: str, sort_key: str | None, stream: str | None
+    ) -> Self:
+        """Make it. Its `arn` is its stream's when it has one."""
+        keys = [(partition_key, "HASH"), *([(sort_key, "RANGE")] if sort_key else [])]
+        parameters: dict[str, Any] = {
+            "TableName": name,
+            "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{"AttributeName": key, "AttributeType": "S"} for key, _ in keys],
+            "KeySchema": [{"AttributeName": key, "KeyType": kind} for key, kind in keys],
+        }
+        if stream is not None:
+            parameters["StreamSpecification"] = {"StreamEnabled": True, "StreamViewType": stream}
+        made = backend.call_now("dynamodb", "create_table", parameters)["TableDescription"]
+        return cls(backend, name, made.get("LatestStreamArn") or made["TableArn"], partition_key, sort_key)
+
+    def put(self, *items: Mapping[str, Any]) -> None:
+        """Write items of plain values; floats are refused, as by boto3: give `Decimal`."""
+        for item in items:
+            self._call("dynamodb", "put_item", TableName=self.name, Item=_attributes(item))
+
+    def delete(self, **key: str) -> None:
+        """Delete the item of a key."""
+        self._call("dynamodb", "delete_item", TableName=self.name, Key=_attributes(key))
+
+    def get(self, **key: str) -> dict[str, Any] | None:
+        """The item of a key, as plain values; None: there is none."""
+        item = self._call("dynamodb", "get_item", TableName=self.name, Key=_attributes(key), ConsistentRead=True).get(
+            "Item"
+        )
+        return None if item is None else _values(item)
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """Every item, as plain values."""
+        found: list[dict[str, Any]] = []
+        start: dict[str, Any] = {}
+        while True:
+            answer = self._call("dynamodb", "scan", TableName=self.name, ConsistentRead=True, **start)
+            found += [_values(item) for item in answer["Items"]]
+            if "LastEvaluatedKey" not in answer:
+                return found
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+
+@dataclass(frozen=True)
+class Bucket(_Resource):
+    """An S3 bucket."""
+
+    @classmethod
+    def create(cls, backend: MemoryBackend, name: str) -> Self:
+        """Make it."""
+        backend.call_now("s3", "create_bucket", {"Bucket": name})
+        return cls(backend, name, f"arn:aws:s3:::{name}")
+
+    @property
+    def objects(self) -> dict[str, bytes]:
+        """Every object's bytes, by its key."""
+        found: dict[str, bytes] = self.backend.services["s3"].objects(self.name)  # type: ignore[attr-defined]
+        return found
+
+
+def _text(payload: Any) -> str:
+    return payload if isinstance(payload, str) else json.dumps(payload)
+
+
+def _decoded(body: str) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body
+
+
+def _attributes(item: Mapping[str, Any]) -> dict[str, Any]:
+    from boto3.dynamodb.types import TypeSerializer
+
+    try:
+        return {name: TypeSerializer().serialize(value) for name, value in item.items()}
+    except TypeError as error:
+        raise PipelineError(f"the item cannot be written: {error}") from None
+
+
+def _values(item: Mapping[str, Any]) -> dict[str, Any]:
+    from boto3.dynamodb.types import TypeDeserializer
+
+    return {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
