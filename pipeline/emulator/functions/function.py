@@ -7,19 +7,25 @@ its own behind the runtime API (`process`), or the toolkit's engine on the runni
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Protocol
 
 from pipeline.emulator.mappings.answers import Answer, Cause, FunctionFailed, Returned, Throttled
 from pipeline.ports import Clock
 
 _log = logging.getLogger(__name__)
-#: Lambda's limit for a synchronous response, bytes.
-MAX_RESPONSE = 6 * 1024 * 1024
+#: Lambda's limit for a synchronous response, bytes: documented as 6 MB, and 6291556 in the error that it gives.
+MAX_RESPONSE = 6 * 1024 * 1024 + 100
+#: What initialising may take, seconds; after that it begins again, on the invocation's own time
+#: (Lambda developer guide, "Lambda execution environment", Init phase).
+INIT_SECONDS = 10.0
 #: Environments of one function that run at once here. More would only share the processors of one machine.
 MAX_ENVIRONMENTS = 4
 
@@ -57,7 +63,10 @@ class Invocation:
 
 
 class InvocationFailed(Exception):
-    """A sandbox says how an invocation failed. `is_usable`: the sandbox can take another one."""
+    """A sandbox says how an invocation failed. `is_usable`: the sandbox can take another one.
+
+    What the handler itself raised is the `__cause__`, where it is known in this process.
+    """
 
     def __init__(self, cause: Cause, kind: str, message: str, *, is_usable: bool) -> None:
         super().__init__(message)
@@ -66,10 +75,10 @@ class InvocationFailed(Exception):
 
 
 class Sandbox(Protocol):
-    """One execution environment."""
+    """One execution environment. It takes one invocation at a time."""
 
     async def start(self) -> None:
-        """Initialise it. Lambda gives this a time of its own. Raises `InvocationFailed` with `Cause.INIT`."""
+        """Initialise it; called once. Raises `InvocationFailed` with `Cause.INIT`, and nothing else."""
         ...
 
     async def invoke(self, invocation: Invocation) -> Any:
@@ -77,8 +86,25 @@ class Sandbox(Protocol):
         ...
 
     async def close(self) -> None:
-        """End it; what hangs in it is left behind, or killed. Waits a few seconds at most."""
+        """End it, also while it starts or runs; what hangs in it is left behind, or killed.
+
+        Waits a few seconds at most. It may be called twice.
+        """
         ...
+
+
+def beside_the_loop() -> AbstractContextManager[None]:
+    """While the block lasts a thread or a process is at work: a virtual clock must not jump."""
+    passing: Callable[[], AbstractContextManager[None]] = getattr(
+        asyncio.get_running_loop(), "thread_works", contextlib.nullcontext
+    )
+    return passing()
+
+
+def exited(cause: Cause, request_id: str, how: str | None) -> InvocationFailed:
+    """The failure of a runtime that ended, in Lambda's words. `how`: "exit status 1", "signal: killed"; None for 0."""
+    reason = "Runtime exited without providing a reason" if how is None else f"Runtime exited with error: {how}"
+    return InvocationFailed(cause, "Runtime.ExitError", f"RequestId: {request_id} Error: {reason}", is_usable=False)
 
 
 class Function:
@@ -104,7 +130,9 @@ class Function:
         self._request_id = request_id
         self._slots = asyncio.Semaphore(concurrency)
         self._idle: list[Sandbox] = []
+        self._busy: set[Sandbox] = set()
         self._closing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     async def invoke(self, event: Any) -> Answer:
         """Run one invocation to its end, or to the function's timeout."""
@@ -119,32 +147,61 @@ class Function:
             self.running -= 1
 
     async def close(self) -> None:
-        """Close every sandbox, also those that were let go before."""
-        idle, self._idle = self._idle, []
-        await asyncio.gather(*(sandbox.close() for sandbox in idle), *self._closing, return_exceptions=True)
+        """Close every sandbox. Invocations that still run end as failed."""
+        self._is_closed = True
+        for sandbox in [*self._idle, *self._busy]:
+            self._let_go(sandbox)
+        self._idle.clear()
+        while self._closing:
+            await asyncio.wait(self._closing)
 
     async def _run(self, event: Any) -> Answer:
-        # The one that was used last first, as Lambda does.
-        sandbox = self._idle.pop() if self._idle else self._make()
+        try:
+            sandbox, is_started = await self._take()
+        except InvocationFailed as error:
+            return self._failed(error)
         is_usable = False
         try:
-            answer, is_usable = await self._answer(sandbox, event)
-            return answer
+            returned = _as_json(await self._until_deadline(sandbox, event, is_started=is_started))
+            is_usable = True
+            return Returned(returned)
+        except InvocationFailed as error:
+            is_usable = error.is_usable
+            return self._failed(error)
         finally:
-            if is_usable:
+            self._busy.discard(sandbox)
+            if is_usable and not self._is_closed:
                 self._idle.append(sandbox)
             else:
                 self._let_go(sandbox)
 
-    async def _answer(self, sandbox: Sandbox, event: Any) -> tuple[Answer, bool]:
+    async def _take(self) -> tuple[Sandbox, bool]:
+        """A sandbox, busy from now on, and whether it is started."""
+        # The one that was used last first, as Lambda does.
+        if self._idle:
+            warm = self._idle.pop()
+            self._busy.add(warm)
+            return warm, True
+        first, is_started = self._new(), False
         try:
-            await sandbox.start()
-            returned = await self._until_deadline(sandbox, event)
-            return Returned(_as_json(returned)), True
-        except InvocationFailed as error:
-            return error.failure, error.is_usable
+            async with asyncio.timeout(INIT_SECONDS):
+                await first.start()
+            is_started = True
+            return first, True
+        except TimeoutError:
+            _log.warning("%s: initialising took more than %s s, and begins again", self.settings.name, INIT_SECONDS)
+        finally:
+            if not is_started:
+                self._busy.discard(first)
+                self._let_go(first)
+        return self._new(), False
 
-    async def _until_deadline(self, sandbox: Sandbox, event: Any) -> Any:
+    def _new(self) -> Sandbox:
+        sandbox = self._make()
+        self._busy.add(sandbox)
+        return sandbox
+
+    async def _until_deadline(self, sandbox: Sandbox, event: Any, *, is_started: bool) -> Any:
         timeout = self.settings.timeout
         invocation = Invocation(
             event, self._request_id(), self._clock.monotonic() + timeout, self._clock, self.settings
@@ -152,6 +209,8 @@ class Function:
         scope = asyncio.timeout(timeout)
         try:
             async with scope:
+                if not is_started:
+                    await sandbox.start()
                 return await sandbox.invoke(invocation)
         except TimeoutError:
             if not scope.expired():
@@ -161,23 +220,54 @@ class Function:
                 f"RequestId: {invocation.request_id} Error: Task timed out after {timeout:.2f} seconds", is_usable=False,
             ) from None  # fmt: skip
 
+    def _failed(self, error: InvocationFailed) -> FunctionFailed:
+        if error.failure.cause is not Cause.RAISED:  # that the runtime logs itself, with the traceback
+            _log.error("%s: the invocation failed: %s", self.settings.name, error.failure)
+        return error.failure
+
     def _let_go(self, sandbox: Sandbox) -> None:
-        closing = asyncio.ensure_future(sandbox.close())
+        closing = asyncio.ensure_future(self._close(sandbox))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
+    async def _close(self, sandbox: Sandbox) -> None:
+        try:
+            await sandbox.close()
+        except Exception:
+            _log.exception("%s: an execution environment could not be closed", self.settings.name)
+
 
 def _as_json(returned: Any) -> Any:
-    """What Lambda sees of a return value is its JSON text."""
+    """What Lambda sees of a return value is its JSON text, as the Python runtime writes it.
+
+    Bytes are that text already; a `Decimal` is a number.
+    """
     try:
-        text = json.dumps(returned, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvocationFailed(
-            Cause.UNANSWERABLE, "Runtime.MarshalError", f"Unable to marshal response: {error}", is_usable=True
-        ) from None
-    if len(text.encode("utf-8", "surrogatepass")) > MAX_RESPONSE:
-        raise InvocationFailed(
-            Cause.UNANSWERABLE, "Function.ResponseSizeTooLarge",
-            f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes).", is_usable=True,
-        )  # fmt: skip
-    return json.loads(text)
+        text = (
+            returned
+            if isinstance(returned, bytes)
+            else json.dumps(returned, allow_nan=False, ensure_ascii=False, default=_number).encode(
+                "utf-8", "surrogatepass"
+            )
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _unanswerable("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
+    if len(text) > MAX_RESPONSE:
+        raise _unanswerable(
+            "Function.ResponseSizeTooLarge",
+            f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes).",
+        )
+    try:
+        return json.loads(text.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise _unanswerable("Runtime.MarshalError", f"The response is no JSON: {error}") from None
+
+
+def _number(value: Any) -> int | float:
+    if not isinstance(value, Decimal):
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
+
+
+def _unanswerable(kind: str, message: str) -> InvocationFailed:
+    return InvocationFailed(Cause.UNANSWERABLE, kind, message, is_usable=True)
