@@ -420,7 +420,7 @@ def test_while_a_thread_works_virtual_time_does_not_jump() -> None:
             VirtualClock(),
         )
         answer = await one.invoke({})
-        await asyncio.sleep(3600)
+        await VirtualClock().sleep(3600)
         await one.invoke({})
         await one.close()
         return answer, asyncio.get_running_loop().time()
