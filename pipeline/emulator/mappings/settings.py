@@ -6,6 +6,7 @@ guide's pages on parameters for each kind of source.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -87,7 +88,8 @@ class StreamSettings:
     bisect: bool = False
     maximum_retry_attempts: int = -1  #: -1: until the record expires; 0 to 10,000
     maximum_record_age: float = -1  #: -1: until the record expires; 60 to 604,800 seconds
-    tumbling_window: float = 0  #: 0 to 900 seconds; 0: none
+    retention: float | None = None  #: seconds after which the stream itself forgets a record; None: it never does
+    tumbling_window: float = 0  #: 0 to 900 seconds; 0: none; not beside a parallelization factor
     on_failure: str | None = None  #: the ARN of an SQS queue, an SNS topic or an S3 bucket
     function_name: str = "function"
     source_arn: str = ""
@@ -96,6 +98,21 @@ class StreamSettings:
         _check_stream(self)
         _within("ParallelizationFactor", self.parallelization_factor, 1, 10)
         _within("TumblingWindowInSeconds", self.tumbling_window, 0, 900)
+        if self.tumbling_window and self.parallelization_factor > 1:
+            raise ConfigurationError(
+                "TumblingWindowInSeconds and ParallelizationFactor exclude each other: a shard has one state; keep one"
+            )
+
+    @property
+    def function_arn(self) -> str:
+        """The function's, also where only its name is known."""
+        return _function_arn(self.function_name)
+
+    @property
+    def age_limit(self) -> float:
+        """Seconds after its arrival up to which a record is delivered: the mapping's limit, or the stream's."""
+        own = math.inf if self.maximum_record_age == -1 else self.maximum_record_age
+        return own if self.retention is None else min(own, self.retention)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +156,11 @@ class KafkaSettings:
         if self.on_failure == f"kafka://{self.topics[0]}":
             raise ConfigurationError(f"OnFailure {self.on_failure!r} is the source itself: give another topic")
 
+    @property
+    def function_arn(self) -> str:
+        """The function's, also where only its name is known."""
+        return _function_arn(self.function_name)
+
 
 def _check_stream(settings: StreamSettings | KafkaSettings) -> None:
     _within("BatchSize", settings.batch_size, 1, MAX_BATCH_SIZE)
@@ -156,3 +178,7 @@ def _check_stream(settings: StreamSettings | KafkaSettings) -> None:
 def _within(name: str, value: float, lowest: float, highest: float) -> None:
     if not lowest <= value <= highest:
         raise ConfigurationError(f"{name} {value} is out of range: {lowest} to {highest}")
+
+
+def _function_arn(name: str) -> str:
+    return name if name.startswith("arn:") else f"arn:aws:lambda:us-east-1:123456789012:function:{name}"
