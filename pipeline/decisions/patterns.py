@@ -38,6 +38,8 @@ MAX_COMBINATIONS = 1_000
 #: EventBridge's limits for `numeric`: the value, and the digits behind the point.
 MAX_NUMERIC, MAX_DECIMALS = Decimal(5_000_000_000), 6
 _MAX_DEPTH = 100
+#: The payload of a DynamoDB record: an object, which comes alone or in its record.
+_OBJECT = "dynamodb"
 
 _OPERATORS = ("anything-but", "equals-ignore-case", "exists", "numeric", "prefix", "suffix")
 #: Inside `$or` EventBridge takes a field of such a name for an operator.
@@ -93,13 +95,48 @@ class Filter:
         """As an event source mapping wants them: over a record, so below the member that holds the payload."""
         return [{self.member: json.loads(text)} for text in self.texts]
 
-    def accepts(self, body: str | bytes) -> bool:
-        """True when any pattern matches; never for a body that is not JSON."""
+    def accepts(self, body: Any, record: Mapping[str, Any] | None = None) -> bool:
+        """True when any pattern matches; never for a body that is not JSON. `record` is for a `RecordFilter`."""
+        del record
         try:
             document = _loads(body)
         except (ValueError, RecursionError):
             return False
         return any(_is_match(alternative, document) for alternative in self._alternatives)
+
+
+@dataclass(frozen=True)
+class RecordFilter(Filter):
+    """Patterns as a template writes them: over a whole record, with its payload parsed in the member `member`.
+
+    The guide lists the payload alone for each source; `eventName` beside `dynamodb` is in everybody's use. What a
+    pattern says of other members is held against the record as Lambda's event has it, and for Kinesis against its
+    member `kinesis` too.
+
+    - A pattern over a payload that is not JSON never matches ("Filtering behavior" in the Lambda developer guide).
+    - `{"body": ["text"]}`, a list, is over a body that is plain text; a JSON object does not match it.
+    """
+
+    _wants_json: tuple[bool, ...] = field(compare=False, repr=False)  #: of each alternative
+
+    @property
+    def patterns(self) -> list[dict[str, Any]]:
+        """As an event source mapping wants them."""
+        return [json.loads(text) for text in self.texts]
+
+    def accepts(self, body: Any, record: Mapping[str, Any] | None = None) -> bool:
+        """True when any pattern matches. `body`: the payload, as text, bytes or an object; `record`: what it stands in."""
+        payload, is_json = _payload(body)
+        beside = dict(record or {})
+        if isinstance(payload, dict) and self.member == _OBJECT in payload:
+            beside, payload = payload, payload[_OBJECT]
+        if isinstance(beside.get("kinesis"), dict):
+            beside |= beside["kinesis"]
+        document = {**_loads(json.dumps(beside, default=str)), self.member: payload}
+        return any(
+            (is_json or not wants_json) and _is_match(alternative, document)
+            for alternative, wants_json in zip(self._alternatives, self._wants_json, strict=True)
+        )
 
 
 def read_filter(patterns: Patterns | None, *, member: str, declared: str) -> Filter | None:
@@ -124,10 +161,39 @@ def read_filter(patterns: Patterns | None, *, member: str, declared: str) -> Fil
     return Filter(member, texts, tuple(alternatives))
 
 
+def read_record_filter(patterns: Sequence[dict[str, Any]], *, member: str, declared: str) -> RecordFilter:
+    """The filter of patterns over whole records. `member`: holds the payload; `declared`: what they stand in, for errors.
+
+    Raises `ConfigurationError` for what Lambda would refuse, and for what it does not document.
+    """
+    if not 1 <= len(patterns) <= MAX_PATTERNS:
+        raise ConfigurationError(f"{declared}: {len(patterns)} patterns; Lambda takes 1 to {MAX_PATTERNS}")
+    texts = tuple(_text(one, None, declared) for one in patterns)
+    found = [(one, alternative) for one in patterns for alternative in _alternatives_of(one, declared)]
+    wants_json = tuple(_wants_json(one, member) for one, _ in found)
+    return RecordFilter(member, texts, tuple(alternative for _, alternative in found), wants_json)
+
+
+def _wants_json(pattern: dict[str, Any], member: str) -> bool:
+    """Whether a pattern looks into the payload."""
+    ways = [pattern, *(one for one in pattern.get("$or", ()) if isinstance(one, dict))]
+    return any(isinstance(one.get(member), dict) for one in ways)
+
+
+def _payload(body: Any) -> tuple[Any, bool]:
+    """A payload as a document, and whether it is JSON; text that is not stands for itself."""
+    try:
+        found = _loads(body if isinstance(body, str | bytes) else json.dumps(body, default=str))
+    except (ValueError, RecursionError):
+        return (body.decode("utf-8", "replace") if isinstance(body, bytes) else body), False
+    # A number or a word is valid JSON too, and plain text to everybody.
+    return (found, True) if isinstance(found, dict | list) else (body, False)
+
+
 # Reading a pattern
 
 
-def _text(pattern: dict[str, Any], member: str, what: str) -> str:
+def _text(pattern: dict[str, Any], member: str | None, what: str) -> str:
     try:
         text = json.dumps(pattern, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -135,7 +201,7 @@ def _text(pattern: dict[str, Any], member: str, what: str) -> str:
             f"{what}: the pattern is not JSON: use dicts, lists, strings, finite numbers, True, False and None"
         ) from None
     # With its spaces and escapes: whoever writes it more tightly is within the limit too.
-    size = len(json.dumps({member: pattern}))
+    size = len(text if member is None else json.dumps({member: pattern}))
     if size > MAX_PATTERN_CHARACTERS:
         raise ConfigurationError(
             f"{what}: a pattern has {size:,} characters as JSON; Lambda takes {MAX_PATTERN_CHARACTERS:,}: "

@@ -1,0 +1,163 @@
+"""A template's event source mappings as the emulator's settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pipeline.decisions.patterns import RecordFilter, read_record_filter
+from pipeline.deploy.lint.model import BATCH_SIZES, EventSource
+from pipeline.deploy.local.functions import LocalFunction
+from pipeline.deploy.local.reader import Reader
+from pipeline.deploy.local.resources import Queue, Stream, Table
+from pipeline.emulator.mappings.settings import ProvisionedPollers, QueueSettings, StreamSettings
+from pipeline.errors import ConfigurationError
+
+Source: TypeAlias = Queue | Stream | Table
+#: How long a table's stream keeps its records (DynamoDB developer guide, "Change data capture for DynamoDB Streams").
+_TABLE_STREAM_SECONDS = 86_400
+#: What holds a record's payload, in the patterns of each kind.
+_PAYLOADS = {"sqs": "body", "kinesis": "data", "dynamodb": "dynamodb"}
+
+
+@dataclass(frozen=True)
+class LocalMapping:
+    """An event source mapping that can run here: its function and its source do.
+
+    `function`, `source`: their ids. `is_enabled`: one that is not is made, and reads nothing.
+    """
+
+    id: str
+    name: str  #: as it is called in messages: "Orders.Queue"
+    line: int
+    function: str
+    source: str
+    settings: QueueSettings | StreamSettings
+    is_enabled: bool = True
+
+
+def read(
+    mapping: EventSource, reader: Reader, source: Source, function: LocalFunction
+) -> tuple[LocalMapping, str | None] | None:
+    """A mapping, and the ARN of its on-failure destination; None, with a problem, for one that Lambda would refuse."""
+    try:
+        found: QueueSettings | StreamSettings
+        if isinstance(source, Queue):
+            destination, found = None, _of_queue(mapping, reader, source, function)
+        else:
+            destination = _destination(reader)
+            found = _of_stream(mapping, reader, source, function, destination)
+    except ConfigurationError as error:
+        reader.error("", f"{mapping.name}: {error}; the mapping is left out")
+        return None
+    is_enabled = reader.truth("Enabled", default=True)
+    if not is_enabled:
+        reader.note("Enabled", f"{mapping.name} is disabled: it reads nothing")
+    made = LocalMapping(mapping.id, mapping.name, mapping.line, function.id, source.id, found, is_enabled)
+    return made, destination
+
+
+def _of_queue(mapping: EventSource, reader: Reader, source: Queue, function: LocalFunction) -> QueueSettings:
+    scaling = reader.section("ScalingConfig")
+    return QueueSettings(
+        is_fifo=source.is_fifo,
+        batch_size=_number(reader, "BatchSize", BATCH_SIZES["sqs"]),
+        batching_window=_number(reader, "MaximumBatchingWindowInSeconds", 0),
+        filter=_filter(mapping, reader, "sqs"),
+        report_batch_item_failures=_reports(reader),
+        maximum_concurrency=scaling.number("MaximumConcurrency", None, 2, 1_000),
+        provisioned=_provisioned(reader),
+        function_timeout=function.settings.timeout,
+        visibility_timeout=source.visibility,
+    )
+
+
+def _provisioned(reader: Reader) -> ProvisionedPollers | None:
+    if "ProvisionedPollerConfig" not in reader:
+        return None
+    section, usual = reader.section("ProvisionedPollerConfig"), ProvisionedPollers()
+    minimum = section.number("MinimumPollers", usual.minimum, 2, 200) or usual.minimum
+    return ProvisionedPollers(minimum, section.number("MaximumPollers", usual.maximum, 2, 10_000) or usual.maximum)
+
+
+def _of_stream(
+    mapping: EventSource, reader: Reader, source: Stream | Table, function: LocalFunction, destination: str | None
+) -> StreamSettings:
+    kind = "kinesis" if isinstance(source, Stream) else "dynamodb"
+    position = reader.text("StartingPosition")
+    if position is None:
+        reader.error("StartingPosition", f"{mapping.name} has no StartingPosition, which AWS wants: TRIM_HORIZON here")
+    return StreamSettings(
+        batch_size=_number(reader, "BatchSize", BATCH_SIZES[kind]),
+        batching_window=_number(reader, "MaximumBatchingWindowInSeconds", 0),
+        filter=_filter(mapping, reader, kind),
+        report_batch_item_failures=_reports(reader),
+        starting_position=position or "TRIM_HORIZON",
+        starting_timestamp=_timestamp(reader),
+        parallelization_factor=_number(reader, "ParallelizationFactor", 1),
+        bisect=reader.truth("BisectBatchOnFunctionError", default=False),
+        maximum_retry_attempts=_number(reader, "MaximumRetryAttempts", -1),
+        maximum_record_age=_number(reader, "MaximumRecordAgeInSeconds", -1),
+        retention=3600 * source.retention_hours if isinstance(source, Stream) else _TABLE_STREAM_SECONDS,
+        tumbling_window=_number(reader, "TumblingWindowInSeconds", 0),
+        on_failure=destination,
+        function_name=function.settings.name,
+        source_arn=source.names.arn if isinstance(source, Stream) else source.names.stream_arn,
+    )
+
+
+def _timestamp(reader: Reader) -> float | None:
+    found = reader.plain("StartingPositionTimestamp")
+    if found is None:
+        return None
+    try:
+        return float(found)
+    except (TypeError, ValueError):
+        reader.error("StartingPositionTimestamp", "StartingPositionTimestamp must be a number of epoch seconds")
+        return None
+
+
+def _destination(reader: Reader) -> str | None:
+    section = reader.section("DestinationConfig").section("OnFailure")
+    found = section.text("Destination")
+    if found is not None and not found.startswith(("arn:aws:sqs:", "arn:aws:sns:", "arn:aws:s3:")):
+        section.note("Destination", "the on-failure destination is no ARN of a queue, a topic or a bucket: left out")
+        return None
+    return found
+
+
+def _reports(reader: Reader) -> bool:
+    found = reader.plain("FunctionResponseTypes")
+    return "ReportBatchItemFailures" in (found if isinstance(found, list) else [found])
+
+
+def _filter(mapping: EventSource, reader: Reader, kind: str) -> RecordFilter | None:
+    section = reader.section("FilterCriteria")
+    patterns: list[dict[str, Any]] = []
+    for one in section.sections("Filters"):
+        text = one.document("Pattern")
+        found = json.loads(text) if text is not None else None
+        if not isinstance(found, dict):
+            raise ConfigurationError("FilterCriteria: a Pattern must be a JSON object as text, as '{\"body\": ...}'")
+        patterns.append(found)
+    if not patterns:
+        return None
+    for name in _beside(patterns, kind):
+        section.note(
+            "Filters", f"{mapping.name}: a filter on '{name}' is not in Lambda's guide; here it sees the record's"
+        )
+    return read_record_filter(patterns, member=_PAYLOADS[kind], declared=f"{mapping.name}.FilterCriteria")
+
+
+def _beside(patterns: Sequence[dict[str, Any]], kind: str) -> list[str]:
+    """Members that patterns name although the guide lists them for no record; `eventName` is in everybody's use."""
+    named = {name for one in patterns for name in one if name not in {_PAYLOADS[kind], "$or"}}
+    return sorted(named - ({"eventName"} if kind == "dynamodb" else set()))
+
+
+def _number(reader: Reader, name: str, default: int) -> int:
+    """A whole number; the settings check its range."""
+    found = reader.number(name, default, -1_000_000, 1_000_000_000)
+    return default if found is None else found

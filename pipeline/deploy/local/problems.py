@@ -1,0 +1,41 @@
+"""What a template says and this machine cannot do, or does otherwise: values with the line that says it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One sentence about one line.
+
+    `is_error`: AWS would refuse it, or something that is asked for does not run; else it runs, and not as written.
+    """
+
+    path: str
+    line: int
+    message: str
+    is_error: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {'error' if self.is_error else 'note'}: {self.message}"
+
+
+class Problems:
+    """Gathers them, each once."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._found: dict[Problem, None] = {}
+
+    def error(self, line: int, message: str) -> None:
+        """Something is refused, or does not run."""
+        self._found.setdefault(Problem(self._path, line, message))
+
+    def note(self, line: int, message: str) -> None:
+        """Something runs, and not as written."""
+        self._found.setdefault(Problem(self._path, line, message, is_error=False))
+
+    def sorted(self) -> tuple[Problem, ...]:
+        """All, by line."""
+        return tuple(sorted(self._found))
