@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast
@@ -188,9 +188,10 @@ class S3:
         if not isinstance(limit, int) or limit < 0:
             raise ServiceError("InvalidArgument", "Argument maxKeys must be an integer between 0 and 2147483647")
         limit = min(limit, _LISTED)
-        after = given.get("ContinuationToken") or given.get("StartAfter") or ""
-        entries = _entries(bucket, prefix, delimiter)
-        left = [name for name in sorted(entries, key=str.encode) if name.encode() > after.encode()]
+        token, start = given.get("ContinuationToken") or "", given.get("StartAfter") or ""
+        entries = _entries([one for one in bucket.objects.values() if one.key > start], prefix, delimiter)
+        # By UTF-8 bytes, which order as code points do.
+        left = [name for name in sorted(entries) if name > token]
         found, more = left[:limit], limit > 0 and len(left) > limit
         contents = [_listed(one) for name in found if (one := entries[name]) is not None]
         prefixes = [{"Prefix": name} for name in found if entries[name] is None]
@@ -311,14 +312,14 @@ def _bytes(body: object) -> bytes:
     return bytes(cast("_Readable", body).read())
 
 
-def _entries(bucket: _Bucket, prefix: str, delimiter: str) -> dict[str, Object | None]:
+def _entries(objects: Iterable[Object], prefix: str, delimiter: str) -> dict[str, Object | None]:
     """What a list has: objects by their keys, and None for what stands for all keys up to a delimiter."""
     entries: dict[str, Object | None] = {}
-    for key, found in bucket.objects.items():
-        if not key.startswith(prefix):
+    for found in objects:
+        if not found.key.startswith(prefix):
             continue
-        end = key.find(delimiter, len(prefix)) if delimiter else -1
-        entries[key if end < 0 else key[: end + len(delimiter)]] = found if end < 0 else None
+        end = found.key.find(delimiter, len(prefix)) if delimiter else -1
+        entries[found.key if end < 0 else found.key[: end + len(delimiter)]] = found if end < 0 else None
     return entries
 
 
