@@ -55,7 +55,7 @@ def isolated(endpoint_url: str) -> Generator[None, None, None]:
     saved = {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name == _DEPLOYMENT}
     for name in saved:
         del os.environ[name]
-    os.environ.update(_variables(endpoint_url))
+    os.environ.update(variables(endpoint_url))
     try:
         yield
     finally:
@@ -64,7 +64,8 @@ def isolated(endpoint_url: str) -> Generator[None, None, None]:
         os.environ.update(saved)
 
 
-def _variables(endpoint_url: str) -> dict[str, str]:
+def variables(endpoint_url: str) -> dict[str, str]:
+    """What leads everything that reads AWS's variables to the endpoint, with credentials that are no one's."""
     return {
         **_CREDENTIALS,
         "AWS_ENDPOINT_URL": endpoint_url,

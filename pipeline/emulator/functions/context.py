@@ -64,8 +64,8 @@ class LambdaContext:
 def context_in_thread(invocation: Invocation, log_stream: str) -> LambdaContext:
     """The context for a handler in a thread. Called on the event loop, whose time the invocation's deadline is on.
 
-    A virtual clock can be read on its loop only. But it does not jump while a thread is at work: what passes for the
-    handler is real time, and is taken from what was left when the invocation began.
+    A virtual clock can be read on its loop only, and stands still while a thread is at work: what passes for the handler
+    is real time, and is taken from what was left when the invocation began.
     """
     end = time.monotonic() + invocation.remaining
     return LambdaContext(invocation, log_stream, lambda: end - time.monotonic())

@@ -258,9 +258,13 @@ def _as_json(returned: Any) -> Any:
             f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes).",
         )
     try:
-        return json.loads(text.decode("utf-8", "surrogatepass"))
+        return json.loads(text.decode("utf-8", "surrogatepass"), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise _unanswerable("Runtime.MarshalError", f"The response is no JSON: {error}") from None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _number(value: Any) -> int | float:
