@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from pipeline.emulator.services.dynamodb.evaluation import projected, touched
 from pipeline.emulator.services.dynamodb.expressions import Names, projection_of
 from pipeline.emulator.services.dynamodb.rows import Rows
 from pipeline.emulator.services.dynamodb.stream import Stream
+from pipeline.emulator.services.dynamodb.streams import DynamoDBStreams
 from pipeline.emulator.services.dynamodb.table import Table, billing_of
 from pipeline.emulator.services.dynamodb.values import Item, invalid
 from pipeline.emulator.services.dynamodb.writes import Write
@@ -54,17 +56,21 @@ class DynamoDB:
     Without secondary indexes, and without the parameters that DynamoDB had before expressions: both are refused. Tables
     are ready at once, reads are always consistent, and capacity has no limit and is not told.
 
-    `ttl_lag`: seconds between an item's expiry and its removal, until when it is seen. `stream_shards`: of each table's
+    `chance`: of the ids of streams' records. `ttl_lag`: seconds between an item's expiry and its removal, until when it is seen. `stream_shards`: of each table's
     stream; the items of one partition key are in one of them.
     """
 
     name = "dynamodb"
 
-    def __init__(self, *, ttl_lag: float = TTL_LAG, stream_shards: int = 1) -> None:
+    def __init__(
+        self, chance: random.Random | None = None, *, ttl_lag: float = TTL_LAG, stream_shards: int = 1
+    ) -> None:
+        self._chance = chance or random.Random(0)
         self._lag = ttl_lag
         self._shards = stream_shards
         self._tables: dict[str, Table] = {}
         self._streams: dict[str, Stream] = {}
+        self.streams = DynamoDBStreams(self)  #: the service that reads the tables' streams
         self._tokens = transactions.Tokens()
         self._statement_tokens = transactions.Tokens()
         self.operations: Mapping[str, Operation] = {
@@ -87,7 +93,7 @@ class DynamoDB:
             if not one.is_open and not is_latest and not any(shard.records for shard in one.shards):
                 del self._streams[arn]
 
-    def streams(self, now: float) -> Mapping[str, Stream]:
+    def all_streams(self, now: float) -> Mapping[str, Stream]:
         """The tables' streams by their ARNs, those of deleted tables too, while something of them is kept."""
         self.pass_time(now)
         return self._streams
@@ -119,7 +125,7 @@ class DynamoDB:
     # Tables
 
     def _create_table(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        table = Table(parameters, now, self._lag)
+        table = Table(parameters, now, self._lag, self._chance)
         if table.name in self._tables:
             raise ServiceError("ResourceInUseException", f"Table already exists: {table.name}")
         asked = parameters.get("StreamSpecification") or {}

@@ -9,13 +9,15 @@ import base64
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pipeline.emulator.services.dynamodb import stream
-from pipeline.emulator.services.dynamodb.service import DynamoDB
 from pipeline.emulator.services.dynamodb.stream import Shard, Stream
 from pipeline.emulator.services.dynamodb.values import invalid
 from pipeline.emulator.services.service import Operation, ServiceError
+
+if TYPE_CHECKING:
+    from pipeline.emulator.services.dynamodb.service import DynamoDB
 
 #: Records, and bytes of them, of one GetRecords.
 _MAX_RECORDS, _MAX_BYTES = 1_000, 1_048_576
@@ -67,7 +69,9 @@ class DynamoDBStreams:
         limit = _limit(parameters, 100)
         start, table = parameters.get("ExclusiveStartStreamArn") or "", parameters.get("TableName")
         found = [
-            one for arn, one in sorted(self._tables.streams(now).items()) if arn > start and table in (None, one.table)
+            one
+            for arn, one in sorted(self._tables.all_streams(now).items())
+            if arn > start and table in (None, one.table)
         ]
         told = [{"StreamArn": one.arn, "TableName": one.table, "StreamLabel": one.label} for one in found[:limit]]
         more = {"LastEvaluatedStreamArn": told[-1]["StreamArn"]} if len(found) > limit else {}
@@ -127,7 +131,7 @@ class DynamoDBStreams:
         return answer
 
     def _stream(self, arn: object, now: float) -> Stream:
-        found = self._tables.streams(now).get(str(arn))
+        found = self._tables.all_streams(now).get(str(arn))
         if found is None:
             raise ServiceError("ResourceNotFoundException", f"Requested resource not found: Stream: {arn} not found")
         return found

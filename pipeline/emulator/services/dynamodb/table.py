@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import random
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -22,7 +23,7 @@ _TOO_OLD: Final = 5 * 365 * 86_400
 class Table:
     """A table and its items, which are shared and never changed. `lag`: seconds between an item's expiry and its removal."""
 
-    def __init__(self, parameters: Mapping[str, Any], now: float, lag: float) -> None:
+    def __init__(self, parameters: Mapping[str, Any], now: float, lag: float, chance: random.Random) -> None:
         self.name = name_of(parameters)
         self.keys = keys_of(parameters)
         self.arn = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{self.name}"
@@ -33,6 +34,7 @@ class Table:
         self.is_protected = bool(parameters.get("DeletionProtectionEnabled"))
         self._made = now
         self._lag = lag
+        self._chance = chance
         #: By partition key and sort key.
         self._partitions: dict[Any, dict[Any, Item]] = {}
         #: When items expire, soonest first; what changed meanwhile is found out when its time comes.
@@ -57,9 +59,7 @@ class Table:
         elif not items:
             del self._partitions[partition]
         if self.stream is not None and self.stream.is_open:
-            self._count += 1
-            id_ = hashlib.sha256(f"{self.stream.arn} {self._count}".encode()).hexdigest()[:32]
-            self.stream.add(key, old, item, now, id_, by_ttl=by_ttl)
+            self.stream.add(key, old, item, now, f"{self._chance.getrandbits(128):032x}", by_ttl=by_ttl)
 
     def every(self, after: Item | None = None) -> Iterable[Item]:
         """See `Rows`: the order of partitions is that of their keys' hashes, as in DynamoDB nobody knows it."""
