@@ -49,6 +49,13 @@ class News:
             return
 
 
+class Waiter:
+    """Waits for nothing."""
+
+    async def wait(self, **_: Any) -> None:
+        """It is so already."""
+
+
 class MemoryClient:
     """A client of one service. `async with` it, as aiobotocore's, or not: nothing is opened."""
 
@@ -69,6 +76,10 @@ class MemoryClient:
             return await self._around(self._service.name, name, parameters, lambda: self._call(name, parameters))
 
         return call
+
+    def get_waiter(self, name: str) -> Waiter:
+        """What is made in memory is ready at once."""
+        return Waiter()
 
     async def close(self) -> None:
         """Nothing is open."""
