@@ -46,9 +46,9 @@ def read(function: Function, names: Names, reader: Reader, directory: Path) -> L
         reader.note(name, f"{function.id} has its code in the template: put it into a file below CodeUri to run it")
         return None
     runtime = reader.text("Runtime") or ""
-    if not runtime.startswith("python"):
+    if not runtime.startswith("python3"):
         said = f"runs on {runtime}" if runtime else "names no Runtime"
-        reader.note("Runtime", f"{function.id} {said}: only Python functions are run")
+        reader.note("Runtime", f"{function.id} {said}: only functions of Python 3 are run")
         return None
     handler = reader.text("Handler") or ""
     if not _MODULE.fullmatch(handler):

@@ -63,10 +63,6 @@ class Values:
         """Whether it is a parameter that has no value."""
         return name in self._missing
 
-    def line_of_missing(self, name: str) -> int:
-        """Where such a parameter is declared."""
-        return self._missing[name]
-
     def stand_in(self, name: str, value: str) -> None:
         """Give a missing parameter a value."""
         del self._missing[name]
@@ -178,6 +174,8 @@ class Values:
                 return self._imported(node, depth)
             case "Fn::GetAZs":
                 return [f"{REGION}{letter}" for letter in "abc"]
+            case _:
+                pass
         found = self._value(node.argument, depth)
         items: list[Any] = found if isinstance(found, list) else []
         match node.name:
@@ -194,13 +192,15 @@ class Values:
                 return len(items)
             case "Fn::ToJsonString":
                 return json.dumps(found, separators=(",", ":"), default=str)
-        return None
+            case _:
+                return None
 
     def _named(self, name: str, attribute: str, line: int) -> Any:
         if not attribute and name in self._known:
             return self._known[name]
         if not attribute and name in self._missing:
-            self._problems.note(line, f"the parameter {name} has no default and was not given: it is '{name}' here")
+            where = self._missing[name]
+            self._problems.note(where, f"the parameter {name} has no default and was not given: it is '{name}' here")
             return name
         found = self._attribute(name, attribute, line)
         if found is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from pipeline.decisions.patterns import RecordFilter, read_record_filter
@@ -16,6 +16,8 @@ from pipeline.emulator.mappings.settings import ProvisionedPollers, QueueSetting
 from pipeline.errors import ConfigurationError
 
 Source: TypeAlias = Queue | Stream | Table
+#: Settings that the source and the function give.
+_GIVEN = {"is_fifo", "function_timeout", "visibility_timeout", "function_name", "source_arn", "retention"}
 #: How long a table's stream keeps its records (DynamoDB developer guide, "Change data capture for DynamoDB Streams").
 _TABLE_STREAM_SECONDS = 86_400
 #: What holds a record's payload, in the patterns of each kind.
@@ -36,6 +38,12 @@ class LocalMapping:
     source: str
     settings: QueueSettings | StreamSettings
     is_enabled: bool = True
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The mapping's own settings by name, without those that its source and its function give."""
+        found = {one.name: getattr(self.settings, one.name) for one in fields(self.settings)}
+        return {name: value for name, value in found.items() if name not in _GIVEN}
 
 
 def read(
@@ -148,7 +156,7 @@ def _filter(mapping: EventSource, reader: Reader, kind: str) -> RecordFilter | N
         section.note(
             "Filters", f"{mapping.name}: a filter on '{name}' is not in Lambda's guide; here it sees the record's"
         )
-    return read_record_filter(patterns, member=_PAYLOADS[kind], declared=f"{mapping.name}.FilterCriteria")
+    return read_record_filter(patterns, member=_PAYLOADS[kind], declared="FilterCriteria")
 
 
 def _beside(patterns: Sequence[dict[str, Any]], kind: str) -> list[str]:

@@ -177,6 +177,8 @@ class _Reading:
     def _stand_in_for_parameters(self) -> None:
         """Parameters without a value that name sources, destinations and dead letters."""
         for mapping in self.model.mappings:
+            if mapping.kind in _NOT_RUN:
+                continue
             service = self._guessed(mapping)
             self._stand_in(mapping.source, service, f"{mapping.name} reads")
             destination = mapping.properties.section("DestinationConfig").section("OnFailure").reference("Destination")
