@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.aws.client import client
 from pipeline.aws.sqs import url_of
-from pipeline.emulator.embedded import EmbeddedServer
+from pipeline.emulator.backend import Backend
 from pipeline.emulator.local_source import DeadLetterMessage
-from pipeline.emulator.queue_poller import attributes_of
 from pipeline.ports import Environment
 
 _PEEK_SECONDS = 60
@@ -64,7 +62,7 @@ class DeadLetterQueue:
 
     name: str | None
     environment: Environment
-    server: EmbeddedServer | None
+    backend: Backend
 
     async def count(self) -> int:
         """How many messages stand there."""
@@ -76,8 +74,9 @@ class DeadLetterQueue:
         """Every message; they stay there."""
         if self.name is None:
             return []
-        if self.server is not None:
-            return [_from_peek(message) for message in await asyncio.to_thread(self.server.peek, self.name)]
+        peeked = await self.backend.peek(self.name)
+        if peeked is not None:
+            return [_from_peek(message) for message in peeked]
         return await _read_all(self.environment, await url_of(self.name, None, self.environment))
 
 
@@ -109,3 +108,9 @@ async def _read_all(environment: Environment, url: str) -> list[DeadLetterMessag
 def _from_peek(message: Mapping[str, Any]) -> DeadLetterMessage:
     """A message as the embedded server shows it."""
     return DeadLetterMessage(message["id"], message["body"], message["attributes"], message["group"])
+
+
+def attributes_of(message: Mapping[str, Any]) -> dict[str, str]:
+    """A received message's attributes, as text."""
+    found = message.get("MessageAttributes", {})
+    return {name: value["StringValue"] for name, value in found.items() if value.get("StringValue") is not None}

@@ -108,6 +108,7 @@ class Driver(Generic[M, P]):
         self._looks: dict[asyncio.Task[None], Look] = {}  #: polls that wait for their source
         self._failure: BaseException | None = None
         self._is_blind = False  #: its source could not be asked
+        self._is_stopping = False
 
     @property
     def wakes_at(self) -> float | None:
@@ -144,6 +145,8 @@ class Driver(Generic[M, P]):
         commands, polls = self._commands(), self._polls()
         for action in self.machine.actions(self._handling.clock.now()):
             kind = type(action)
+            if self._is_stopping and (kind in polls or kind in (Invoke, ListShards)):
+                continue  # what is at work comes to its end, and nothing new begins
             if kind in polls:
                 look = Look(self._activity)
                 self._looks[self._start(polls[kind](action, look))] = look
@@ -174,6 +177,7 @@ class Driver(Generic[M, P]):
         await self._activity.wait(None if wakes_at is None else max(0.0, wakes_at - self._handling.clock.now()))
 
     async def _stop(self) -> None:
+        self._is_stopping = True
         for task in self._looks:
             task.cancel()
         while self._tasks:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pipeline.decisions.codec import loads
-from pipeline.emulator.invocation import Handling
+from pipeline.emulator.driver import Handling, QueueDriver, ShardDriver
 from pipeline.emulator.payloads import Key
 from pipeline.errors import SinkError
 
@@ -42,24 +42,6 @@ class Depth(Protocol):
         ...
 
 
-class EventSourceMapping(Protocol):
-    """Brings a source's records to a handler."""
-
-    @property
-    def quiet_at(self) -> int:
-        """The activity count at which the source last had nothing for it; -1: it has something to do."""
-        ...
-
-    @property
-    def wakes_at(self) -> float | None:
-        """When the first window of a batch that it holds ends, in epoch seconds."""
-        ...
-
-    async def run(self) -> None:
-        """Poll, invoke and settle, until cancelled."""
-        ...
-
-
 class LocalSource(Protocol):
     """One handler's source in a local run: made, ready to be filled, read and measured."""
 
@@ -86,8 +68,8 @@ class LocalSource(Protocol):
         """The queues in which time makes messages visible."""
         ...
 
-    def mapping(self, handling: Handling) -> EventSourceMapping:
-        """Its one mapping."""
+    def driver(self, handling: Handling, limit: int) -> QueueDriver | ShardDriver:
+        """What runs its one mapping. `limit`: invocations at once on this machine."""
         ...
 
     async def offer(

@@ -51,7 +51,7 @@ def _queue_of(destination: str | None) -> str | None:
     return arn_name(destination) if destination is not None and destination.split(":")[2] == "sqs" else None
 
 
-def _check(options: Mapping[str, Any], kind: type[QueueSettings] | type[StreamSettings]) -> None:
+def _check(options: Mapping[str, Any], kind: type[QueueSettings | StreamSettings]) -> None:
     known = sorted(set(kind.__dataclass_fields__) - _GIVEN)
     for name in options:
         if name not in known:

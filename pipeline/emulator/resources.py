@@ -7,13 +7,14 @@ from typing import Any
 
 from pipeline.aws.names import Resource
 from pipeline.emulator import queues, streams
-from pipeline.emulator.embedded import EmbeddedServer
+from pipeline.emulator.backend import Backend
 from pipeline.emulator.local_source import LocalSource
+from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.ports import Environment
 
-Open = Callable[[Stage, Environment, EmbeddedServer | None], Awaitable[LocalSource]]
+Open = Callable[[Stage, ProcessEnvironment, Backend], Awaitable[LocalSource]]
 #: By the service of a source's resource.
 _KINDS: dict[str, Open] = {"sqs": queues.open_queue, "kinesis": streams.open_stream}
 
@@ -36,11 +37,9 @@ async def make(stages: Sequence[Stage], environment: Environment, *, is_embedded
             await _create(part, environment)
 
 
-async def open_sources(
-    stages: Sequence[Stage], environment: Environment, server: EmbeddedServer | None
-) -> list[LocalSource]:
+async def open_sources(stages: Sequence[Stage], environment: ProcessEnvironment, backend: Backend) -> list[LocalSource]:
     """Each handler's source, ready. Raises `ConfigurationError` for two handlers on one queue."""
-    sources = [await _kind(stage)(stage, environment, server) for stage in stages]
+    sources = [await _kind(stage)(stage, environment, backend) for stage in stages]
     seen: set[str] = set()
     for source in sources:
         if source.arn in seen and not source.is_stream:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from pipeline.aws.client import code_of
+from pipeline.decisions.aggregation import is_aggregate
 from pipeline.emulator.backend import Backend
 from pipeline.emulator.destinations import send
 from pipeline.emulator.driver import Look
@@ -17,6 +19,7 @@ from pipeline.emulator.isolation import REGION
 from pipeline.emulator.mappings.actions import Read, SendToDestination, Shard, StreamRecord
 from pipeline.emulator.mappings.machine import Page
 
+_log = logging.getLogger(__name__)
 #: Seconds after which a read that found nothing is given up. Lambda reads on for ever; so does the mapping.
 _PATIENCE = 300.0
 
@@ -32,6 +35,7 @@ class Port(ABC):
         self._arn = arn
         self._backend = backend
         self._ids = ids
+        self._reading: dict[str, str] = {}  #: what each read is asked with, beside its place
         self._next: dict[tuple[str, str | None], str] = {}  #: by shard and the last number read: where to go on
 
     async def send(self, record: SendToDestination) -> None:
@@ -64,7 +68,7 @@ class Port(ABC):
         place = wanted.shard, wanted.after
         iterator = self._next.pop(place, None) or await self._iterator(wanted)
         try:
-            answer = await self._client.get_records(ShardIterator=iterator, Limit=wanted.limit)
+            answer = await self._client.get_records(ShardIterator=iterator, Limit=wanted.limit, **self._reading)
         except Exception as error:
             if code_of(error) != "ExpiredIteratorException":
                 raise
@@ -97,9 +101,13 @@ class Port(ABC):
 class KinesisPort(Port):
     """Reads a Kinesis stream."""
 
-    def __init__(self, client: Any, arn: str, function: str, backend: Backend, ids: Ids) -> None:
+    def __init__(
+        self, client: Any, arn: str, function: str, backend: Backend, ids: Ids, *, is_filtered: bool = False
+    ) -> None:
         super().__init__(client, arn, backend, ids)
+        self._reading = {"StreamARN": arn}
         self._function = function
+        self._warns = is_filtered  #: a filter passes over aggregates, once that is said
 
     async def shards(self) -> Sequence[Shard]:
         """See `ShardPort`."""
@@ -118,6 +126,12 @@ class KinesisPort(Port):
 
     def _record(self, record: Mapping[str, Any], shard: str) -> StreamRecord:
         member = stream_record(record, shard=shard, arn=self._arn, region=REGION, function=self._function)
+        if self._warns and is_aggregate(record["Data"]):
+            self._warns = False
+            _log.warning(
+                "%s: %s of %s holds aggregated records: with a filter all that they hold is passed over, as Lambda does",
+                self._function, shard, self._arn,
+            )  # fmt: skip
         return StreamRecord(
             record["SequenceNumber"],
             member,

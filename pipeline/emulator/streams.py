@@ -1,123 +1,114 @@
-"""The streams of a local run: opened, filled, measured and read."""
+"""The streams of a run: opened, filled, measured and read."""
 
 from __future__ import annotations
 
 import binascii
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.aws import kinesis
-from pipeline.aws.client import client, code_of, sink_error
+from pipeline.aws.client import client, sink_error
+from pipeline.aws.cloudformation.streams import given_up
 from pipeline.aws.delivery import Entry, deliver
+from pipeline.aws.names import Resource
 from pipeline.decisions.deadline import Deadline
+from pipeline.emulator.backend import Backend
 from pipeline.emulator.dead_letters import DeadLetterQueue
-from pipeline.emulator.embedded import EmbeddedServer
-from pipeline.emulator.event import size_of, stream_record
-from pipeline.emulator.invocation import Handling
-from pipeline.emulator.isolation import REGION
+from pipeline.emulator.driver import Handling, ShardDriver
 from pipeline.emulator.local_source import DeadLetterMessage
+from pipeline.emulator.mappings.settings import StreamSettings
+from pipeline.emulator.mappings.stream import StreamMapping
 from pipeline.emulator.payloads import Key, body_of, default_key
-from pipeline.emulator.stream_mapping import Shard
-from pipeline.emulator.stream_poller import IteratorExpired, Page, Received, Stream, StreamDepth, StreamMapping
+from pipeline.emulator.stream_ports import Ids, KinesisPort, Port, TableStreamPort
+from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError, SinkError, SinkRefused
-from pipeline.ports import Environment
-from pipeline.sources.kinesis import Kinesis
 from pipeline.sources.kinesis_dead_letters import ENCODING
 
 #: A call's size. Kinesis takes 10 MiB, but other servers still the 5 MiB that it took before.
 _CALL_BYTES = 5 * 1024 * 1024
 
 
-class KinesisReader:
-    """Reads a stream through its API; see `StreamReader`."""
+@dataclass(frozen=True)
+class Stream:
+    """A stream, and how a mapping reads it."""
 
-    def __init__(self, client: Any, stage: Stage, source: Kinesis, arn: str) -> None:
-        self._client = client
-        self._stage = stage
-        self._source = source
-        self._arn = arn
-        self._stream = kinesis.stream_parameters(source.resource)
+    name: str  #: its logical name
+    arn: str
+    kind: Literal["kinesis", "dynamodb"]
+    settings: StreamSettings
 
-    async def shards(self) -> list[Shard]:
-        """See `StreamReader`."""
-        found: list[Shard] = []
-        request: dict[str, str] = self._stream
-        while True:
-            answer = await self._client.list_shards(**request)
-            found += [_shard(shard) for shard in answer["Shards"]]
-            if not answer.get("NextToken"):
-                return found
-            request = {"NextToken": answer["NextToken"]}
 
-    async def iterator(self, shard: str, *, after: str | None, position: str) -> str:
-        """See `StreamReader`."""
-        where = {"ShardIteratorType": position}
-        if after is not None:
-            where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": after}
-        answer = await self._client.get_shard_iterator(ShardId=shard, **where, **self._stream)
-        iterator: str = answer["ShardIterator"]
-        return iterator
+@dataclass(frozen=True)
+class StreamDepth:
+    """What waits for a handler in a stream, as far as its mapping knows."""
 
-    async def read(self, shard: str, iterator: str, limit: int) -> Page:
-        """See `StreamReader`."""
-        arn = {name: value for name, value in self._stream.items() if name == "StreamARN"}
-        try:
-            answer = await self._client.get_records(ShardIterator=iterator, Limit=limit, **arn)
-        except Exception as error:
-            if code_of(error) == "ExpiredIteratorException":
-                raise IteratorExpired from None
-            raise
-        records = [self._received(record, shard) for record in answer["Records"]]
-        return Page(records, answer.get("NextShardIterator"), answer.get("MillisBehindLatest") or 0)
+    held: int  #: records that were read and are not behind the checkpoint
+    millis_behind: int  #: how far its slowest shard was behind when it was last read
 
-    def _received(self, record: Mapping[str, Any], shard: str) -> Received:
-        function = f"{self._stage.pipeline}-{self._stage.name}"
-        member = stream_record(record, shard=shard, arn=self._arn, region=REGION, function=function)
-        # As the handler will know them: an aggregate holds several records.
-        ids = tuple(one.id for one in self._source.decode({"Records": [member]}))
-        return Received(record["SequenceNumber"], member, size_of(member), ids)
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is held, and nothing more was there at the last read."""
+        return not self.held and not self.millis_behind
+
+    @property
+    def waiting(self) -> str:
+        """For a table: a plus says that there is more."""
+        return f"{self.held}{'+' if self.millis_behind else ''}"
+
+    def __str__(self) -> str:
+        return f"{self.held} records that are not settled, {self.millis_behind} ms behind"
 
 
 class LocalStream:
-    """A handler's stream; see `LocalSource`."""
+    """A stream that a handler reads; see `LocalSource`. `key`: a payload's partition key when the sender names none."""
 
     is_stream = True
     #: What PutRecords takes at once.
     chunk = kinesis.LIMITS.count
     delaying_queues = ()
 
-    def __init__(self, stage: Stage, source: Kinesis, stream: Stream, dead: DeadLetterQueue, environment: Environment):
-        self.name = source.name
+    def __init__(
+        self,
+        stream: Stream,
+        port: Port,
+        dead: DeadLetterQueue,
+        environment: ProcessEnvironment,
+        key: Key | None = None,
+    ) -> None:
+        self.name = stream.name
         self.arn = stream.arn
-        self._stage = stage
-        self._source = source
         self._stream = stream
+        self._port = port
         self._dead = dead
         self._environment = environment
-        self._mapping: StreamMapping | None = None
+        self._key = key or (lambda _: uuid.uuid4().hex)
+        self._driver: ShardDriver | None = None
 
-    def mapping(self, handling: Handling) -> StreamMapping:
+    def driver(self, handling: Handling, limit: int) -> ShardDriver:
         """See `LocalSource`."""
-        self._mapping = StreamMapping(self._stream, handling)
-        return self._mapping
+        machine = StreamMapping(self._stream.settings, self._stream.kind, limit=limit)
+        self._driver = ShardDriver(machine, self._port, handling)
+        return self._driver
 
     async def offer(
         self, payloads: Sequence[Any], key: Key | None, attributes: Mapping[str, str] | None
     ) -> list[SinkError | None]:
-        """See `LocalSource`. `key` gives the partition key; default see `default_key`, or one of its own for each.
+        """See `LocalSource`. `key` gives the partition key; default: its own.
 
         One call after the other, so that the order of a key is kept. What a call did not take is put
         again alone: a server that is throttled may get a key's records out of order, as Kinesis may.
         """
         if attributes:
             raise ConfigurationError(f"the stream '{self.name}' has no message attributes: leave attributes= out")
-        partition = key or default_key(self._stage, lambda: uuid.uuid4().hex)
-        entries = [_entry(payload, partition) for payload in payloads]
-        put = partial(kinesis.put, stream=self._source.resource, environment=self._environment)
+        if self._stream.kind != "kinesis":
+            raise ConfigurationError(f"'{self.name}' is the stream of a table: write to the table")
+        entries = [_entry(payload, key or self._key) for payload in payloads]
+        resource = Resource("kinesis", self.name, self.arn)
+        put = partial(kinesis.put, stream=resource, environment=self._environment)
         errors: list[SinkError | None] = []
         for call in _calls(entries):
             errors += await deliver(call, put, kinesis.LIMITS, self._environment, Deadline())
@@ -129,7 +120,9 @@ class LocalStream:
 
     async def depth(self) -> StreamDepth:
         """What the mapping has read and not settled, and how far behind it is."""
-        return StreamDepth(0, 0) if self._mapping is None else self._mapping.depth
+        if self._driver is None:
+            return StreamDepth(0, 0)
+        return StreamDepth(self._driver.machine.held, self._driver.machine.millis_behind)
 
     async def dead_letters(self) -> list[DeadLetterMessage]:
         """See `LocalSource`."""
@@ -140,11 +133,8 @@ class LocalStream:
         return await self._dead.count()
 
 
-async def open_stream(stage: Stage, environment: Environment, server: EmbeddedServer | None) -> LocalStream:
-    """The stream of a handler that reads one. What is sent from now on is seen from "LATEST" too.
-
-    Raises `SinkError` when it is not there.
-    """
+async def open_stream(stage: Stage, environment: ProcessEnvironment, backend: Backend) -> LocalStream:
+    """The stream of a handler that reads one. Raises `SinkError` when it is not there."""
     source: Any = stage.source
     made = await client(environment, "kinesis")
     try:
@@ -152,29 +142,57 @@ async def open_stream(stage: Stage, environment: Environment, server: EmbeddedSe
     except Exception as error:
         raise sink_error(error, f"stream '{source.name}'") from None
     arn: str = found["StreamDescriptionSummary"]["StreamARN"]
-    reader = KinesisReader(made, stage, source, arn)
-    iterators = {
-        shard.id: await reader.iterator(shard.id, after=None, position=source.starting_position)
-        for shard in await reader.shards()
-    }
-    stream = Stream(
-        name=source.name,
-        arn=arn,
-        reader=reader,
-        iterators=iterators,
-        starting_position=source.starting_position,
+    function = f"{stage.pipeline}-{stage.name}"
+    settings = StreamSettings(
         batch_size=source.batch_size,
         batching_window=source.batching_window,
-        retry_attempts=source.retry_attempts,
         filter=source.filter,
+        report_batch_item_failures=True,
+        starting_position=source.starting_position,
+        parallelization_factor=source.parallelization_factor,
+        bisect=source.bisect,
+        maximum_retry_attempts=source.retry_attempts,
+        maximum_record_age=source.max_record_age,
+        on_failure=f"arn:aws:s3:::{given_up(source.resource).physical}",
+        function_name=function,
+        source_arn=arn,
     )
-    dead = DeadLetterQueue(source.dead_letters.queue.physical, environment, server)
-    return LocalStream(stage, source, stream, dead, environment)
+
+    def ids(member: Mapping[str, Any]) -> tuple[str, ...]:
+        """As the handler will know them: an aggregate holds several records."""
+        return tuple(one.id for one in source.decode({"Records": [member]}))
+
+    dead = DeadLetterQueue(source.dead_letters.queue.physical, environment, backend)
+    stream = Stream(source.name, arn, "kinesis", settings)
+    key = default_key(stage, lambda: uuid.uuid4().hex)
+    return await opened(stream, function, dead, environment, backend, key=key, ids=ids)
 
 
-def _shard(shard: Mapping[str, Any]) -> Shard:
-    parents = (shard.get("ParentShardId"), shard.get("AdjacentParentShardId"))
-    return Shard(shard["ShardId"], tuple(parent for parent in parents if parent))
+async def opened(
+    stream: Stream,
+    function: str,
+    dead: DeadLetterQueue,
+    environment: ProcessEnvironment,
+    backend: Backend,
+    *,
+    key: Key | None = None,
+    ids: Ids | None = None,
+) -> LocalStream:
+    """A stream that is there. What is sent from now on is seen from "LATEST" too."""
+    port: Port
+    if stream.kind == "kinesis":
+        is_filtered = stream.settings.filter is not None
+        kinesis_client = backend.client("kinesis")
+        port = KinesisPort(kinesis_client, stream.arn, function, backend, ids or _own_id, is_filtered=is_filtered)
+    else:
+        port = TableStreamPort(backend.client("dynamodbstreams"), stream.arn, backend, ids or _own_id)
+    settings = stream.settings
+    await port.start(await port.shards(), settings.starting_position, settings.starting_timestamp)
+    return LocalStream(stream, port, dead, environment, key)
+
+
+def _own_id(member: Mapping[str, Any]) -> tuple[str, ...]:
+    return (str(member["eventID"]),)
 
 
 def _entry(payload: Any, key: Key) -> Entry:

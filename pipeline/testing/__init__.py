@@ -11,10 +11,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.emulator.local import DrainTimeout as DrainTimeout
     from pipeline.emulator.local_source import DeadLetterMessage as DeadLetterMessage
     from pipeline.emulator.report import Counts as Counts
     from pipeline.emulator.report import Report as Report
+    from pipeline.emulator.run import DrainTimeout as DrainTimeout
     from pipeline.testing.invoke import InvokeResult as InvokeResult
     from pipeline.testing.invoke import ainvoke as ainvoke
     from pipeline.testing.invoke import invoke as invoke
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Counts": "pipeline.emulator.report",
     "DeadLetterMessage": "pipeline.emulator.local_source",
-    "DrainTimeout": "pipeline.emulator.local",
+    "DrainTimeout": "pipeline.emulator.run",
     "InvokeResult": "pipeline.testing.invoke",
     "Report": "pipeline.emulator.report",
     "ainvoke": "pipeline.testing.invoke",

@@ -17,7 +17,7 @@ from pipeline.emulator.backend import MemoryBackend
 from pipeline.emulator.boto import boto3_in_memory
 from pipeline.emulator.driver import Invocable
 from pipeline.emulator.functions.engine import EngineSandbox
-from pipeline.emulator.functions.function import Function, FunctionSettings
+from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, FunctionSettings
 from pipeline.emulator.functions.thread import ThreadSandbox
 from pipeline.emulator.functions.thread import plain as plain_handler
 from pipeline.emulator.local import function_settings, labels
@@ -142,7 +142,7 @@ class Emulator:
         """
         if isinstance(handler, Handler):
             raise ConfigurationError(f"'{handler.stage.name}' is a handler of a pipeline: add the pipeline instead")
-        called = name or (
+        called: str = name or (
             handler.rpartition(".")[2] if isinstance(handler, str) else getattr(handler, "__name__", "handler")
         )
         function = FunctionSettings(
@@ -198,7 +198,9 @@ class Emulator:
         settings: FunctionSettings,
         options: Mapping[str, Any],
     ) -> FunctionMapping:
-        opened = await plain.open_source(source.arn, source.name, settings, self._memory, options)
+        environment = self._memory.environment()
+        self._stack.push_async_callback(environment.aclose)
+        opened = await plain.open_source(source.arn, source.name, settings, self._memory, environment, options)
         function = Function(settings, lambda: ThreadSandbox(plain_handler(handler)), self._memory.clock)
         mapping = FunctionMapping(settings.name)
         await self._map(settings.name, opened, function, recorded=_Recorded(function, mapping.invocations, self._loop))
@@ -235,7 +237,7 @@ class Emulator:
     ) -> None:
         self._stack.push_async_callback(function.close)
         await self._running.map(
-            label, source, recorded or function, tally=tally, limit=function.concurrency, tells_letters=tells_letters
+            label, source, recorded or function, tally=tally, limit=MAX_ENVIRONMENTS, tells_letters=tells_letters
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import logging
@@ -15,12 +14,6 @@ from rich.console import Console
 
 from pipeline import Function, Pipeline, sources
 from pipeline.cli import progress
-from pipeline.decisions.patterns import read_filter
-from pipeline.emulator.activity import Activity
-from pipeline.emulator.clock import SkippingClock
-from pipeline.emulator.execution import Pool
-from pipeline.emulator.invocation import Handling
-from pipeline.emulator.queue_poller import Queue, QueueMapping
 from pipeline.emulator.report import Counts, Report, Tally
 from pipeline.testing import local
 from tests.support import aggregates
@@ -169,46 +162,6 @@ async def test_an_aggregate_is_passed_over_whole_and_a_warning_says_so_once(capl
     assert (report.records, report.filtered) == (1, 6)
     (message,) = [record.getMessage() for record in caplog.records if "aggregated" in record.getMessage()]
     assert "passed over" in message
-
-
-class Refusing:
-    """A queue in memory that takes a deletion only at the second time."""
-
-    def __init__(self, *bodies: str) -> None:
-        self.messages = {str(n): body for n, body in enumerate(bodies)}
-        self.refused: set[str] = set()
-
-    async def receive_message(self, *, MaxNumberOfMessages: int, **_: Any) -> Any:  # noqa: N803 - AWS's name
-        found = list(self.messages.items())[:MaxNumberOfMessages]
-        message = {"ReceiptHandle": "", "MD5OfBody": ""}
-        return {"Messages": [{**message, "MessageId": n, "ReceiptHandle": n, "Body": body} for n, body in found]}
-
-    async def delete_message_batch(self, *, Entries: list[dict[str, Any]], **_: Any) -> Any:  # noqa: N803
-        gone = [entry for entry in Entries if entry["ReceiptHandle"] in self.refused]
-        self.refused |= {entry["ReceiptHandle"] for entry in Entries}
-        for entry in gone:
-            del self.messages[entry["ReceiptHandle"]]
-        return {"Successful": [{"Id": entry["Id"]} for entry in gone]}
-
-
-async def test_what_could_not_be_deleted_comes_back_and_counts_when_it_is_gone() -> None:
-    (stage,) = reading(sources.SQS("orders")).stages()
-    activity, tally, seen = Activity(), Tally(), Deliveries()
-    pool = Pool(stage, lambda _: seen, 1)
-    handling = Handling(handler="work", pool=pool, tally=tally, activity=activity, clock=SkippingClock())
-    found = read_filter(ORDERS, member="body", declared="sources.SQS")
-    queue = Queue(name="orders", physical="orders", url="", arn="arn", region="", filter=found)
-    client = Refusing('{"kind":"refund"}', "text")
-    mapping = QueueMapping(queue, handling, client=client)
-    task = asyncio.create_task(mapping.run())
-    async with asyncio.timeout(20):
-        while mapping.quiet_at != activity.count:
-            await activity.wait(0.05)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await pool.close()
-    assert (client.messages, seen.batches) == ({}, [])
-    assert tally.counts(dead_lettered=0, drained=True) == Counts(filtered=2)
 
 
 # What a person is told

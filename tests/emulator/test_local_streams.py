@@ -6,21 +6,14 @@ import json
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from pipeline import Backoff, ConfigurationError, Function, Pipeline, Record, Reject, by, sinks, sources
 from pipeline.emulator import embedded
-from pipeline.emulator.activity import Activity
-from pipeline.emulator.clock import SkippingClock
-from pipeline.emulator.execution import Pool
-from pipeline.emulator.invocation import Handling
-from pipeline.emulator.local import DrainTimeout
-from pipeline.emulator.report import Tally
-from pipeline.emulator.stream_mapping import Shard
-from pipeline.emulator.stream_poller import IteratorExpired, Page, Received, Stream, StreamMapping
+from pipeline.emulator.run import DrainTimeout
 from pipeline.errors import SinkUnavailable
 from pipeline.testing import local
 from tests.support import aggregates
@@ -40,7 +33,7 @@ def one_stream(**options: Any) -> Pipeline:
     shop = Pipeline("shop")
     deploy = options.pop("deploy", Function(timeout=5))
 
-    @shop.handler(sources.Kinesis("clicks", **{"shards": 1, **options}), deploy=deploy)
+    @shop.handler(sources.Kinesis("clicks", **{"shards": 1, "bisect": False, **options}), deploy=deploy)
     def score(click: dict[str, Any]) -> None: ...
 
     return shop
@@ -201,7 +194,7 @@ async def test_after_its_retries_a_batch_is_given_up_counted_and_said(caplog: py
     assert deliveries.batches[-1] == ["d"]
     assert deliveries.batches[:-1][-3:] == [["b", "c"]] * 3
     assert (report.succeeded, report.exhausted, report.records) == (2, 2, 4)
-    assert "shardId-000000000000 of clicks: 2 records, 2 to 3, are given up after 2 retries" in caplog.text
+    assert "score: shardId-000000000000: 2 records are given up: RetryAttemptsExhausted" in caplog.text
 
 
 async def test_two_handlers_read_one_stream_each_with_its_own_checkpoints_and_counts() -> None:
@@ -431,131 +424,3 @@ async def test_a_reshard_of_motos_ends_nothing_and_loses_nothing() -> None:
         report = await env.drain()
     assert [name for batch in deliveries.batches for name in batch] == ["a", "b"]
     assert report.succeeded == 2
-
-
-class Resharded:
-    """A stream in memory that ends its shards as Kinesis does: the last page has no next iterator."""
-
-    def __init__(self, shards: Mapping[Shard, Sequence[str]], *, closed: set[str]) -> None:
-        self._shards = shards
-        self._closed = closed
-        self.began: list[str] = []
-        self.expire = 0  #: so many of the next reads find their iterator expired
-        self.gaps = 0  #: so many of the next reads give an empty page, although there is more
-
-    async def shards(self) -> list[Shard]:
-        return list(self._shards)
-
-    async def iterator(self, shard: str, *, after: str | None, position: str) -> str:
-        self.began.append(shard)
-        numbers = self._numbers(shard)
-        if after is not None:
-            return str(numbers.index(after) + 1)
-        return "0" if position == "TRIM_HORIZON" else str(len(numbers))
-
-    async def read(self, shard: str, iterator: str, limit: int) -> Page:
-        if self.expire:
-            self.expire -= 1
-            raise IteratorExpired
-        numbers = self._numbers(shard)
-        start = int(iterator)
-        if self.gaps:
-            self.gaps -= 1
-            return Page([], iterator, 1_000)
-        found = numbers[start : start + limit]
-        end = start + len(found)
-        has_ended = shard in self._closed and end == len(numbers)
-        records = [Received(n, {"eventID": f"{shard}:{n}", "kinesis": {"sequenceNumber": n}}, 10, (n,)) for n in found]
-        return Page(records, None if has_ended else str(end), len(numbers) - end)
-
-    def _numbers(self, shard: str) -> list[str]:
-        return next(list(numbers) for one, numbers in self._shards.items() if one.id == shard)
-
-
-class Mapped:
-    """A mapping over a stream in memory, until it is at rest."""
-
-    def __init__(self, reader: Resharded, answer: Callable[[dict[str, Any], Any], Any], **options: Any) -> None:
-        self.activity = Activity()
-        self.tally = Tally()
-        (stage,) = one_stream().stages()
-        self.pool = Pool(stage, lambda _: Answering(answer), 4)
-        handling = Handling(
-            handler="score", pool=self.pool, tally=self.tally, activity=self.activity, clock=SkippingClock()
-        )
-        stream = Stream(name="clicks", arn="arn", reader=reader, **{"iterators": {}, **options})
-        self.mapping = StreamMapping(stream, handling)
-
-    async def until_quiet(self) -> None:
-        task = asyncio.create_task(self.mapping.run())
-        try:
-            async with asyncio.timeout(20):
-                while self.activity.running or self.mapping.quiet_at != self.activity.count:
-                    await self.activity.wait(0.05)
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await self.pool.close()
-
-
-PARENT, SIBLING = Shard("parent"), Shard("sibling")
-CHILD, MERGED = Shard("child", ("parent",)), Shard("merged", ("parent", "sibling"))
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 10])
-async def test_a_shard_that_ends_is_settled_to_its_end_before_its_children_begin(batch_size: int) -> None:
-    shards = {PARENT: ["1", "2", "3"], SIBLING: ["4"], CHILD: ["5", "6"], MERGED: ["7"]}
-    reader = Resharded(shards, closed={"parent", "sibling"})
-    seen: list[str] = []
-    failures = ["3", "4"]
-
-    def answer(event: dict[str, Any], _: Any) -> Any:
-        numbers = [record["kinesis"]["sequenceNumber"] for record in event["Records"]]
-        bad = [number for number in numbers if number in failures]
-        for number in bad:
-            failures.remove(number)
-        seen.extend(number for number in numbers[: numbers.index(bad[0]) if bad else None])
-        return {"batchItemFailures": [{"itemIdentifier": number} for number in bad]}
-
-    mapped = Mapped(reader, answer, batch_size=batch_size)
-    await mapped.until_quiet()
-    assert sorted(seen) == ["1", "2", "3", "4", "5", "6", "7"]
-    assert [number for number in seen if number in "12356"] == ["1", "2", "3", "5", "6"]
-    assert seen.index("7") > max(seen.index("3"), seen.index("4"))
-    assert mapped.tally.counts(dead_lettered=0, drained=False).succeeded == 7
-
-
-async def test_from_latest_the_shards_that_were_there_are_skipped_and_the_later_ones_read_whole() -> None:
-    reader = Resharded({PARENT: ["1"], CHILD: ["2"]}, closed={"parent"})
-    seen: list[str] = []
-
-    def answer(event: dict[str, Any], _: Any) -> None:
-        seen.extend(record["kinesis"]["sequenceNumber"] for record in event["Records"])
-
-    await Mapped(reader, answer, iterators={"parent": "1"}, starting_position="LATEST").until_quiet()
-    assert seen == ["2"]
-
-
-async def test_an_iterator_that_expired_is_had_anew_behind_the_last_record_that_was_read() -> None:
-    reader = Resharded({PARENT: ["1", "2", "3"]}, closed=set())
-    seen: list[str] = []
-
-    def answer(event: dict[str, Any], _: Any) -> None:
-        seen.extend(record["kinesis"]["sequenceNumber"] for record in event["Records"])
-        reader.expire = 1
-
-    await Mapped(reader, answer, batch_size=1).until_quiet()
-    assert seen == ["1", "2", "3"]
-    assert len(reader.began) >= 3
-
-
-async def test_an_empty_page_on_the_way_to_a_shards_end_is_not_its_end() -> None:
-    reader = Resharded({PARENT: ["1"]}, closed=set())
-    reader.gaps = 3
-    seen: list[str] = []
-
-    def answer(event: dict[str, Any], _: Any) -> None:
-        seen.extend(record["kinesis"]["sequenceNumber"] for record in event["Records"])
-
-    await Mapped(reader, answer).until_quiet()
-    assert seen == ["1"]

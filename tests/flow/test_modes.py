@@ -20,7 +20,7 @@ from typing import IO, Any
 import pytest
 
 from pipeline import Backoff, Checkpoint, Claim, Fused, Mark, Pipeline, Record, Reject, sinks, sources
-from pipeline.emulator.execution import LambdaContext, Runtime
+from pipeline.emulator.functions.thread import Runtime
 from pipeline.emulator.local import lambda_runtime
 from pipeline.engine.modes import Mode
 from pipeline.engine.stage import Stage
@@ -262,6 +262,13 @@ async def through_mapping(name: str, runtimes: InProcess | Awslambdaric) -> Effe
         return effects
 
 
+class Remaining:
+    """What is used of Lambda's context."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 30_000
+
+
 def again(runtime: Runtime, events: list[Any]) -> Any:
     """Deliver the good records in one event, each as it was delivered last."""
     last: dict[str, Any] = {}
@@ -272,7 +279,7 @@ def again(runtime: Runtime, events: list[Any]) -> Any:
     good = [record for record in last.values() if body(record) in wanted]
     assert len(good) == len(GOOD)
     try:
-        return runtime.invoke({"Records": good}, LambdaContext("shop-price", 512, 30))
+        return runtime.invoke({"Records": good}, Remaining())
     finally:
         runtime.close()
 

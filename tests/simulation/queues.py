@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import Backoff, Checkpoint, Pipeline, sinks, sources
 from pipeline.batch import BatchResult
-from pipeline.emulator.mapping import judge
+from pipeline.emulator.mappings.response import named_failures
 from pipeline.engine.modes import Mode
 from pipeline.engine.stage import Stage
 from pipeline.outcome import Failed, Unprocessed
@@ -208,9 +208,9 @@ class QueueWorld(World):
             if isinstance(outcome, (Failed, Unprocessed)) and outcome.delay is not None:
                 self.queue.delay(message, receipt, math.ceil(outcome.delay))
         unsettled = self.stage.source.unsettled_ids(result)
-        verdict = judge(partial_response(unsettled), [message.id for message, _ in received])
+        failed = named_failures(partial_response(unsettled), {message.id for message, _ in received})
         for (message, receipt), outcome in zip(received, outcomes, strict=True):
-            if message.id in verdict.succeeded:
+            if message.id not in failed:
                 self.check_acknowledged(message, outcome)
                 self.queue.delete(message, receipt)
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from pipeline import Backoff, Checkpoint, Pipeline, by, sinks, sources
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline
-from pipeline.emulator.stream_mapping import all_failed, judge
+from pipeline.emulator.mappings.response import named_failures
 from pipeline.engine.modes import Mode
 from pipeline.engine.stage import Stage
 from pipeline.errors import SinkError, SinkUnavailable
@@ -422,13 +422,14 @@ class StreamWorld(World):
         if len(unsettled) > 1:
             self.fail(self.batches[host][0].key, "more than one number is reported")
         response = partial_response(unsettled)
-        verdict = judge(response, numbers) if self.chance.random() < 0.98 else all_failed("throttled")
-        for arrival in batch[: verdict.settled]:
+        failed = named_failures(response, set(numbers)) if self.chance.random() < 0.98 else {numbers[0]}
+        settled = numbers.index(min(failed, key=int)) if failed else len(numbers)
+        for arrival in batch[:settled]:
             for message in arrival.messages:
                 self.check_acknowledged(message)
                 message.end = message.end or "acknowledged"
-        self.checkpoints += bool(verdict.settled)
-        shard.settle(verdict.settled, len(batch), limit=self.batch_size)
+        self.checkpoints += bool(settled)
+        shard.settle(settled, len(batch), limit=self.batch_size)
 
     def _check_lanes(self, result: BatchResult) -> None:
         """Within a batch nothing of a lane succeeds behind what is not settled."""

@@ -61,7 +61,8 @@ class EngineSandbox:
             return partial_response([])
         processing = self._processor.begin(records, until)
         work = asyncio.ensure_future(self._serve(processing, until))
-        await asyncio.wait([work, self._is_dead], return_when=asyncio.FIRST_COMPLETED)
+        futures: list[asyncio.Future[Any]] = [work, self._is_dead]
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         if self._is_dead.done():
             raise InvocationFailed(
                 Cause.EXITED, "Runtime.ExitError", "Runtime exited with error: signal: killed", is_usable=False

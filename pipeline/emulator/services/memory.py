@@ -16,4 +16,4 @@ def in_memory(chance: random.Random) -> list[Service]:
     """Fresh services, empty. `chance`: of all ids, and of what a service leaves to chance."""
     queues = SQS(chance)
     tables = DynamoDB(chance)
-    return [queues, Kinesis(chance), S3(), tables, tables.streams, EventBridge(chance)]
+    return [queues, Kinesis(), S3(), tables, tables.streams, EventBridge(chance)]
