@@ -78,7 +78,7 @@ class Sandbox(Protocol):
     """One execution environment. It takes one invocation at a time."""
 
     async def start(self) -> None:
-        """Initialise it; called once. Raises `InvocationFailed` with `Cause.INIT`, and nothing else."""
+        """Initialise it, unless it is. Raises `InvocationFailed` with `Cause.INIT`, and nothing else."""
         ...
 
     async def invoke(self, invocation: Invocation) -> Any:
@@ -177,12 +177,7 @@ class Function:
 
     async def _take(self) -> tuple[Sandbox, bool]:
         """A sandbox, busy from now on, and whether it is started."""
-        # The one that was used last first, as Lambda does.
-        if self._idle:
-            warm = self._idle.pop()
-            self._busy.add(warm)
-            return warm, True
-        first, is_started = self._new(), False
+        first, is_started = self._idle_or_new(), False
         try:
             async with asyncio.timeout(INIT_SECONDS):
                 await first.start()
@@ -194,10 +189,11 @@ class Function:
             if not is_started:
                 self._busy.discard(first)
                 self._let_go(first)
-        return self._new(), False
+        return self._idle_or_new(), False
 
-    def _new(self) -> Sandbox:
-        sandbox = self._make()
+    def _idle_or_new(self) -> Sandbox:
+        # The one that was used last first, as Lambda does.
+        sandbox = self._idle.pop() if self._idle else self._make()
         self._busy.add(sandbox)
         return sandbox
 

@@ -81,7 +81,9 @@ class ProcessSandbox:
         return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
-        """Start the process, and wait until it asks for an invocation. Raises `InvocationFailed`."""
+        """Start the process, unless it is, and wait until it asks for an invocation. Raises `InvocationFailed`."""
+        if self._api is not None:
+            return
         self._api = api = RuntimeApi()
         with beside_the_loop():
             try:

@@ -75,7 +75,9 @@ class ThreadSandbox:
         self._log_stream: str | None = None
 
     async def start(self) -> None:
-        """Make the runtime, in the thread. Raises `InvocationFailed`."""
+        """Make the runtime, in the thread, unless it is made. Raises `InvocationFailed`."""
+        if self._thread is not None:
+            return
         loop = asyncio.get_running_loop()
         started, self._ended = loop.create_future(), loop.create_future()
         work = contextvars.copy_context().run

@@ -409,6 +409,29 @@ def test_initialising_that_takes_too_long_begins_again_on_the_invocations_time()
     assert closed == starts
 
 
+def test_an_environment_is_asked_before_each_invocation_whether_it_is_initialised() -> None:
+    """One that gave up what it had made, as the toolkit's runtime does with a handler that hangs, makes it again."""
+    starts: list[int] = []
+
+    class Forgetful:
+        async def start(self) -> None:
+            starts.append(1)
+
+        async def invoke(self, invocation: Any) -> Any:
+            return invocation.event
+
+        async def close(self) -> None: ...
+
+    async def run() -> list[Answer]:
+        one = Function(FunctionSettings(name="price"), Forgetful, VirtualClock())
+        answers = [await one.invoke(number) for number in range(3)]
+        await one.close()
+        return answers
+
+    assert virtually(run()) == [Returned(0), Returned(1), Returned(2)]
+    assert len(starts) == 3
+
+
 # In virtual time
 
 
