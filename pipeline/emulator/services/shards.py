@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 #: Hash keys go from 0 to one less: MD5 as a number of 128 bits (API model, `PutRecord`).
@@ -137,19 +137,13 @@ class Shards:
         self._open(first, last, (shard.id, adjacent.id), now)
 
     def scale(self, count: int, now: float) -> None:
-        """Split and merge until there are so many open shards, which cover equal ranges.
-
-        What stands across a border of the ranges to be is split there, and then the pieces of each are merged, so that
-        some shards live only meanwhile, as the API model says of `UpdateShardCount`.
-        """
-        wanted = even(count)
-        for first, _ in wanted[1:]:
-            shard = self.covering(first)
-            if shard.first_hash != first:
-                self.split(shard, first, now)
-        for first, last in wanted:
-            while (shard := self.covering(first)).last_hash != last:
-                self.merge(shard, self.covering(shard.last_hash + 1), now)
+        """Split and merge until there are so many open shards, which cover equal ranges."""
+        scale(
+            count,
+            self.covering,
+            lambda shard, key: self.split(shard, key, now),
+            lambda one, other: self.merge(one, other, now),
+        )
 
     def _open(self, first: int, last: int, parents: tuple[str, ...], now: float) -> None:
         index = self._next_index
@@ -166,6 +160,27 @@ class Shards:
     def _number(self, index: int) -> int:
         self._count += 1
         return _FIRST_NUMBER + (self._count << _INDEX_BITS) + index
+
+
+def scale(
+    count: int,
+    covering: Callable[[int], Shard],
+    split: Callable[[Shard, int], None],
+    merge: Callable[[Shard, Shard], None],
+) -> None:
+    """Reshard to so many shards of equal size. `covering`: the open shard of a hash key; `split` and `merge`: do so.
+
+    What stands across a border of the ranges to be is split there, and then the pieces of each are merged, so that
+    some shards live only meanwhile, as the API model says of `UpdateShardCount`.
+    """
+    wanted = even(count)
+    for first, _ in wanted[1:]:
+        shard = covering(first)
+        if shard.first_hash != first:
+            split(shard, first)
+    for first, last in wanted:
+        while (shard := covering(first)).last_hash != last:
+            merge(shard, covering(shard.last_hash + 1))
 
 
 def shard_id(index: int) -> str:
