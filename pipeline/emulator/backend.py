@@ -41,6 +41,10 @@ class Backend(Protocol):
         """Start it; `stack` ends it."""
         ...
 
+    def wakes(self, activity: Activity) -> None:
+        """Tell a run's activity of what happens here, where that can be told."""
+        ...
+
     def environment(self) -> ProcessEnvironment:
         """A process's environment, with clients that reach it."""
         ...
@@ -98,6 +102,9 @@ class ServerBackend:
             self.endpoint_url = self._server.endpoint_url
         stack.enter_context(isolated(self.endpoint_url))
         self._stack = await stack.enter_async_context(AsyncExitStack())
+
+    def wakes(self, activity: Activity) -> None:
+        """See `Backend`: a server tells nothing."""
 
     def environment(self) -> ProcessEnvironment:
         """See `Backend`: the environment variables lead there."""
@@ -161,6 +168,10 @@ class MemoryBackend:
     async def open(self, stack: AsyncExitStack) -> None:
         """See `Backend`."""
 
+    def wakes(self, activity: Activity) -> None:
+        """See `Backend`."""
+        self.news.tell(activity.became_quiet)
+
     def environment(self, *, clock: Clock | None = None, around: Around | None = None) -> ProcessEnvironment:
         """See `Backend`. `around`: stands between this environment's clients and the services."""
         environment = ProcessEnvironment(clock=clock or self.clock)
@@ -181,9 +192,11 @@ class MemoryBackend:
 
     async def pause(self, activity: Activity, count: int, looks: int, seconds: float) -> None:
         """See `Backend`."""
-        now = self.clock.now()
+        now, news = self.clock.now(), self.news.count
         changes = [at for service in self.services.values() if (at := service.next_change(now)) is not None]
-        await self.news.wait(min([seconds, *(at - now for at in changes if at > now)]))
+        end = now + min([seconds, *(at - now for at in changes if at > now)])
+        while activity.count == count and self.news.count == news and (left := end - self.clock.now()) > 0:
+            await activity.wait(left)
 
     async def pass_time(self, queues: Sequence[str], drivers: Iterable[Wakes], activity: Activity) -> None:
         """See `Backend`: the loop's clock jumps by itself."""

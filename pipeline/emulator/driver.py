@@ -48,9 +48,8 @@ class Look:
 
     def found_nothing(self, count: int) -> None:
         """At this count nothing was there."""
-        if self.found_nothing_at != count:
-            self.found_nothing_at = count
-            self.activity.became_quiet()
+        self.found_nothing_at = count
+        self.activity.became_quiet()
 
 
 class QueuePort(Protocol):

@@ -43,6 +43,7 @@ class Run:
     def __init__(self, backend: Backend, stack: AsyncExitStack) -> None:
         self.backend = backend
         self.activity = Activity()
+        backend.wakes(self.activity)
         self.mapped: list[Mapped] = []
         self._stack = stack
         self._failure: BaseException | None = None

@@ -142,9 +142,7 @@ class Emulator:
         """
         if isinstance(handler, Handler):
             raise ConfigurationError(f"'{handler.stage.name}' is a handler of a pipeline: add the pipeline instead")
-        called: str = name or (
-            handler.rpartition(".")[2] if isinstance(handler, str) else getattr(handler, "__name__", "handler")
-        )
+        called = name or _name_of(handler)
         function = FunctionSettings(
             name=called, timeout=timeout, memory=memory, reserved_concurrency=reserved_concurrency
         )
@@ -264,6 +262,11 @@ class _Client:
 
     def __getattr__(self, name: str) -> Callable[..., dict[str, Any]]:
         return lambda **parameters: self._client.call_now(name, parameters)
+
+
+def _name_of(handler: Callable[[Any, Any], Any] | str) -> str:
+    name: str = handler if isinstance(handler, str) else getattr(handler, "__name__", "handler")
+    return name.rpartition(".")[2]
 
 
 def _is_in_loop() -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Self
 
+from pipeline.aws.dynamodb import attribute
 from pipeline.emulator.backend import MemoryBackend
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, SinkRefused
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class Table(_Resource):
         return cls(backend, name, made.get("LatestStreamArn") or made["TableArn"], partition_key, sort_key)
 
     def put(self, *items: Mapping[str, Any]) -> None:
-        """Write items of plain values; floats are refused, as by boto3: give `Decimal`."""
+        """Write items of plain values; floats are refused: give `Decimal`."""
         for item in items:
             self._call("dynamodb", "put_item", TableName=self.name, Item=_attributes(item))
 
@@ -225,15 +227,36 @@ def _decoded(body: str) -> Any:
 
 
 def _attributes(item: Mapping[str, Any]) -> dict[str, Any]:
-    from boto3.dynamodb.types import TypeSerializer
-
     try:
-        return {name: TypeSerializer().serialize(value) for name, value in item.items()}
-    except TypeError as error:
+        return {name: attribute(value) for name, value in item.items()}
+    except SinkRefused as error:
         raise PipelineError(f"the item cannot be written: {error}") from None
 
 
 def _values(item: Mapping[str, Any]) -> dict[str, Any]:
-    from boto3.dynamodb.types import TypeDeserializer
+    return {name: _value(held) for name, held in item.items()}
 
-    return {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
+
+def _value(held: Mapping[str, Any]) -> Any:
+    """An attribute value as plain Python: numbers as `int` or `Decimal`, sets as sets."""
+    ((kind, value),) = held.items()
+    match kind:
+        case "N":
+            return _number(value)
+        case "NULL":
+            return None
+        case "L":
+            return [_value(member) for member in value]
+        case "M":
+            return _values(value)
+        case "NS":
+            return {_number(member) for member in value}
+        case "SS" | "BS":
+            return set(value)
+        case _:
+            return value
+
+
+def _number(text: str) -> int | Decimal:
+    number = Decimal(text)
+    return int(number) if number == number.to_integral_value() else number

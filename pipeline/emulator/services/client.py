@@ -28,25 +28,21 @@ class Meta(NamedTuple):
 
 
 class News:
-    """Wakes who waits for a service in memory to change."""
+    """Counts the calls that may have changed something, and tells who wants to know."""
 
     def __init__(self) -> None:
-        self.count = 0  #: calls so far that may have changed something
-        self._changed = asyncio.Event()
+        self.count = 0
+        self._listeners: list[Callable[[], None]] = []
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Call this after each such call."""
+        self._listeners.append(listener)
 
     def happened(self) -> None:
         """A call was made that is no read: what a look at the services would see may differ."""
         self.count += 1
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    async def wait(self, seconds: float | None) -> None:
-        """Return at the next one, or after `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+        for listener in self._listeners:
+            listener()
 
 
 class Waiter:
