@@ -71,7 +71,7 @@ class ProcessSandbox:
         self._lifeline: int | None = (
             None  #: held open for as long as this process lives; its end is how the other notices
         )
-        self._log: _Log | None = None
+        self._log: Log | None = None
         self._watching: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -110,7 +110,7 @@ class ProcessSandbox:
     async def _spawn(self, address: str) -> Process:
         lifeline, self._lifeline = os.pipe()
         log, written = os.pipe()
-        self._log = _Log(log, self._output)
+        self._log = Log(log, self._output)
         try:
             return await asyncio.create_subprocess_exec(
                 self._python, "-P", str(_BOOTSTRAP), str(os.getpid()), str(lifeline), self._handler,
@@ -159,7 +159,7 @@ async def _watch(process: Process, api: RuntimeApi) -> None:
     api.ended(how)
 
 
-class _Log:
+class Log:
     """The reading end of what a process writes: whole lines are handed on as they come."""
 
     def __init__(self, pipe: int, output: Output) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pipeline.emulator.functions.function import MAX_RESPONSE, Function, FunctionSettings
-from pipeline.emulator.functions.process import ProcessSandbox
+from pipeline.emulator.functions.process import Log, ProcessSandbox
 from pipeline.emulator.mappings.answers import Answer, Cause, FunctionFailed, Returned, Throttled
 from pipeline.emulator.virtual import VirtualClock, virtually
 from pipeline.engine.environment import SystemClock
@@ -202,6 +202,17 @@ async def test_what_is_printed_is_passed_on_before_the_invocation_ends(function:
     assert lines[-1] == "half a line\n"
 
 
+async def test_what_was_written_to_the_log_can_be_had_without_waiting_for_the_loop(lines: list[str]) -> None:
+    reading, writing = os.pipe()
+    log = Log(reading, lines.append)
+    os.write(writing, "a line\nhalf a line é".encode())
+    log.read()
+    assert lines == ["a line\n"]
+    log.close()
+    os.close(writing)
+    assert lines == ["a line\n", "half a line é\n"]
+
+
 async def test_long_output_neither_stops_a_handler_nor_loses_a_line(
     function: Make, root: Path, lines: list[str]
 ) -> None:
@@ -350,7 +361,7 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 from pipeline.emulator.functions.function import Function, FunctionSettings
-from pipeline.emulator.functions.process import ProcessSandbox
+from pipeline.emulator.functions.process import Log, ProcessSandbox
 from pipeline.engine.environment import SystemClock
 
 async def main():

@@ -573,6 +573,32 @@ async def test_closing_ends_invocations_that_still_run_and_nothing_is_kept(funct
     assert sandboxes() == []
 
 
+def test_what_runs_after_closing_is_not_kept() -> None:
+    made: list[Sandbox] = []
+    closed: list[Sandbox] = []
+
+    class Noted:
+        def __init__(self) -> None:
+            made.append(self)
+
+        async def start(self) -> None: ...
+
+        async def invoke(self, invocation: Any) -> Any:
+            return invocation.event
+
+        async def close(self) -> None:
+            closed.append(self)
+
+    async def run() -> None:
+        one = Function(FunctionSettings(name="price"), Noted, VirtualClock())
+        await one.close()
+        assert [await one.invoke(1), await one.invoke(2)] == [Returned(1), Returned(2)]
+
+    virtually(run())
+    assert len(made) == 2
+    assert closed[0] is made[0]
+
+
 async def test_a_cancelled_invocation_takes_its_environment_along(function: Make) -> None:
     begun = threading.Event()
 
