@@ -79,6 +79,11 @@ def next_visible(clock: ServerClock, names: Iterable[str]) -> float | None:
     return patches_sqs.next_visible(clock.seconds(), names)
 
 
+def oldest(clock: ServerClock, names: Iterable[str]) -> float | None:
+    """Seconds since the oldest message of these queues was sent; None: they are empty."""
+    return patches_sqs.oldest(clock.seconds(), names)
+
+
 def peek(names: Iterable[str]) -> list[dict[str, Any]]:
     """Every message of these queues as it stands, without receiving it."""
     return patches_sqs.peek(names)

@@ -26,7 +26,7 @@ from pipeline.emulator.services.queue_state import (
     md5_of_attributes,
     size_of,
 )
-from pipeline.emulator.services.service import Operation, ServiceError
+from pipeline.emulator.services.service import ACCOUNT, REGION, Operation, ServiceError
 
 #: A queue's name, and its purge, are not to be had again for so long (API model), seconds.
 _PAUSE_SECONDS = 60
@@ -42,18 +42,19 @@ class SQS:
 
     name = "sqs"
 
-    def __init__(self, chance: random.Random | None = None) -> None:
+    def __init__(self, chance: random.Random | None = None, *, account: str = ACCOUNT, region: str = REGION) -> None:
         #: Standard queues hand out in a random order, and else in that of sending. AWS promises neither.
         self.shuffled = False
         #: Messages that may be in flight in each queue (API model: `ChangeMessageVisibility`).
         self.in_flight_limit = 120_000
         self._chance = chance or random.Random(0)
+        self._account = account
+        self._region = region
         self._queues: dict[str, Queue] = {}
         self._deleted: dict[str, float] = {}
         self._tasks: dict[str, list[MoveTask]] = {}  #: by the source's name, the newest first
         self._serial = 0
         self._number = _FIRST_NUMBER
-        self._now = 0.0
         self._operations: dict[str, Operation] = {
             name: partial(self._timed, call)
             for name, call in {
@@ -93,6 +94,11 @@ class SQS:
         moments += [task.next_at for tasks in self._tasks.values() for task in tasks]
         return min((moment for moment in moments if moment is not None), default=None)
 
+    def next_visible(self, queue_name: str, now: float) -> float | None:
+        """When the first message of a queue that is hidden now becomes visible, epoch seconds; None: none is."""
+        queue = self._queues.get(queue_name)
+        return None if queue is None else queue.next_visible(now)
+
     def peek(self, queue_name: str) -> list[dict[str, Any]]:
         """A queue's messages as they stood at the last call, without receiving them; none when there is no such queue."""
         queue = self._queues.get(queue_name)
@@ -122,7 +128,7 @@ class SQS:
                 "same name.",
             )
         self._serial += 1
-        queue = Queue(name, f"q{self._serial}", options, now, now, self._next_number)
+        queue = Queue(name, f"q{self._serial}", self._account, self._region, options, now, now, self._next_number)
         self._check_redrive(queue, options)
         queue.tags = {str(key): str(value) for key, value in (parameters.get("tags") or {}).items()}
         self._queues[name] = queue

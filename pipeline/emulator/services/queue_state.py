@@ -13,7 +13,6 @@ from typing import Any
 
 from pipeline.emulator.services.queue_attributes import redrive_policy
 from pipeline.emulator.services.queue_checks import MAX_VISIBILITY, invalid, refusal
-from pipeline.emulator.services.service import ACCOUNT, REGION
 
 #: How long a FIFO queue knows a deduplication id (SQS developer guide, "Exactly-once processing"), seconds.
 _DEDUPLICATION_SECONDS = 300
@@ -80,6 +79,8 @@ class Queue:
 
     name: str
     serial: str  #: other than that of a deleted queue of the same name
+    account: str
+    region: str
     options: dict[str, str]
     created_at: float
     modified_at: float
@@ -96,12 +97,12 @@ class Queue:
     @property
     def arn(self) -> str:
         """Its ARN."""
-        return f"arn:aws:sqs:{REGION}:{ACCOUNT}:{self.name}"
+        return f"arn:aws:sqs:{self.region}:{self.account}:{self.name}"
 
     @property
     def url(self) -> str:
         """Its URL."""
-        return f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{self.name}"
+        return f"https://sqs.{self.region}.amazonaws.com/{self.account}/{self.name}"
 
     @property
     def fifo(self) -> bool:
@@ -139,6 +140,10 @@ class Queue:
                 return moment
             heapq.heappop(self._moments)
         return None
+
+    def next_visible(self, now: float) -> float | None:
+        """When the first message that is hidden now becomes visible; None: none is."""
+        return min((found.visible_at for found in self.messages.values() if found.visible_at > now), default=None)
 
     def change_options(self, options: dict[str, str], now: float) -> None:
         """Another retention period holds for the messages that are here; a FIFO queue's other delay as well."""
