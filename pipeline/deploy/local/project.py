@@ -115,6 +115,7 @@ class _Reading:
         self._values = Values(root, given, stack=stack, attribute=self._attribute, problems=self._problems)
         self._names = Registry(endpoint, self._values.plain, self._find)
         self.model = self._model = Model(self._values.world())
+        self._told: set[str] = set()  #: ARNs whose stand-in a problem tells of
         self._queues: dict[str, Queue] = {}
         self._streams: dict[str, Stream] = {}
         self._tables: dict[str, Table] = {}
@@ -197,7 +198,9 @@ class _Reading:
         self._problems.note(
             reference.line, f"{who} what the parameter {name} names, which has no value: a local one called {name} here"
         )
-        self._values.stand_in(name, names.arn(service, f"{prefix}{name}{fifo}{end}"))
+        arn = names.arn(service, f"{prefix}{name}{fifo}{end}")
+        self._values.stand_in(name, arn)
+        self._told.add(arn)
 
     def _guessed(self, mapping: EventSource) -> str:
         """The service of a source that only a parameter names: queues alone have no StartingPosition."""
@@ -216,7 +219,8 @@ class _Reading:
         own = self._by_arn(arn)
         if own is None:
             own = self._made(match[1], match[2], line, timeout)
-            self._problems.note(line, f"{arn} is not in this template: a local one called {match[2]} stands in for it")
+            if arn not in self._told:
+                self._problems.note(line, f"{arn} is not in this template: a local one of that name stands in for it")
         is_stream = isinstance(own, Table) and "/stream/" in arn
         return own.names.stream_arn if is_stream else own.names.arn
 
