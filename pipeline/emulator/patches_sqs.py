@@ -59,11 +59,12 @@ def next_visible(seconds: float, names: Iterable[str]) -> float | None:
     return min((moment - seconds for moment in moments if moment is not None), default=None)
 
 
-def oldest(now: float, names: Iterable[str]) -> float | None:
+def oldest(seconds: float, names: Iterable[str]) -> float | None:
     """Seconds since the oldest message of these queues was sent; None: they are empty."""
-    with lock:
-        sent = [float(message.sent_timestamp) for queue in queues_named(names) for message in queue._messages]  # pyright: ignore[reportPrivateUsage]
-    return now - min(sent) / 1000.0 if sent else None
+    with _changed:
+        wanted = list(names)
+        moments = [service.oldest(name) for service in _services() for name in wanted]
+    return max((seconds - moment for moment in moments if moment is not None), default=None)
 
 
 def peek(names: Iterable[str]) -> list[dict[str, Any]]:

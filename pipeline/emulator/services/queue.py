@@ -104,6 +104,11 @@ class SQS:
         queue = self._queues.get(queue_name)
         return [] if queue is None else [_peeked(message) for message in queue.messages.values()]
 
+    def oldest(self, queue_name: str) -> float | None:
+        """When the oldest message of a queue was sent, epoch seconds; None: it is empty, or not there."""
+        queue = self._queues.get(queue_name)
+        return None if queue is None else min((message.sent_at for message in queue.messages.values()), default=None)
+
     # -- Queues
 
     def _create_queue(self, parameters: Parameters, now: float) -> dict[str, Any]:
