@@ -21,9 +21,11 @@ from pipeline.emulator.mappings.windows import Window, start_of
 
 #: What GetRecords gives in one call at most.
 MAX_READ = 10_000
-#: How long a tumbling window without new records stays open after its end, seconds, when no read has been begun since:
-#: records that arrived just before the end may not have been read.
+#: How long a read must have been under way, seconds, until it is plain that the shard has nothing more: a tumbling window
+#: ends so much after its end, when no read has said so before.
 WINDOW_GRACE = 2.0
+#: With a parallelization factor, records that wait for each lane at least: so many keys, or more, are looked at.
+_READ_AHEAD = 100
 #: After a try that brought nothing: seconds until the next, twice as long each time, and at most this long.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 _RETRY_READ = 1.0
@@ -181,7 +183,6 @@ class Reader:
         self._not_before = -math.inf  #: when a read that failed is tried again
         self._asked_at = -math.inf
         self._newest_at = -math.inf  #: when the last read was begun that found nothing more
-        self._is_at_newest = False
         self._unsettled: deque[str] = deque()
         self._settled: set[str] = set()
 
@@ -216,15 +217,16 @@ class Reader:
 
     @property
     def _wanted(self) -> int:
-        return self._settings.batch_size * len(self.lanes) - sum(lane.collected for lane in self.lanes)
+        count = len(self.lanes)
+        each = self._settings.batch_size if count == 1 else max(self._settings.batch_size, _READ_AHEAD)
+        return each * count - sum(lane.collected for lane in self.lanes)
 
     def was_read(self, page: Page, now: float) -> list[StreamRecord]:
         """Take a page. Gives back what the filter passes over; that is settled."""
         self._is_reading = False
         self.has_ended = page.has_ended
         self.millis_behind = page.millis_behind
-        self._is_at_newest = not page.records and not page.millis_behind
-        if self._is_at_newest:
+        if not page.records and not page.millis_behind:
             self._newest_at = self._asked_at
         passed_over: list[StreamRecord] = []
         for record in page.records:
@@ -239,7 +241,7 @@ class Reader:
 
     def not_read(self, now: float) -> None:
         """A read failed."""
-        self._is_reading, self._is_at_newest, self._not_before = False, False, now + _RETRY_READ
+        self._is_reading, self._not_before = False, now + _RETRY_READ
 
     def settle(self, records: Sequence[StreamRecord]) -> None:
         """These are done with. The checkpoint stands before the first, in the shard's order, that is not."""
@@ -252,7 +254,9 @@ class Reader:
         if self._settings.filter is None:
             return True
         data = record.data
-        return self._settings.filter.accepts(data if isinstance(data, str | bytes) else json.dumps(data))
+        return self._settings.filter.accepts(
+            data if isinstance(data, str | bytes) else json.dumps(data, default=str), record.member
+        )
 
     def _lane(self, record: StreamRecord) -> Lane:
         if len(self.lanes) == 1:
@@ -289,9 +293,12 @@ class Reader:
     @property
     def window_ends_at(self) -> float | None:
         """When a window that nothing more comes for ends; None: none is open, or something may come."""
-        if self.window is None or not self.lanes[0].is_free or self.lanes[0].collected or not self._is_at_newest:
+        window, lane = self.window, self.lanes[0]
+        if window is None or not lane.is_free or lane.collected:
             return None
-        return self.window.end if self._newest_at >= self.window.end else self.window.end + WINDOW_GRACE
+        if self._newest_at >= window.end:
+            return window.end
+        return max(window.end, self._asked_at) + WINDOW_GRACE if self._is_reading else None
 
     def _ends_window(self, lane: Lane, now: float) -> bool:
         if self.window is None:
