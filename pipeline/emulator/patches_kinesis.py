@@ -100,20 +100,22 @@ def _init_shards(stream: Any, shard_count: int) -> None:
     stream.last_number = 0  #: the last sequence number; they are 1, 2, 3 and so on
     stream.max_record = RECORD_KIB[0] * 1_024
     stream.shard_count = shard_count
+    stream.made_at = time.time()
     for first, last in even(shard_count):
-        _open(stream, first, last)
+        _open(stream, first, last, stream.made_at)
 
 
-def _open(stream: Any, first: int, last: int, parent: str | None = None, adjacent: str | None = None) -> None:
+def _open(stream: Any, first: int, last: int, now: float, *parents: str) -> None:
+    parent, adjacent = (*parents, None, None)[:2]
     shard: Any = models.Shard(len(stream.shards), first, last, parent, adjacent)
     shard.numbers = []  #: of its records, which a look by position needs
     shard.first_number, shard.last_number = stream.last_number, None
-    shard.opened_at, shard.closed_at = time.time(), None
+    shard.opened_at, shard.closed_at = now, None
     stream.shards[shard.shard_id] = shard
 
 
-def _close(stream: Any, shard: Any) -> None:
-    shard.is_open, shard.last_number, shard.closed_at = False, stream.last_number, time.time()
+def _close(stream: Any, shard: Any, now: float) -> None:
+    shard.is_open, shard.last_number, shard.closed_at = False, stream.last_number, now
 
 
 def _viewed(shard: Any) -> Shard:
@@ -152,9 +154,10 @@ def _split(stream: Any, shard_to_split: str, new_starting_hash_key: str) -> None
     shard, key = _open_shard(stream, shard_to_split), int(new_starting_hash_key)
     if not shard.starting_hash < key <= shard.ending_hash:
         raise bad_argument(f"NewStartingHashKey is not within {shard.shard_id} of {stream.stream_name}")
-    _close(stream, shard)
-    _open(stream, shard.starting_hash, key - 1, shard.shard_id)
-    _open(stream, key, shard.ending_hash, shard.shard_id)
+    now = time.time()
+    _close(stream, shard, now)
+    _open(stream, shard.starting_hash, key - 1, now, shard.shard_id)
+    _open(stream, key, shard.ending_hash, now, shard.shard_id)
 
 
 def _merge(stream: Any, shard_to_merge: str, adjacent_shard_to_merge: str) -> None:
@@ -162,9 +165,10 @@ def _merge(stream: Any, shard_to_merge: str, adjacent_shard_to_merge: str) -> No
     low, high = sorted((one, other), key=lambda shard: shard.starting_hash)
     if low.ending_hash + 1 != high.starting_hash:
         raise bad_argument(f"{one.shard_id} and {other.shard_id} of {stream.stream_name} are not adjacent")
-    _close(stream, one)
-    _close(stream, other)
-    _open(stream, low.starting_hash, high.ending_hash, one.shard_id, other.shard_id)
+    now = time.time()
+    _close(stream, one, now)
+    _close(stream, other, now)
+    _open(stream, low.starting_hash, high.ending_hash, now, one.shard_id, other.shard_id)
 
 
 def _scale(stream: Any, target_shard_count: int) -> None:
@@ -380,10 +384,9 @@ def _answer_shards(response: Any) -> Any:
 def _listed(backend: Any, given: Mapping[str, Any]) -> tuple[Any, Sequence[Shard]]:
     stream = backend.describe_stream(stream_arn=given.get("StreamARN"), stream_name=given.get("StreamName"))
     views = [_viewed(shard) for shard in stream.shards.values()]
-    horizon = min(view.opened_at for view in views)  # nothing expires here
-    return stream, behind(
-        filtered(views, given.get("ShardFilter"), horizon=horizon), given.get("ExclusiveStartShardId")
-    )
+    # Nothing expires here.
+    found = filtered(views, given.get("ShardFilter"), horizon=stream.made_at)
+    return stream, behind(found, given.get("ExclusiveStartShardId"))
 
 
 def _rest(backend: Any, given: Mapping[str, Any], now: float) -> tuple[Any, Sequence[Shard]]:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.emulator.services.client import MemoryClient, News
 from pipeline.emulator.services.stream import Kinesis
+from pipeline.emulator.virtual import virtually
 from tests.contract.conftest import ManualClock
 
 MIB = 1_048_576
@@ -170,7 +174,7 @@ async def test_a_stream_that_is_deleted_is_gone_and_its_iterators_with_it(kinesi
 async def test_a_stream_that_is_not_there_is_not_found_by_any_call(kinesis: Any, unique: str) -> None:
     """API reference, each operation: ResourceNotFoundException."""
     record = {"Data": b"x", "PartitionKey": "k"}
-    calls = [
+    calls: list[Callable[[], Any]] = [
         lambda: kinesis.put_record(StreamName=unique, **record),
         lambda: kinesis.put_records(StreamName=unique, Records=[record]),
         lambda: kinesis.list_shards(StreamName=unique),
@@ -254,7 +258,7 @@ async def test_each_constraint_of_the_model_is_held(kinesis: Any, unique: str) -
     """The `min`, `max` and `pattern` of the service's API model."""
     await create(kinesis, unique)
     record = {"StreamName": unique, "Data": b"x", "PartitionKey": "k"}
-    calls = [
+    calls: list[Callable[[], Any]] = [
         lambda: create(kinesis, "no spaces"),
         lambda: create(kinesis, "n" * 129),
         lambda: create(kinesis, f"{unique}0", 0),
@@ -475,7 +479,7 @@ async def test_a_place_that_is_none_is_refused(kinesis: Any, unique: str) -> Non
     """API reference, `GetShardIterator`: a sequence number is that of a record in the shard."""
     await create(kinesis, unique, 2)
     (number,) = await put(kinesis, unique, "a", ExplicitHashKey="0")
-    calls = [
+    calls: list[Callable[[], Any]] = [
         lambda: place(kinesis, unique, SECOND, "AT_SEQUENCE_NUMBER", StartingSequenceNumber=number),
         lambda: place(kinesis, unique, FIRST, "AFTER_SEQUENCE_NUMBER", StartingSequenceNumber="7"),
         lambda: place(kinesis, unique, FIRST, "AFTER_SEQUENCE_NUMBER"),
@@ -664,3 +668,358 @@ async def test_a_long_list_of_shards_comes_in_pages(kinesis: Any, unique: str) -
     assert await code(
         kinesis.list_shards(NextToken=first["NextToken"], StreamName=unique)
     ) == "InvalidArgumentException"  # fmt: skip
+
+
+async def follow(kinesis: Any, stream: str, limit: int) -> list[tuple[str, str]]:
+    """Every record of a stream with its key, as a reader gets them that goes from closed shards to their children."""
+    seen: list[tuple[str, str]] = []
+    found = await kinesis.list_shards(StreamName=stream, ShardFilter={"Type": "AT_TRIM_HORIZON"})
+    waiting, finished = [shard["ShardId"] for shard in found["Shards"]], set[str]()
+    while waiting:
+        shard = waiting.pop(0)
+        iterator = await place(kinesis, stream, shard)
+        while True:
+            page = await kinesis.get_records(ShardIterator=iterator, Limit=limit)
+            seen += [(record["PartitionKey"], record["Data"].decode()) for record in page["Records"]]
+            is_at_tip = not page["Records"] and not page["MillisBehindLatest"]
+            if not page.get("NextShardIterator") or is_at_tip:
+                break
+            iterator = page["NextShardIterator"]
+        finished.add(shard)
+        waiting += [
+            child["ShardId"] for child in page.get("ChildShards", ()) if finished.issuperset(child["ParentShards"])
+        ]
+    return seen
+
+
+async def test_who_follows_the_children_reads_each_record_once_and_each_key_in_order(kinesis: Any, unique: str) -> None:
+    """Developer Guide, "Complete the resharding action": read a parent to its end, then its children."""
+    await create(kinesis, unique, 2)
+    count = 0
+    for reshard in (split_first, merge_ends, to_three, to_two):
+        records = [{"Data": str(count + n).encode(), "PartitionKey": f"k{n % 8}"} for n in range(24)]
+        await kinesis.put_records(StreamName=unique, Records=records)
+        count += 24
+        await reshard(kinesis, unique)
+    seen = await follow(kinesis, unique, 5)
+    assert sorted(int(body) for _, body in seen) == list(range(count))
+    for key in {key for key, _ in seen}:
+        numbers = [int(body) for one, body in seen if one == key]
+        assert numbers == sorted(numbers)
+
+
+async def split_first(kinesis: Any, stream: str) -> None:
+    await split(kinesis, stream, FIRST, str(2**126))
+
+
+async def merge_ends(kinesis: Any, stream: str) -> None:
+    await kinesis.merge_shards(StreamName=stream, ShardToMerge=SECOND, AdjacentShardToMerge=FOURTH)
+
+
+async def to_three(kinesis: Any, stream: str) -> None:
+    await kinesis.update_shard_count(StreamName=stream, TargetShardCount=3, ScalingType="UNIFORM_SCALING")
+
+
+async def to_two(kinesis: Any, stream: str) -> None:
+    await kinesis.update_shard_count(StreamName=stream, TargetShardCount=2, ScalingType="UNIFORM_SCALING")
+
+
+# In memory only: what takes hours, what the embedded server has not got, and what is chosen
+
+HOUR = 3_600.0
+
+
+async def test_a_record_is_kept_for_its_streams_retention(memory: Any, clock: ManualClock) -> None:
+    """API reference, `PutRecord`: "By default, data records are accessible for 24 hours"."""
+    await create(memory, "clicks")
+    await put(memory, "clicks", "old")
+    clock.advance(HOUR)
+    numbers = await put(memory, "clicks", "new")
+    clock.advance(23 * HOUR - 1)
+    assert await bodies(memory, "clicks") == ["old", "new"]
+    clock.advance(1.001)
+    assert await bodies(memory, "clicks") == ["new"]
+    clock.advance(HOUR)
+    assert await bodies(memory, "clicks") == []
+    assert await bodies(memory, "clicks", kind="AT_SEQUENCE_NUMBER", StartingSequenceNumber=numbers[0]) == []
+    await put(memory, "clicks", "newest")
+    assert await bodies(memory, "clicks", kind="AFTER_SEQUENCE_NUMBER", StartingSequenceNumber=numbers[0]) == ["newest"]
+
+
+async def test_a_longer_retention_keeps_what_is_there_and_brings_nothing_back(memory: Any, clock: ManualClock) -> None:
+    """API reference, `IncreaseStreamRetentionPeriod`; `DecreaseStreamRetentionPeriod` loses what is older at once."""
+    await create(memory, "clicks")
+    await put(memory, "clicks", "lost")
+    clock.advance(23 * HOUR)
+    await put(memory, "clicks", "kept")
+    clock.advance(2 * HOUR)
+    await memory.increase_stream_retention_period(StreamName="clicks", RetentionPeriodHours=48)
+    clock.advance(24 * HOUR)
+    assert await bodies(memory, "clicks") == ["kept"]
+    await memory.decrease_stream_retention_period(StreamName="clicks", RetentionPeriodHours=24)
+    await memory.increase_stream_retention_period(StreamName="clicks", RetentionPeriodHours=48)
+    assert await bodies(memory, "clicks") == []
+
+
+async def test_a_closed_shard_is_listed_until_all_that_it_held_has_expired(memory: Any, clock: ManualClock) -> None:
+    """Developer Guide, "Complete the resharding action": EXPIRED shards are not listed."""
+    await create(memory, "clicks")
+    await put(memory, "clicks", "a")
+    clock.advance(HOUR)
+    await split(memory, "clicks")
+    clock.advance(24 * HOUR - 1)
+    assert await shards(memory, "clicks") == [FIRST, SECOND, THIRD]
+    assert await shards(memory, "clicks", ShardFilter={"Type": "AT_TRIM_HORIZON"}) == [FIRST]
+    clock.advance(1.001)
+    assert await shards(memory, "clicks") == [SECOND, THIRD]
+    assert await shards(memory, "clicks", ShardFilter={"Type": "AT_TRIM_HORIZON"}) == [SECOND, THIRD]
+    assert await code(place(memory, "clicks", FIRST)) == "ResourceNotFoundException"
+    (child, _) = (await memory.list_shards(StreamName="clicks"))["Shards"]
+    assert child["ParentShardId"] == FIRST
+
+
+async def test_shards_are_listed_that_were_open_at_a_time(memory: Any, clock: ManualClock) -> None:
+    """API reference, `ShardFilter`: AT_TIMESTAMP, FROM_TIMESTAMP."""
+    await create(memory, "clicks")
+    clock.advance(10)
+    await split(memory, "clicks")
+    clock.advance(10)
+    await split(memory, "clicks", SECOND, "5")
+    clock.advance(10)
+    now = clock.now()
+
+    async def at(kind: str, seconds_ago: float) -> list[str]:
+        moment = datetime.fromtimestamp(now - seconds_ago, UTC)
+        return await shards(memory, "clicks", ShardFilter={"Type": kind, "Timestamp": moment})
+
+    assert await at("AT_TIMESTAMP", 40) == []
+    assert await at("AT_TIMESTAMP", 25) == [FIRST]
+    assert await at("AT_TIMESTAMP", 15) == [SECOND, THIRD]
+    assert await at("AT_TIMESTAMP", 5) == [THIRD, FOURTH, FIFTH]
+    assert await at("FROM_TIMESTAMP", 15) == [SECOND, THIRD, FOURTH, FIFTH]
+    assert await at("FROM_TIMESTAMP", 5) == [THIRD, FOURTH, FIFTH]
+
+
+async def test_an_iterator_expires_after_five_minutes(memory: Any, clock: ManualClock) -> None:
+    """API reference, `GetShardIterator`: "A shard iterator expires 5 minutes after it is returned"."""
+    await create(memory, "clicks")
+    iterator = await place(memory, "clicks")
+    clock.advance(299)
+    following = (await memory.get_records(ShardIterator=iterator))["NextShardIterator"]
+    clock.advance(1)
+    assert await code(memory.get_records(ShardIterator=iterator)) == "ExpiredIteratorException"
+    assert (await memory.get_records(ShardIterator=following))["Records"] == []
+
+
+async def test_the_token_of_a_list_expires_after_300_seconds(memory: Any, clock: ManualClock) -> None:
+    """API reference, `ListShards`: ExpiredNextTokenException."""
+    await create(memory, "clicks", 2)
+    token = (await memory.list_shards(StreamName="clicks", MaxResults=1))["NextToken"]
+    clock.advance(300)
+    assert await code(memory.list_shards(NextToken=token)) == "ExpiredNextTokenException"
+
+
+async def test_a_stream_of_the_same_name_is_another_one(memory: Any) -> None:
+    """API reference, `DeleteStream`: shards and records are deleted with it."""
+    await create(memory, "clicks")
+    await put(memory, "clicks", "a")
+    iterator = await place(memory, "clicks")
+    await memory.delete_stream(StreamName="clicks")
+    await create(memory, "clicks")
+    assert await code(memory.get_records(ShardIterator=iterator)) == "ResourceNotFoundException"
+    assert await bodies(memory, "clicks") == []
+
+
+async def test_a_place_in_time_is_the_first_record_from_then_on(memory: Any, clock: ManualClock) -> None:
+    """API reference, `GetShardIterator`: AT_TIMESTAMP, with the precision of milliseconds."""
+    await create(memory, "clicks")
+    for letter in "abc":
+        await put(memory, "clicks", letter)
+        clock.advance(0.0107)
+    answer = await memory.get_records(ShardIterator=await place(memory, "clicks"))
+    times = [record["ApproximateArrivalTimestamp"] for record in answer["Records"]]
+    assert [await bodies(memory, "clicks", kind="AT_TIMESTAMP", Timestamp=moment) for moment in times] == [
+        ["a", "b", "c"], ["b", "c"], ["c"],
+    ]  # fmt: skip
+    between = times[0].timestamp() + 0.001
+    assert await bodies(memory, "clicks", kind="AT_TIMESTAMP", Timestamp=between) == ["b", "c"]
+
+
+async def test_how_far_behind_a_reader_is(memory: Any, clock: ManualClock) -> None:
+    """API reference, `GetRecords`: MillisBehindLatest is 0 for whoever has caught up."""
+    await create(memory, "clicks")
+    await put(memory, "clicks", "a", "b")
+    clock.advance(7)
+    iterator = await place(memory, "clicks")
+    assert (await memory.get_records(ShardIterator=iterator, Limit=1))["MillisBehindLatest"] in (7_000, 7_001)
+    assert (await memory.get_records(ShardIterator=iterator, Limit=2))["MillisBehindLatest"] == 0
+
+
+async def test_a_stream_is_scaled_ten_times_a_day(memory: Any, clock: ManualClock) -> None:
+    """API reference, `UpdateShardCount`: not "more than ten times per rolling 24-hour period per stream"."""
+    await create(memory, "clicks")
+    scale = {"StreamName": "clicks", "ScalingType": "UNIFORM_SCALING"}
+    for number in range(10):
+        await memory.update_shard_count(**scale, TargetShardCount=2 - number % 2)
+    assert await code(memory.update_shard_count(**scale, TargetShardCount=2)) == "LimitExceededException"
+    clock.advance(24 * HOUR)
+    await memory.update_shard_count(**scale, TargetShardCount=2)
+
+
+async def test_a_shard_that_is_full_for_this_second_refuses_records_and_the_others_pass(clock: ManualClock) -> None:
+    """API reference, `PutRecords`: 1,000 records a second and shard; ErrorCode, and the other records are processed."""
+    kinesis = MemoryClient(Kinesis(throttles=True), clock, News())
+    await create(kinesis, "clicks", 2)
+    full = [{"Data": b"x", "PartitionKey": "k", "ExplicitHashKey": "0"}]
+    for _ in range(2):
+        assert (await kinesis.put_records(StreamName="clicks", Records=full * 500))["FailedRecordCount"] == 0
+    other = {"Data": b"y", "PartitionKey": "k", "ExplicitHashKey": MIDDLE}
+    answer = await kinesis.put_records(StreamName="clicks", Records=[*full, other, *full])
+    assert answer["FailedRecordCount"] == 2
+    assert answer["Records"][1]["ShardId"] == SECOND
+    refused = answer["Records"][2]
+    assert refused["ErrorCode"] == "ProvisionedThroughputExceededException"
+    assert "clicks" in refused["ErrorMessage"]
+    assert FIRST in refused["ErrorMessage"]
+    put_one = {"StreamName": "clicks", **full[0]}
+    assert await code(kinesis.put_record(**put_one)) == "ProvisionedThroughputExceededException"
+    clock.advance(0.5)
+    answer = await kinesis.put_records(StreamName="clicks", Records=full * 500)
+    assert answer["FailedRecordCount"] == 0
+    assert await code(kinesis.put_record(**put_one)) == "ProvisionedThroughputExceededException"
+
+
+async def test_a_shard_takes_1_mib_a_second_and_a_large_record_after_a_rest(clock: ManualClock) -> None:
+    """API reference, `PutRecords`; Developer Guide, "Handle large records": a tank that is refilled at a steady rate."""
+    kinesis = MemoryClient(Kinesis(throttles=True), clock, News())
+    await create(kinesis, "clicks", MaxRecordSizeInKiB=10_240)
+    large = {"StreamName": "clicks", "Data": bytes(8 * MIB), "PartitionKey": "k"}
+    await kinesis.put_record(**large)
+    assert await code(kinesis.put_record(**large)) == "ProvisionedThroughputExceededException"
+    await kinesis.put_record(**{**large, "Data": bytes(MIB)})
+    clock.advance(7.1)
+    await kinesis.put_record(**large)
+
+
+async def test_a_shard_is_read_five_times_and_2_mib_a_second(clock: ManualClock) -> None:
+    """API reference, `GetRecords`: five transactions a second and shard; after 10 MiB, nothing for 5 seconds."""
+    kinesis = MemoryClient(Kinesis(throttles=True), clock, News())
+    await create(kinesis, "clicks", 10, MaxRecordSizeInKiB=10_240)
+    iterator = await place(kinesis, "clicks")
+    for _ in range(5):
+        await kinesis.get_records(ShardIterator=iterator)
+    assert await code(kinesis.get_records(ShardIterator=iterator)) == "ProvisionedThroughputExceededException"
+    await kinesis.get_records(ShardIterator=await place(kinesis, "clicks", SECOND))
+    large = {"Data": bytes(10 * MIB - 1), "PartitionKey": "k", "ExplicitHashKey": "0"}
+    await kinesis.put_record(StreamName="clicks", **large)
+    clock.advance(1)
+    await kinesis.get_records(ShardIterator=iterator)
+    clock.advance(4.9)
+    assert await code(kinesis.get_records(ShardIterator=iterator)) == "ProvisionedThroughputExceededException"
+    clock.advance(0.2)
+    await kinesis.get_records(ShardIterator=iterator)
+
+
+async def test_a_stream_takes_its_time_to_be_made_and_to_be_resharded(clock: ManualClock) -> None:
+    """API reference, `CreateStream`, `SplitShard`: CREATING, and UPDATING, in which it is written and read."""
+    service = Kinesis(settling=30)
+    kinesis = MemoryClient(service, clock, News())
+    await create(kinesis, "clicks")
+
+    async def status() -> str:
+        found: str = (await kinesis.describe_stream_summary(StreamName="clicks"))["StreamDescriptionSummary"][
+            "StreamStatus"
+        ]
+        return found
+
+    assert await status() == "CREATING"
+    assert await code(put(kinesis, "clicks", "a")) == "ResourceNotFoundException"
+    assert await code(split(kinesis, "clicks")) == "ResourceInUseException"
+    assert service.next_change(clock.now()) == clock.now() + 30
+    clock.advance(30)
+    assert await status() == "ACTIVE"
+    await split(kinesis, "clicks")
+    assert await status() == "UPDATING"
+    assert await code(split(kinesis, "clicks", SECOND, "5")) == "ResourceInUseException"
+    await put(kinesis, "clicks", "a", ExplicitHashKey="0")
+    assert await bodies(kinesis, "clicks", SECOND) == ["a"]
+
+
+def test_the_next_change_is_when_a_record_expires() -> None:
+    service, now = Kinesis(), 1_800_000_000.0
+    assert service.next_change(now) is None
+    service.operations["create_stream"]({"StreamName": "clicks", "ShardCount": 1}, now)
+    assert service.next_change(now) is None
+    record = {"StreamName": "clicks", "Data": b"x", "PartitionKey": "k"}
+    service.operations["put_record"](record, now + 10)
+    service.operations["put_record"](record, now + 20)
+    assert service.next_change(now + 30) == now + 10 + 24 * HOUR
+
+
+def test_what_is_put_is_copied_and_the_same_calls_give_the_same_answers() -> None:
+    def answers() -> list[Any]:
+        service = Kinesis()
+        data = bytearray(b"before")
+        records = [{"Data": data, "PartitionKey": f"k{n}"} for n in range(3)]
+        calls: list[tuple[str, dict[str, Any]]] = [
+            ("create_stream", {"StreamName": "clicks", "ShardCount": 1, "Tags": {"a": "b"}}),
+            ("put_records", {"StreamName": "clicks", "Records": records}),
+            ("get_shard_iterator", {"StreamName": "clicks", "ShardId": FIRST, "ShardIteratorType": "TRIM_HORIZON"}),
+        ]
+        found = [service.operations[name](given, 1_800_000_000.0) for name, given in calls]
+        data[:] = b"after!"
+        iterator = found[-1]["ShardIterator"]
+        found.append(service.operations["get_records"]({"ShardIterator": iterator}, 1_800_000_001.0))
+        return found
+
+    first = answers()
+    assert first == answers()
+    assert [record["Data"] for record in first[-1]["Records"]] == [b"before"] * 3
+
+
+RESHARD = st.one_of(
+    st.tuples(st.just("split"), st.integers(0, 30), st.integers(1, 100)),
+    st.tuples(st.just("merge"), st.integers(0, 30), st.just(0)),
+    st.tuples(st.just("scale"), st.integers(1, 6), st.just(0)),
+    st.tuples(st.just("put"), st.integers(1, 20), st.just(0)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.lists(RESHARD, max_size=12), st.integers(1, 7))
+def test_whatever_is_resharded_no_hash_key_is_uncovered_no_record_lost_and_no_order_broken(
+    count: int, steps: list[tuple[str, int, int]], limit: int
+) -> None:
+    virtually(_resharded_at_will(count, steps, limit))
+
+
+async def _resharded_at_will(count: int, steps: list[tuple[str, int, int]], limit: int) -> None:
+    kinesis = MemoryClient(Kinesis(), ManualClock(), News())
+    await create(kinesis, "clicks", count)
+    sent = 0
+    for kind, number, share in steps:
+        found = await kinesis.list_shards(StreamName="clicks", ShardFilter={"Type": "AT_LATEST"})
+        ordered = sorted(found["Shards"], key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
+        at = number % len(ordered)
+        first, last = (int(ordered[at]["HashKeyRange"][name]) for name in ("StartingHashKey", "EndingHashKey"))
+        if kind == "put":
+            records = [{"Data": str(sent + n).encode(), "PartitionKey": f"k{n % 5}"} for n in range(number)]
+            await kinesis.put_records(StreamName="clicks", Records=records)
+            sent += number
+        elif kind == "split" and last > first:
+            await split(kinesis, "clicks", ordered[at]["ShardId"], str(first + max(1, (last - first) * share // 100)))
+        elif kind == "merge" and at + 1 < len(ordered):
+            one, other = ordered[at]["ShardId"], ordered[at + 1]["ShardId"]
+            await kinesis.merge_shards(StreamName="clicks", ShardToMerge=one, AdjacentShardToMerge=other)
+        elif kind == "scale" and len(ordered) / 2 <= number <= len(ordered) * 2:
+            await kinesis.update_shard_count(
+                StreamName="clicks", TargetShardCount=number, ScalingType="UNIFORM_SCALING"
+            )
+        covered = await ranges(kinesis, "clicks")
+        assert [covered[0][0], covered[-1][1]] == [0, HASHES - 1]
+        assert all(before[1] + 1 == after[0] for before, after in pairwise(covered))
+    seen = await follow(kinesis, "clicks", limit)
+    assert sorted(int(body) for _, body in seen) == list(range(sent))
+    for key in {key for key, _ in seen}:
+        numbers = [int(body) for one, body in seen if one == key]
+        assert numbers == sorted(numbers)
