@@ -1,4 +1,4 @@
-"""`pipeline dev`: the whole pipeline on this machine."""
+"""`pipeline dev`: the whole pipeline, or any template's functions, on this machine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from typing import Any, TextIO, cast
 
 import click
 
-from pipeline.app import Pipeline
 from pipeline.cli import feed, progress, targets
 from pipeline.cli.feed import Feed
+from pipeline.deploy.local.run import TemplateRun
 from pipeline.emulator.local import Local, lambda_runtime
+from pipeline.emulator.reload import ReloadError, edits
 from pipeline.emulator.report import Report
+from pipeline.emulator.server_run import ServerRun
 from pipeline.errors import ConfigurationError, PipelineError
 
 _INTERRUPTED = 130
@@ -27,8 +29,13 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class _Options:
+    target: str | None
+    template: Path | None
+    parameters: dict[str, str]
+    in_process: bool
     feeds: Sequence[Feed]
     until_drained: bool
+    reload: bool
     summary: Path | None
     endpoint: str | None
     faults: int | None
@@ -45,15 +52,29 @@ class _Result:
         return 1 if self.report.exhausted or self.refused else 0
 
 
-@click.command(help=f"""Run the whole pipeline on this machine, on an embedded AWS server.
+@click.command(help=f"""Run the whole pipeline, or any SAM template's functions, on this machine, on an embedded AWS server.
 
-{targets.HELP}
+{targets.HELP} With --template there is no TARGET.
 
-It makes everything that the pipeline declares and runs event source mappings that behave as AWS's do. AWS itself is
-never reached. It ends on Ctrl-C; with --until-drained, when every source is empty. The exit code is 0 when no record
-was exhausted (rejected records are settled), else 1; 2 for misuse. The handlers' log lines go to stderr.
+It makes everything that is declared and runs event source mappings that behave as AWS's do. AWS itself is never reached.
+While it waits for more, an edit of the project's files is taken over, and the queues keep what stands in them. It ends on
+Ctrl-C; with --until-drained, when every source is empty. The exit code is 0 when no record was exhausted (rejected
+records are settled), else 1; 2 for misuse. The handlers' log lines go to stderr.
 """)  # fmt: skip
 @click.argument("target", required=False)
+@click.option(
+    "--template", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Run the functions of a SAM or CloudFormation template behind its event source mappings, plain handlers too. "
+    "Each runs in processes of its own, by AWS's runtime client. Sources have their logical ids as names.",
+)  # fmt: skip
+@click.option(
+    "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A value for a parameter of the template.",
+)  # fmt: skip
+@click.option(
+    "--in-process", is_flag=True,
+    help="With --template: run the functions in this process, where a debugger reaches them. Their handlers must be "
+    "importable from here, and they share modules and environment variables.",
+)  # fmt: skip
 @click.option(
     "--feed", "feeds", multiple=True, metavar="NAME=FILE",
     help="Send each line of FILE, blank ones left out, to the source NAME. Can be given several times. On a FIFO queue "
@@ -62,33 +83,39 @@ was exhausted (rejected records are settled), else 1; 2 for misuse. The handlers
     "UTF-8; a stream takes its bytes.",
 )  # fmt: skip
 @click.option("--until-drained", is_flag=True, help="End when everything is fed and every source is empty.")
+@click.option("--no-reload", is_flag=True, help="Go on with the code as it was at the start.")
 @click.option("--summary", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there, as JSON.")
 @click.option(
     "--endpoint", metavar="URL",
     help="Use the AWS server that runs there instead of an embedded one. What is missing is made, nothing is reset; "
     "streams are read from their starting_position again each time.",
 )  # fmt: skip
-@click.option("--faults", type=int, metavar="SEED", help="Lose responses and deliver batches twice, as the seed says.")
+@click.option("--faults", type=int, metavar="SEED", help="Let things go wrong, as the seed says: see docs/testing.md.")
 @click.option(
     "--time-scale", type=click.FloatRange(min=1), default=1.0, metavar="N",
     help="Idle time (back-offs, visibility timeouts, batching windows) passes N times faster; embedded server only.",
 )  # fmt: skip
 def dev(
     target: str | None,
+    template: Path | None,
+    parameters: tuple[str, ...],
+    in_process: bool,
     feeds: tuple[str, ...],
     until_drained: bool,
+    no_reload: bool,
     summary: Path | None,
     endpoint: str | None,
     faults: int | None,
     time_scale: float,
 ) -> None:
     """Run the whole pipeline on this machine."""
-    options = _Options([feed.parse(value) for value in feeds], until_drained, summary, endpoint, faults, time_scale)
-    if summary is not None and not summary.absolute().parent.is_dir():
-        raise click.BadParameter(f"there is no directory {summary.absolute().parent}", param_hint="--summary")
-    pipelines = targets.load(target)
+    options = _Options(
+        target, template, _parameters(parameters), in_process, [feed.parse(value) for value in feeds], until_drained,
+        not (no_reload or until_drained), summary, endpoint, faults, time_scale,
+    )  # fmt: skip
+    _check(options)
     try:
-        result = asyncio.run(_run(pipelines, options))
+        result = asyncio.run(_run(options))
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     except (PipelineError, OSError) as error:
@@ -102,23 +129,63 @@ def dev(
     sys.exit(result.exit_code)
 
 
-async def _run(pipelines: list[Pipeline], options: _Options) -> _Result:
+def _check(options: _Options) -> None:
+    if options.template is not None and options.target is not None:
+        raise click.UsageError("give a TARGET or --template, not both")
+    for name, is_given in (("--parameter", bool(options.parameters)), ("--in-process", options.in_process)):
+        if is_given and options.template is None:
+            raise click.UsageError(f"{name} belongs to --template")
+    if options.template is not None and options.faults is not None:
+        raise click.UsageError("--faults is for pipelines: for the functions of a template see docs/testing.md")
+    if options.summary is not None and not options.summary.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no directory {options.summary.absolute().parent}", param_hint="--summary")
+
+
+def _parameters(values: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for value in values:
+        name, separator, given = value.partition("=")
+        if not separator or not name:
+            raise click.BadParameter(f"'{value}': write NAME=VALUE", param_hint="--parameter")
+        found[name] = given
+    return found
+
+
+async def _run(options: _Options) -> _Result:
     stopping = _stop_on_signals()
-    env = Local(
-        pipelines,
-        faults=options.faults,
-        endpoint_url=options.endpoint,
-        time_scale=options.time_scale,
-        runtime=lambda_runtime(cast(TextIO, _Stderr())),
-    )
+    env = _local(options) if options.template is None else _template(options, options.template)
     _check_feeds(options.feeds, env)
     async with env:
+        if isinstance(env, TemplateRun):
+            for problem in env.problems:
+                click.echo(str(problem), err=True)
         async with progress.shown(env):
             refused, drained = await _until_stopped(_work(env, options), stopping)
         return _Result(await env.report(drained=drained), refused)
 
 
-async def _work(env: Local, options: _Options) -> int:
+def _local(options: _Options) -> Local:
+    return Local(
+        targets.load(options.target),
+        faults=options.faults,
+        endpoint_url=options.endpoint,
+        time_scale=options.time_scale,
+        runtime=lambda_runtime(cast(TextIO, _Stderr())),
+    )
+
+
+def _template(options: _Options, path: Path) -> TemplateRun:
+    return TemplateRun(
+        path,
+        options.parameters,
+        in_process=options.in_process,
+        output=lambda line: click.echo(line, err=True, nl=False),
+        endpoint_url=options.endpoint,
+        time_scale=options.time_scale,
+    )
+
+
+async def _work(env: ServerRun, options: _Options) -> int:
     """Feed, and drain if that is asked; how many lines were refused."""
     refused = sum(await asyncio.gather(*(feed.run(one, env) for one in options.feeds)))
     if options.until_drained:
@@ -126,8 +193,51 @@ async def _work(env: Local, options: _Options) -> int:
         return refused
     if not options.feeds:
         click.echo(f"ready at {env.endpoint_url}; Ctrl-C ends it", err=True)
-    await asyncio.Event().wait()
+    await _first_to_end([env.broken(), *(_reloads(env, options) if options.reload else ())])
     return refused
+
+
+def _reloads(env: ServerRun, options: _Options) -> list[Coroutine[Any, Any, None]]:
+    """What takes over each edit of the project's files, for ever."""
+    if isinstance(env, TemplateRun):
+        return [_renew(env, directory) for directory in env.directories]
+    assert isinstance(env, Local)
+    return [_reload(env, options)]
+
+
+async def _reload(env: Local, options: _Options) -> None:
+    async for edit in edits(Path.cwd()):
+        try:
+            pipelines = targets.reload(options.target)
+            await env.renew(pipelines)
+        except (ReloadError, ConfigurationError, click.UsageError) as error:
+            text = error.message if isinstance(error, click.UsageError) else str(error)
+            click.echo(f"not reloaded: {text}\n{getattr(error, 'trace', '')}", err=True)
+        else:
+            click.echo(f"reloaded: {_named(edit.files)}", err=True)
+
+
+async def _renew(env: TemplateRun, directory: Path) -> None:
+    async for edit in edits(directory):
+        env.renew()
+        click.echo(f"reloaded: {_named(edit.files)}", err=True)
+
+
+async def _first_to_end(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Until one of them ends, which all do by raising only."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _named(files: Sequence[Path]) -> str:
+    return ", ".join(sorted(path.name for path in files))
 
 
 async def _until_stopped(work: Coroutine[Any, Any, int], stopping: asyncio.Event) -> tuple[int, bool]:
@@ -157,7 +267,7 @@ def _stop_on_signals() -> asyncio.Event:
     return stopping
 
 
-def _check_feeds(feeds: Sequence[Feed], env: Local) -> None:
+def _check_feeds(feeds: Sequence[Feed], env: ServerRun) -> None:
     names = sorted(set(env.sources.values()))
     for one in feeds:
         if one.source not in names:

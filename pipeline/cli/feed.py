@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.emulator.local import Local
+from pipeline.emulator.server_run import ServerRun
 
 #: A full source is measured again when something happened, at the latest after this long.
 _PATIENCE = 0.2
@@ -36,7 +36,7 @@ def parse(value: str) -> Feed:
     return Feed(source, path)
 
 
-async def run(feed: Feed, env: Local) -> int:
+async def run(feed: Feed, env: ServerRun) -> int:
     """Send every line that is not blank, as it is; returns how many were not taken, each named on stderr."""
     refused = 0
     lines = _lines(feed.path)
@@ -47,7 +47,7 @@ async def run(feed: Feed, env: Local) -> int:
     return refused
 
 
-async def _send(feed: Feed, env: Local, chunk: list[tuple[int, bytes]]) -> int:
+async def _send(feed: Feed, env: ServerRun, chunk: list[tuple[int, bytes]]) -> int:
     errors = await env.offer(feed.source, [line for _, line in chunk])
     bad = [(number, error) for (number, _), error in zip(chunk, errors, strict=True) if error is not None]
     for number, error in bad:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 import click
 from rich.box import SIMPLE
@@ -13,17 +14,28 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipeline.emulator.local import Local
 from pipeline.emulator.local_source import Depth
 from pipeline.emulator.report import Counts, Report
+from pipeline.emulator.server_run import ServerRun
 
 _LIVE_SECONDS = 0.5
 _PLAIN_SECONDS = 2.0
-_COLUMNS = ("handler", "records", "succeeded", "duplicates", "rejected", "exhausted", "deliveries", "outputs")
+_COLUMNS = (
+    "handler",
+    "records",
+    "succeeded",
+    "duplicates",
+    "rejected",
+    "exhausted",
+    "batches",
+    "deliveries",
+    "dead",
+    "outputs",
+)
 
 
 @asynccontextmanager
-async def shown(env: Local) -> AsyncGenerator[None, None]:
+async def shown(env: ServerRun) -> AsyncGenerator[None, None]:
     """Show the run's progress while the block lasts."""
     work = _live(env) if sys.stdout.isatty() else _plain(env)
     task = asyncio.create_task(work)
@@ -54,7 +66,9 @@ def line(name: str, counts: Counts) -> str:
     )
 
 
-def table(report: Report, depths: Mapping[str, Depth]) -> Table:
+def table(
+    report: Report, depths: Mapping[str, Depth], lags: Mapping[str, float | None] = MappingProxyType({})
+) -> Table:
     """The handlers as a table, with what waits for each."""
     made = Table(*_COLUMNS, box=SIMPLE, padding=(0, 1, 0, 0))
     has_filtered = report.totals.filtered > 0
@@ -62,6 +76,7 @@ def table(report: Report, depths: Mapping[str, Depth]) -> Table:
         made.add_column("filtered")
     if depths:
         made.add_column("waiting")
+        made.add_column("lag")
     for column in made.columns[1:]:
         column.justify = "right"
     for name, counts in report.handlers.items():
@@ -71,25 +86,31 @@ def table(report: Report, depths: Mapping[str, Depth]) -> Table:
             counts.duplicates,
             counts.rejected,
             counts.exhausted,
+            counts.batches,
             counts.deliveries,
+            counts.dead_lettered,
         )
         cells = [name, *map(str, numbers), "\n".join(f"{sink} {count}" for sink, count in counts.outputs.items())]
         if has_filtered:
             cells.append(str(counts.filtered))
         if depths:
-            cells.append(depths[name].waiting)
+            cells += [depths[name].waiting, _lag(lags.get(name))]
         made.add_row(*cells)
     return made
 
 
-async def _live(env: Local) -> None:
+def _lag(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.0f} s"
+
+
+async def _live(env: ServerRun) -> None:
     with Live(console=Console(), auto_refresh=False, transient=True) as live:
         while True:
-            live.update(table(await env.report(), await env.depths()), refresh=True)
+            live.update(table(await env.report(), await env.depths(), await env.lags()), refresh=True)
             await asyncio.sleep(_LIVE_SECONDS)
 
 
-async def _plain(env: Local) -> None:
+async def _plain(env: ServerRun) -> None:
     said: dict[str, str] = {}
     while True:
         await asyncio.sleep(_PLAIN_SECONDS)

@@ -16,6 +16,7 @@ from pipeline import checks
 from pipeline.app import Pipeline
 from pipeline.cli.importing import is_of_user, watched
 from pipeline.deploy.settings import read as read_settings
+from pipeline.emulator import reload as files
 from pipeline.errors import ConfigurationError
 
 HELP = (
@@ -44,6 +45,14 @@ def load(target: str | None) -> list[Pipeline]:
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     return list(found.values())
+
+
+def reload(target: str | None) -> list[Pipeline]:
+    """Like `load`, but of the files as they are now. Raises `ReloadError` too: then the old modules stand."""
+    chosen = (target,) if target else _from_pyproject(Path.cwd())
+    names = [one.partition(":")[0] for one in chosen]
+    files.reload(Path.cwd(), names, lambda name: _import(name, str(Path.cwd())))
+    return load(target)
 
 
 def _load(target: str, directory: str) -> list[Pipeline]:

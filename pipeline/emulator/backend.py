@@ -72,6 +72,10 @@ class Backend(Protocol):
         """A queue's messages as they stand, without receiving them; None: this server cannot tell."""
         ...
 
+    async def oldest(self, queue: str) -> float | None:
+        """Seconds since the oldest message of a queue was sent; None: it is empty, or this server cannot tell."""
+        ...
+
     def check(self) -> None:
         """Raise `PipelineError` when it has ended and will not come back."""
         ...
@@ -131,6 +135,10 @@ class ServerBackend:
     async def peek(self, queue: str) -> list[dict[str, Any]] | None:
         """See `Backend`."""
         return None if self._server is None else await asyncio.to_thread(self._server.peek, queue)
+
+    async def oldest(self, queue: str) -> float | None:
+        """See `Backend`."""
+        return None if self._server is None else await asyncio.to_thread(self._server.oldest, queue)
 
     def check(self) -> None:
         """See `Backend`."""
@@ -210,6 +218,10 @@ class MemoryBackend:
         """See `Backend`."""
         messages: list[dict[str, Any]] = self.services["sqs"].peek(queue)  # type: ignore[attr-defined]
         return messages
+
+    async def oldest(self, queue: str) -> float | None:
+        """See `Backend`: nobody watches a run in memory."""
+        return None
 
     def check(self) -> None:
         """See `Backend`: it lives as long as this process."""

@@ -63,6 +63,11 @@ class EmbeddedServer:
         messages: list[dict[str, Any]] = self._post("peek", {"queues": [queue]})
         return messages
 
+    def oldest(self, queue: str) -> float | None:
+        """Seconds since the queue's oldest message was sent; None: it is empty."""
+        seconds: float | None = self._post("oldest", {"queues": [queue]})["seconds"]
+        return seconds
+
     def stop(self) -> None:
         """End the process."""
         atexit.unregister(self.stop)

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from typing import Any, Protocol, Self, TextIO
+from collections.abc import Callable, Sequence
+from typing import Protocol, TextIO
 
 from pipeline.emulator import resources
-from pipeline.emulator.activity import Activity
-from pipeline.emulator.backend import ServerBackend
-from pipeline.emulator.clock import SkippingClock
-from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, FunctionSettings
+from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, FunctionSettings, Sandbox
 from pipeline.emulator.functions.thread import Runtime, ThreadSandbox
-from pipeline.emulator.local_source import DeadLetterMessage, Depth, LocalSource
-from pipeline.emulator.report import Report, Tally
-from pipeline.emulator.run import Run
+from pipeline.emulator.local_source import LocalSource
+from pipeline.emulator.report import Tally
+from pipeline.emulator.server_run import ServerRun
 from pipeline.engine.stage import Stage
-from pipeline.errors import ConfigurationError, PipelineError, SinkError
+from pipeline.errors import ConfigurationError
 from pipeline.ports import Clock
 from pipeline.telemetry.events import Observer
 
 #: Makes what runs a handler's invocations.
 RuntimeFactory = Callable[[Stage, Clock, Observer], Runtime]
-
-_running: list[object] = []
 
 
 class Declared(Protocol):
@@ -45,7 +39,7 @@ def lambda_runtime(log_stream: TextIO | None = None) -> RuntimeFactory:
     return make
 
 
-class Local:
+class Local(ServerRun):
     """Pipelines that run on this machine. Use it as an async context manager.
 
     Without `endpoint_url` an embedded moto server is started for the run. With one, resources are
@@ -67,147 +61,72 @@ class Local:
         time_scale: float = 1.0,
         runtime: RuntimeFactory | None = None,
     ) -> None:
-        declared = pipelines if isinstance(pipelines, Sequence) else [pipelines]
-        self.stages = [stage for pipeline in declared for stage in pipeline.stages()]
-        if not self.stages:
-            raise ConfigurationError("there is nothing to run: the pipeline has no handlers")
-        self._backend = ServerBackend(endpoint_url, skip_idle=skip_idle, time_scale=time_scale)
+        self.stages = _stages(pipelines)
+        super().__init__(endpoint_url=endpoint_url, skip_idle=skip_idle, time_scale=time_scale)
         self._make = runtime or lambda_runtime()
-        self._is_scaled = time_scale != 1.0
-        self._labels = labels(self.stages)
-        self._stack = AsyncExitStack()
-        self._run = Run(self._backend, self._stack)
-        self._is_open = False
-
-    @property
-    def clock(self) -> SkippingClock:
-        """The run's time."""
-        return self._backend.clock
-
-    @property
-    def activity(self) -> Activity:
-        """Whether anything goes on."""
-        return self._run.activity
-
-    @property
-    def endpoint_url(self) -> str:
-        """Where the services listen."""
-        if self._backend.endpoint_url is None:
-            raise PipelineError("the local run has not started: use it in 'async with'")
-        return self._backend.endpoint_url
+        self._functions: dict[str, Function] = {}
+        self._tallies: dict[str, Tally] = {}
+        self._environment = self._backend.environment()
 
     @property
     def sources(self) -> dict[str, str]:
         """Each handler's source, by the names that the report uses."""
-        return {label: stage.source.name for label, stage in zip(self._labels, self.stages, strict=True)}
+        return {label: stage.source.name for label, stage in zip(labels(self.stages), self.stages, strict=True)}
 
-    async def __aenter__(self) -> Self:
-        if _running:
-            # The environment variables point at one endpoint, and they are the process's.
-            raise ConfigurationError("another local run is active in this process: one at a time")
-        _running.append(self)
-        self._stack.callback(_running.clear)
-        try:
-            await self._open()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
+    async def renew(self, pipelines: Declared | Sequence[Declared]) -> None:
+        """Go on with these pipelines: handlers run in new environments, with the code as it is now.
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    async def send(
-        self,
-        source_name: str,
-        payloads: Iterable[Any],
-        *,
-        key: str | Callable[[Any], str] | None = None,
-        attributes: Mapping[str, str] | None = None,
-    ) -> None:
-        """Send payloads to a source: text and bytes as they are, everything else as JSON.
-
-        `key`: the message group on a FIFO queue, the partition key on a stream; for all, or as a
-        function of the payload. Default: the handler's lane, else its key, else one group for all
-        on a queue, and a partition key of its own for each record on a stream. `attributes`:
-        message attributes; a stream has none.
+        The queues stay as they are, with what stands in them. A handler that is new, or whose source is declared in
+        another way, is mapped anew, so that a stream is read from its starting position; one that is gone is unmapped.
+        Raises `ConfigurationError`, and then the old ones go on.
         """
-        await self._run.send(source_name, payloads, key=key, attributes=attributes)
-
-    async def offer(
-        self,
-        source_name: str,
-        payloads: Sequence[Any],
-        *,
-        key: str | Callable[[Any], str] | None = None,
-        attributes: Mapping[str, str] | None = None,
-    ) -> list[SinkError | None]:
-        """Like `send`, but says for each position None or why it was not taken."""
-        return await self._run.offer(source_name, payloads, key=key, attributes=attributes)
-
-    async def drain(self, timeout: float | None = 30) -> Report:  # noqa: ASYNC109 - the public name
-        """Wait until every queue is empty, every stream is read to its end, and nothing runs; the report.
-
-        Raises `DrainTimeout` after `timeout` seconds (None: never), and says what is left.
-        """
-        return await self._run.drain(timeout)
-
-    async def is_drained(self) -> bool:
-        """Every queue is empty, every stream is read to its end, and nothing runs."""
-        return await self._run.is_drained()
-
-    async def depths(self) -> dict[str, Depth]:
-        """What waits for each handler in its source, by the names that the report uses."""
-        return await self._run.depths()
-
-    def chunk(self, source_name: str) -> int:
-        """How many payloads are best offered to a source at once."""
-        return self._run.source(source_name).chunk
-
-    async def is_full(self, source_name: str) -> bool:
-        """A source holds so much that more should wait."""
-        return await self._run.source(source_name).is_full()
-
-    async def report(self, *, drained: bool = False) -> Report:
-        """The counts by now."""
-        return await self._run.report(drained=drained)
-
-    async def dead_letters(self, source_name: str) -> list[DeadLetterMessage]:
-        """What stands in a source's dead-letter queue; it stays there."""
-        return await self._run.dead_letters(source_name)
-
-    def client(self, service: str) -> Any:
-        """An aiobotocore client of a service, ready, and closed with the run."""
-        return self._backend.client(service)
+        stages = _stages(pipelines)
+        await resources.make(stages, self._environment, is_embedded=self._backend.is_embedded)
+        sources = await resources.open_sources(stages, self._environment, self._backend)
+        before = dict(zip(labels(self.stages), self.stages, strict=True))
+        self.stages = stages
+        for stage, label, source in zip(stages, labels(stages), sources, strict=True):
+            old = before.pop(label, None)
+            if old is not None and old.source == stage.source and old.deploy == stage.deploy:
+                self._functions[label].renew(self._sandbox(stage, label))
+                continue
+            if old is not None:
+                await self._unmap(label)
+            await self._map(stage, label, source)
+        for label in before:
+            await self._unmap(label)
 
     async def _open(self) -> None:
-        await self._backend.open(self._stack)
-        environment = self._backend.environment()
-        self._stack.push_async_callback(environment.aclose)
-        await resources.make(self.stages, environment, is_embedded=self._backend.is_embedded)
-        sources = await resources.open_sources(self.stages, environment, self._backend)
-        for stage, label, source in zip(self.stages, self._labels, sources, strict=True):
+        self._stack.push_async_callback(self._environment.aclose)
+        await resources.make(self.stages, self._environment, is_embedded=self._backend.is_embedded)
+        sources = await resources.open_sources(self.stages, self._environment, self._backend)
+        for stage, label, source in zip(self.stages, labels(self.stages), sources, strict=True):
             await self._map(stage, label, source)
-        self._run.beside(self._run.watch())
-        if self._is_scaled:
-            self._run.beside(self._pass_time())
 
     async def _map(self, stage: Stage, label: str, source: LocalSource) -> None:
-        tally = Tally()
+        tally = self._tallies.setdefault(label, Tally())
         limit = min(getattr(stage.source, "max_concurrency", None) or MAX_ENVIRONMENTS, MAX_ENVIRONMENTS)
-        function = Function(
-            function_settings(stage),
-            lambda: ThreadSandbox(lambda: self._make(stage, self.clock, tally.observe)),
-            self.clock,
-            concurrency=limit,
-        )
+        function = Function(function_settings(stage), self._sandbox(stage, label), self.clock, concurrency=limit)
+        self._functions[label] = function
         self._stack.push_async_callback(function.close)
         tells_letters = stage.dead_letters == stage.source.dead_letters
         await self._run.map(label, source, function, tally=tally, limit=limit, tells_letters=tells_letters)
 
-    async def _pass_time(self) -> None:
-        while True:
-            await self._run.pass_time()
+    async def _unmap(self, label: str) -> None:
+        await self._run.unmap(label)
+        await self._functions.pop(label).close()
+
+    def _sandbox(self, stage: Stage, label: str) -> Callable[[], Sandbox]:
+        tally = self._tallies[label]
+        return lambda: ThreadSandbox(lambda: self._make(stage, self.clock, tally.observe))
+
+
+def _stages(pipelines: Declared | Sequence[Declared]) -> list[Stage]:
+    declared = pipelines if isinstance(pipelines, Sequence) else [pipelines]
+    stages = [stage for pipeline in declared for stage in pipeline.stages()]
+    if not stages:
+        raise ConfigurationError("there is nothing to run: the pipeline has no handlers")
+    return stages
 
 
 def function_settings(stage: Stage) -> FunctionSettings:

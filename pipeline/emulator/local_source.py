@@ -86,6 +86,10 @@ class LocalSource(Protocol):
         """What waits for the handler."""
         ...
 
+    async def lag(self) -> float | None:
+        """Seconds that the oldest of it is behind; None: there is nothing, or the server cannot tell."""
+        ...
+
     async def dead_letters(self) -> list[DeadLetterMessage]:
         """What stands in its dead-letter queue; it stays there."""
         ...

@@ -136,6 +136,10 @@ class LocalQueue:
         """How many messages the queue holds."""
         return await dead_letters.depth(self._environment, self._queue.url)
 
+    async def lag(self) -> float | None:
+        """Seconds since its oldest message was sent."""
+        return await self._backend.oldest(self._queue.physical)
+
     async def dead_letters(self) -> list[DeadLetterMessage]:
         """See `LocalSource`."""
         return await self._dead.read()

@@ -28,6 +28,7 @@ class Counts:
     dead_lettered: int = 0  #: messages that stand in the dead-letter queue because of this run
     filtered: int = 0  #: messages that the source's filter kept from the handler: no records, and gone
     unsettled: int = 0  #: delivered, and neither settled nor given up yet; 0 once drained
+    batches: int = 0  #: invocations
     failed_invocations: int = 0  #: invocations that raised, timed out, or answered nonsense
     outputs: Mapping[str, int] = field(default_factory=dict)  #: accepted by each sink
 
@@ -126,6 +127,7 @@ class Tally:
         self._words: Counter[str] = Counter()
         self._outputs: Counter[str] = Counter()
         self._deliveries = 0
+        self._batches = 0
         self._failed_invocations = 0
         self._filtered = 0
         self._letters = 0
@@ -145,6 +147,7 @@ class Tally:
     def delivered(self, ids: Iterable[str]) -> None:
         """Count a batch that goes to the handler."""
         with self._lock:
+            self._batches += 1
             for name in ids:
                 self._deliveries += 1
                 if name not in self._settled and name not in self._gone:
@@ -205,6 +208,7 @@ class Tally:
                 dead_lettered=dead_lettered,
                 filtered=self._filtered,
                 unsettled=len(self._open) - redriven,
+                batches=self._batches,
                 failed_invocations=self._failed_invocations,
                 outputs=dict(sorted(self._outputs.items())),  # sinks are written side by side: either may be first
             )

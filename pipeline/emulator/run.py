@@ -46,6 +46,7 @@ class Run:
         backend.wakes(self.activity)
         self.mapped: list[Mapped] = []
         self._stack = stack
+        self._tasks: dict[str, asyncio.Task[None]] = {}  #: what runs each mapping
         self._failure: BaseException | None = None
 
     async def map(
@@ -66,19 +67,21 @@ class Run:
         driver = source.driver(handling, limit)
         mapped = Mapped(label, source, tally, driver, tells_letters, await source.dead_count())
         self.mapped.append(mapped)
-        self.beside(driver.run())
+        self._tasks[label] = self.beside(driver.run())
         return mapped
 
-    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+    async def unmap(self, label: str) -> None:
+        """End a mapping; what is at work comes to its end. A stream's checkpoints are forgotten."""
+        self.mapped = [mapped for mapped in self.mapped if mapped.label != label]
+        await _end(self._tasks.pop(label))
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something beside the rest until the run ends; a failure of it fails whoever drains."""
         task = asyncio.create_task(work)
         task.add_done_callback(self._note_end)
 
-        async def end() -> None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-        self._stack.push_async_callback(end)
+        self._stack.push_async_callback(_end, task)
+        return task
 
     async def watch(self) -> None:
         """Fail the run when its backend has ended."""
@@ -126,6 +129,12 @@ class Run:
             raise DrainTimeout(await self._what_is_left(timeout)) from None
         return await self.report(drained=True)
 
+    async def broken(self) -> None:
+        """Raise what broke the run; returns never."""
+        while True:
+            self._raise_failure()
+            await self.activity.wait(None)
+
     async def pass_time(self) -> None:
         """Wait a moment: until something happens, or while nothing runs by letting time pass."""
         if self.is_idle:
@@ -137,10 +146,7 @@ class Run:
     @property
     def is_idle(self) -> bool:
         """No invocation runs, and every mapping has asked its source since and got nothing."""
-        if isinstance(self._failure, PipelineError):
-            raise self._failure
-        if self._failure is not None:
-            raise PipelineError("an event source mapping broke") from self._failure
+        self._raise_failure()
         if self.activity.running:
             return False
         return all(mapped.driver.quiet_at == self.activity.count for mapped in self.mapped)
@@ -159,6 +165,11 @@ class Run:
         """What waits for each handler in its source, by the names that the report uses."""
         found = await asyncio.gather(*(mapped.source.depth() for mapped in self.mapped))
         return {mapped.label: depth for mapped, depth in zip(self.mapped, found, strict=True)}
+
+    async def lags(self) -> dict[str, float | None]:
+        """How many seconds each handler's source is behind, by the names that the report uses."""
+        found = await asyncio.gather(*(mapped.source.lag() for mapped in self.mapped))
+        return {mapped.label: lag for mapped, lag in zip(self.mapped, found, strict=True)}
 
     async def report(self, *, drained: bool = False) -> Report:
         """The counts by now."""
@@ -184,6 +195,12 @@ class Run:
             raise ConfigurationError(f"several sources are called '{name}', in {' and '.join(s.arn for s in found)}")
         return found[0]
 
+    def _raise_failure(self) -> None:
+        if isinstance(self._failure, PipelineError):
+            raise self._failure
+        if self._failure is not None:
+            raise PipelineError("an event source mapping broke") from self._failure
+
     def _note_end(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self._failure = self._failure or task.exception()
@@ -203,6 +220,11 @@ class Run:
         if self.activity.running:
             left.append(f"{self.activity.running} invocations running")
         return f"not drained after {seconds} s: {'; '.join(left) or 'a mapping has not come to rest'}"
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _key(key: str | Callable[[Any], str] | None) -> Key | None:

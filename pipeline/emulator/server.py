@@ -35,6 +35,7 @@ class Routes:
         self._routes: dict[str, Callable[[dict[str, Any]], Any]] = {
             "clock": self._advance,
             "next": self._next,
+            "oldest": self._oldest,
             "peek": lambda body: patches.peek(body["queues"]),
             "reset": self._reset,
         }
@@ -57,6 +58,9 @@ class Routes:
 
     def _next(self, body: dict[str, Any]) -> dict[str, float | None]:
         return {"seconds": patches.next_visible(self._clock, body["queues"])}
+
+    def _oldest(self, body: dict[str, Any]) -> dict[str, float | None]:
+        return {"seconds": patches.oldest(self._clock, body["queues"])}
 
     def _reset(self, _: dict[str, Any]) -> dict[str, float]:
         from moto.moto_api._internal.models import moto_api_backend

@@ -124,6 +124,10 @@ class LocalStream:
             return StreamDepth(0, 0)
         return StreamDepth(self._driver.machine.held, self._driver.machine.millis_behind)
 
+    async def lag(self) -> float | None:
+        """How far its slowest shard was behind when it was last read."""
+        return None if self._driver is None else self._driver.machine.millis_behind / 1000.0
+
     async def dead_letters(self) -> list[DeadLetterMessage]:
         """See `LocalSource`."""
         return [_with_data(letter) for letter in await self._dead.read()]

@@ -131,6 +131,7 @@ class Function:
         self._slots = asyncio.Semaphore(concurrency)
         self._idle: list[Sandbox] = []
         self._busy: set[Sandbox] = set()
+        self._stale: set[Sandbox] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -145,6 +146,14 @@ class Function:
                 return await self._run(json.loads(json.dumps(event)))
         finally:
             self.running -= 1
+
+    def renew(self, make: Callable[[], Sandbox]) -> None:
+        """From now on sandboxes are made anew, by `make`; invocations that run end where they began."""
+        self._make = make
+        for sandbox in self._idle:
+            self._let_go(sandbox)
+        self._idle.clear()
+        self._stale |= self._busy
 
     async def close(self) -> None:
         """Close every sandbox. Invocations that still run end as failed."""
@@ -170,7 +179,9 @@ class Function:
             return self._failed(error)
         finally:
             self._busy.discard(sandbox)
-            if is_usable and not self._is_closed:
+            is_stale = sandbox in self._stale
+            self._stale.discard(sandbox)
+            if is_usable and not self._is_closed and not is_stale:
                 self._idle.append(sandbox)
             else:
                 self._let_go(sandbox)
