@@ -6,7 +6,6 @@ One poll is under way at a time, and only while there is room for one more batch
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -98,8 +97,7 @@ class QueueMapping:
         self._poll: int | None = None  #: the one that is under way
         self._polls_from = 0.0  #: a queue that refused is left alone until then
         self._now = 0.0
-        self._poll_numbers = itertools.count(1)
-        self._batch_numbers = itertools.count(1)
+        self._polls = self._batches = 0  #: so many were numbered
 
     # -- What a driver asks.
 
@@ -123,8 +121,7 @@ class QueueMapping:
     @property
     def held(self) -> int:
         """Messages that were received and are neither deleted nor back at their queue."""
-        batches = itertools.chain(self._waiting, self._at_work.values())
-        return len(self._collecting) + sum(len(batch.held) for batch in batches)
+        return len(self._collecting) + sum(len(batch.held) for batch in [*self._waiting, *self._at_work.values()])
 
     # -- What a driver tells.
 
@@ -222,7 +219,8 @@ class QueueMapping:
 
     def _cut(self, now: float) -> None:
         while self._collecting.is_due(now):
-            self._waiting.append(_Batch(next(self._batch_numbers), self._collecting.items))
+            self._batches += 1
+            self._waiting.append(_Batch(self._batches, self._collecting.items))
             self._collecting = self._collecting.following(now)
 
     def _drop(self, now: float) -> None:
@@ -251,7 +249,8 @@ class QueueMapping:
     def _receive(self, now: float) -> list[Action]:
         if self._poll is not None or self._waiting or now < self._polls_from or not self._has_room(now):
             return []
-        self._poll = next(self._poll_numbers)
+        self._polls += 1
+        self._poll = self._polls
         count = min(MAX_RECEIVE, self._collecting.wanted())
         return [Receive(self._poll, count, self._collecting.ends_at, self._visibility)]
 
