@@ -33,7 +33,7 @@ _RETRY_READ = 1.0
 
 def pause(tries: int) -> float:
     """Seconds to wait after so many tries in a row that brought nothing."""
-    return min(FIRST_PAUSE * 2 ** min(tries - 1, 20), LONGEST_PAUSE)
+    return min(FIRST_PAUSE * 2.0 ** min(tries - 1, 20), LONGEST_PAUSE)
 
 
 @dataclass
@@ -131,19 +131,20 @@ class Lane:
             self._full.append(collecting)
             self._open = None
 
-    def form(self, now: float, *, is_last: bool) -> None:
-        """Make a batch of what was collected, if it is due and the lane is free.
+    def form(self, now: float, *, is_last: bool) -> bool:
+        """Make a batch of what was collected, if it is due and the lane is free. Gives whether there is a new one.
 
         `is_last`: nothing follows, so nothing is worth waiting for.
         """
         due_at = self.due_at
         if self.batches or due_at is None or (now < due_at and not is_last):
-            return
+            return False
         collected = self._full.popleft() if self._full else self._open
         if collected is self._open:
             self._open = None
         assert collected is not None
         self.batches.append(Batch(collected.records))
+        return True
 
     @property
     def due_at(self) -> float | None:
@@ -285,9 +286,7 @@ class Reader:
             lane.batches.append(Batch([], ends_window=True))
             return
         window = lane.window
-        lane.form(now, is_last=self.has_ended)
-        if not lane.is_free and self.window is None:
-            assert window is not None
+        if lane.form(now, is_last=self.has_ended) and self.window is None and window is not None:
             self.window = Window(window, self._settings.tumbling_window)
 
     @property

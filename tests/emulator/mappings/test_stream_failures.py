@@ -353,3 +353,22 @@ def test_a_response_names_the_condition_of_a_function_that_returned() -> None:
     world = reporting(1, maximum_retry_attempts=0, on_failure=QUEUE).answer(named("8"))
     assert world.sends[0].record["responseContext"]["functionError"] is None
     assert world.of(Settled) == []
+
+
+def test_a_dynamodb_stream_tells_its_own_kind_of_place() -> None:
+    """ "Retain discarded records for a DynamoDB event source": `DDBStreamBatchInfo`."""
+    world = World(settings(maximum_retry_attempts=0, on_failure=QUEUE), kind="dynamodb")
+    world.put("k")
+    world.run().answer(RAISED)
+    assert world.sends[0].record["DDBStreamBatchInfo"]["startSequenceNumber"] == "8"
+
+
+def test_each_invocation_record_has_a_request_id_of_its_own_and_the_same_one_in_each_run() -> None:
+    found: list[str] = []
+    for _ in range(2):
+        world = World(settings(maximum_retry_attempts=0, on_failure=QUEUE, batch_size=1))
+        world.put("k", "k")
+        world.run().answer(RAISED).answer(RAISED)
+        found += [send.record["requestContext"]["requestId"] for send in world.sends]
+    assert len(set(found)) == 2
+    assert found[:2] == found[2:]
