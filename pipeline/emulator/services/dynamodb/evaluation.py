@@ -278,11 +278,5 @@ def _container(item: Item, way: Iterable[str | int]) -> Value:
 
 def touched(before: Item | None, after: Item, update: Update, *, is_new: bool) -> Item:
     """UPDATED_OLD and UPDATED_NEW: the attributes that an update names, as they were or as they are."""
-    # Of a list's members, the whole list: as on DynamoDB Local; not documented.
-    paths = [_above_lists(path) for path in update.paths if is_new is False or found(after, path) is not None]
+    paths = update.paths
     return projected(after if is_new else before or {}, paths) if paths else {}
-
-
-def _above_lists(path: Path) -> Path:
-    places = [place for place, part in enumerate(path.parts) if isinstance(part, int)]
-    return Path(path.parts[: places[0]]) if places else path

@@ -8,7 +8,7 @@ joins, no nested queries, no ORDER BY.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -169,8 +169,8 @@ class _Statement(Parser):
             raise invalid(
                 "Unsupported format in item expression. Please use struct format {...} to express item values"
             )
-        found: Item = self._literal()["M"]
-        return found
+        self._take()
+        return self._map(self._literal)
 
     def _changes(self) -> Update:
         sets: list[tuple[Path, Term]] = []
@@ -302,7 +302,7 @@ class _Statement(Parser):
         if token.kind == "name" and token.text.upper() == "NULL":
             return {"NULL": True}
         if token.kind == "sign" and token.text == "{":
-            return {"M": self._map()}
+            return {"M": self._map(self._inner)}
         if token.kind == "sign" and token.text == "[":
             return {"L": self._until("]")}
         if token.kind == "sign" and token.text == "<<":
@@ -313,11 +313,17 @@ class _Statement(Parser):
     def _until(self, sign: str) -> list[Value]:
         if self._takes(sign):
             return []
-        found: list[Any] = self._several(self._literal)
+        found: list[Any] = self._several(self._inner)
         self._expect(sign)
         return found
 
-    def _map(self) -> Item:
+    def _inner(self) -> Value:
+        """A value within a value, which is no parameter: as on DynamoDB Local; not documented."""
+        if self._next.kind == "parameter":
+            raise invalid("Unsupported data type: Parameter within a list, a set or a map; give the whole value as one")
+        return self._literal()
+
+    def _map(self, member: Callable[[], Value]) -> Item:
         found: Item = {}
         while not self._takes("}"):
             if found:
@@ -330,7 +336,7 @@ class _Statement(Parser):
             if name in found:
                 raise invalid(f"Duplicate keys in tuple. Key: {name}")
             self._expect(":")
-            found[name] = self._literal()
+            found[name] = member()
         return found
 
     def _set_of(self, members: list[Value]) -> Value:

@@ -22,48 +22,49 @@ from pipeline.emulator.services.dynamodb.expressions import (
     condition_of,
     projection_of,
 )
-from pipeline.emulator.services.dynamodb.rows import Keys
-from pipeline.emulator.services.dynamodb.table import Table
+from pipeline.emulator.services.dynamodb.rows import Keys, Rows
 from pipeline.emulator.services.dynamodb.values import Item, Value, invalid, type_of
 
 #: Bytes that one page looks at.
 _PAGE: Final = 1_048_576
 
 
-def query(table: Table, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def query(rows: Rows, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Query. Raises `ServiceError`."""
     writes.refuse_unknown(parameters)
     names = Names.of(parameters)
     wanted = condition_of(parameters.get("KeyConditionExpression"), names, "KeyConditionExpression")
     if wanted is None:
         raise invalid("Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.")
-    partition, rest = _split(wanted, table.keys)
-    start = _start(table, parameters)
-    if start is not None and start[table.keys.partition.name] != partition[table.keys.partition.name]:
+    partition, rest = _split(wanted, rows.keys)
+    start = _start(rows, parameters)
+    if start is not None and start[rows.keys.partition.name] != partition[rows.keys.partition.name]:
         raise invalid("The provided starting key is outside query boundaries based on provided conditions")
-    found = [item for item in table.partition(_partition(table, partition)) if holds(rest, item)]
+    found = [item for item in rows.of_partition(partition) if holds(rest, item)]
     ordered = found if parameters.get("ScanIndexForward", True) else found[::-1]
     if start is not None:
-        at, is_forward = table.position(start), parameters.get("ScanIndexForward", True)
-        ordered = [item for item in ordered if table.position(item) != at and (table.position(item) > at) == is_forward]
-    return _page(table, ordered, parameters, names, table.keys.names)
+        at, is_forward = rows.keys.position(start), parameters.get("ScanIndexForward", True)
+        ordered = [
+            item for item in ordered if rows.keys.position(item) != at and (rows.keys.position(item) > at) == is_forward
+        ]
+    return _page(rows, ordered, parameters, names, rows.keys.names)
 
 
-def scan(table: Table, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def scan(rows: Rows, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Scan. Raises `ServiceError`."""
     writes.refuse_unknown(parameters)
     names = Names.of(parameters)
-    items = table.every(_start(table, parameters))
+    items = rows.every(_start(rows, parameters))
     segment, segments = parameters.get("Segment"), parameters.get("TotalSegments")
     if (segment is None) is not (segments is None) or (segments is not None and not 0 <= (segment or 0) < segments):
         raise invalid("The Segment parameter must be less than TotalSegments, and both are given or none")
     if segments is not None:
-        items = [item for item in items if table.position(item)[0][0] % segments == segment]
-    return _page(table, items, parameters, names, ())
+        items = [item for item in items if rows.keys.position(item)[0][0] % segments == segment]
+    return _page(rows, items, parameters, names, ())
 
 
 def _page(
-    table: Table, items: Iterable[Item], parameters: Mapping[str, Any], names: Names, unfiltered: Sequence[str]
+    rows: Rows, items: Iterable[Item], parameters: Mapping[str, Any], names: Names, unfiltered: Sequence[str]
 ) -> dict[str, Any]:
     """One page of items: of at most `Limit` looked at, and of a megabyte."""
     limit = parameters.get("Limit")
@@ -100,17 +101,13 @@ def _page(
     if select != "COUNT":
         answer["Items"] = [values.given_item(projected(item, paths)) for item in found]
     if last is not None:
-        answer["LastEvaluatedKey"] = values.given_item(table.keys.of_item(last))
+        answer["LastEvaluatedKey"] = values.given_item(rows.keys.of_item(last))
     return answer
 
 
-def _start(table: Table, parameters: Mapping[str, Any]) -> Item | None:
+def _start(rows: Rows, parameters: Mapping[str, Any]) -> Item | None:
     key = parameters.get("ExclusiveStartKey")
-    return None if key is None else table.keys.taken(key)
-
-
-def _partition(table: Table, key: Item) -> Any:
-    return values.sort_key(key[table.keys.partition.name])
+    return None if key is None else rows.keys.taken(key)
 
 
 def _split(wanted: Condition, keys: Keys) -> tuple[Item, Condition | None]:

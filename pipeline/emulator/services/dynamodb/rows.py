@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from pipeline.emulator.services.dynamodb.values import Item, Value, invalid, taken, type_of
+from pipeline.emulator.services.dynamodb.values import Item, Value, invalid, sort_key, taken, type_of
 from pipeline.emulator.services.service import ServiceError
 
 #: Bytes of a partition key, and of a sort key (developer guide, "Quotas").
@@ -52,6 +53,16 @@ class Keys:
         """Their names."""
         return tuple(attribute.name for attribute in self.attributes)
 
+    def place(self, item: Item) -> tuple[Any, Any]:
+        """What tells the partition of an item or key, and what orders it there."""
+        partition = sort_key(item[self.partition.name])
+        return partition, 0 if self.sort is None else sort_key(item[self.sort.name])
+
+    def position(self, item: Item) -> tuple[bytes, Any]:
+        """Where an item or key stands: partitions by a hash of their keys, whose order nobody knows in DynamoDB either."""
+        partition, sort = self.place(item)
+        return hashed(partition), sort
+
     def of_item(self, item: Item) -> Item:
         """The key of an item. Raises `ServiceError` (ValidationException) for one without a usable key."""
         for attribute in self.attributes:
@@ -95,6 +106,11 @@ class Keys:
             )
 
 
+def hashed(partition: Any) -> bytes:
+    """What orders partitions."""
+    return hashlib.sha256(repr(partition).encode("utf-8", "surrogatepass")).digest()
+
+
 class Rows(Protocol):
     """The items of one table. They are shared, and nobody changes them."""
 
@@ -117,7 +133,11 @@ class Rows(Protocol):
         ...
 
     def every(self, after: Item | None = None) -> Iterable[Item]:
-        """All items, or those behind a key: partitions in an order of the table's own, each by its sort key."""
+        """All items, or those behind a key, by their `Keys.position`."""
+        ...
+
+    def of_partition(self, key: Item) -> Sequence[Item]:
+        """The items with a partition key, by their sort keys."""
         ...
 
 

@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
-from pipeline.emulator.services.dynamodb import reads, statements, stream, transactions, values, writes
-from pipeline.emulator.services.dynamodb.evaluation import projected, touched
-from pipeline.emulator.services.dynamodb.expressions import Names, projection_of
+from pipeline.emulator.services.dynamodb import stream
+from pipeline.emulator.services.dynamodb.items import Items, checked
 from pipeline.emulator.services.dynamodb.rows import Rows
 from pipeline.emulator.services.dynamodb.stream import Stream
 from pipeline.emulator.services.dynamodb.streams import DynamoDBStreams
 from pipeline.emulator.services.dynamodb.table import Table, billing_of
-from pipeline.emulator.services.dynamodb.values import Item, invalid
-from pipeline.emulator.services.dynamodb.writes import Write
+from pipeline.emulator.services.dynamodb.values import invalid
 from pipeline.emulator.services.service import Operation, ServiceError
 
 #: Seconds between an item's expiry and its removal. DynamoDB says "within a few days".
 TTL_LAG: Final = 48 * 3_600.0
-#: BatchGetItem: keys and bytes of a call; BatchWriteItem: requests and bytes.
-_MAX_KEYS, _MAX_READ = 100, 16 * 1_048_576
-_MAX_REQUESTS, _MAX_WRITTEN = 25, 16 * 1_048_576
-
 #: What each call must say.
 _REQUIRED: Final = {
-    "batch_execute_statement": ("Statements",),
-    "batch_get_item": ("RequestItems",),
-    "batch_write_item": ("RequestItems",),
     "create_table": ("TableName", "KeySchema", "AttributeDefinitions"),
-    "delete_item": ("TableName", "Key"),
     "delete_table": ("TableName",),
     "describe_continuous_backups": ("TableName",),
     "describe_table": ("TableName",),
     "describe_time_to_live": ("TableName",),
-    "execute_statement": ("Statement",),
-    "execute_transaction": ("TransactStatements",),
-    "get_item": ("TableName", "Key"),
     "list_tables": (),
-    "put_item": ("TableName", "Item"),
-    "query": ("TableName",),
-    "scan": ("TableName",),
-    "transact_get_items": ("TransactItems",),
-    "transact_write_items": ("TransactItems",),
     "update_continuous_backups": ("TableName", "PointInTimeRecoverySpecification"),
-    "update_item": ("TableName", "Key"),
     "update_table": ("TableName",),
     "update_time_to_live": ("TableName", "TimeToLiveSpecification"),
 }
@@ -71,10 +52,9 @@ class DynamoDB:
         self._tables: dict[str, Table] = {}
         self._streams: dict[str, Stream] = {}
         self.streams = DynamoDBStreams(self)  #: the service that reads the tables' streams
-        self._tokens = transactions.Tokens()
-        self._statement_tokens = transactions.Tokens()
+        own = {name: checked(getattr(self, f"_{name}"), required) for name, required in _REQUIRED.items()}
         self.operations: Mapping[str, Operation] = {
-            name: self._operation(getattr(self, f"_{name}"), required) for name, required in _REQUIRED.items()
+            name: self._in_time(call) for name, call in {**own, **Items(self).operations}.items()
         }
 
     def next_change(self, now: float) -> float | None:
@@ -102,14 +82,8 @@ class DynamoDB:
         """See `Tables`."""
         return self._table(name)
 
-    def _operation(self, call: Operation, required: Sequence[str]) -> Operation:
+    def _in_time(self, call: Operation) -> Operation:
         def operation(parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-            for name in required:
-                if parameters.get(name) is None:
-                    raise invalid(
-                        f"1 validation error detected: Value null at '{name[0].lower()}{name[1:]}' failed to satisfy "
-                        "constraint: Member must not be null"
-                    )
             self.pass_time(now)
             return call(parameters, now)
 
@@ -197,143 +171,6 @@ class DynamoDB:
         table = self._table(parameters["TableName"], is_told=True)
         table.recovery = dict(parameters["PointInTimeRecoverySpecification"])
         return _backups(table)
-
-    # Items
-
-    def _put_item(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        returned = writes.choice(parameters, "ReturnValues", ("NONE", "ALL_OLD"))
-        old, _ = writes.put(self, parameters).carry_out(now)
-        return _attributes(old if returned == "ALL_OLD" else None)
-
-    def _delete_item(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        returned = writes.choice(parameters, "ReturnValues", ("NONE", "ALL_OLD"))
-        old, _ = writes.delete(self, parameters).carry_out(now)
-        return _attributes(old if returned == "ALL_OLD" else None)
-
-    def _update_item(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        choices = ("NONE", "ALL_OLD", "UPDATED_OLD", "ALL_NEW", "UPDATED_NEW")
-        returned = writes.choice(parameters, "ReturnValues", choices)
-        write = writes.update(self, parameters)
-        old, new = write.carry_out(now)
-        return _attributes(returned_of(write, old, new, returned))
-
-    def _get_item(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        writes.refuse_unknown(parameters)
-        item = _one(self._table(parameters["TableName"]), parameters["Key"], _projection(parameters))
-        return {} if item is None else {"Item": item}
-
-    def _batch_get_item(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        asked: Mapping[str, Mapping[str, Any]] = parameters["RequestItems"]
-        if not asked or sum(len(one["Keys"]) for one in asked.values()) > _MAX_KEYS:
-            raise invalid(
-                "Too many items requested for the BatchGetItem call" if asked else _no_requests("BatchGetItem")
-            )
-        found: dict[str, list[Item]] = {}
-        unread: dict[str, Any] = {}
-        size = 0
-        for address, one in asked.items():
-            writes.refuse_unknown(one)
-            table, paths = self._table(address), _projection(one)
-            keys = [table.keys.taken(key) for key in one["Keys"]]
-            _check_distinct((table.name, key) for key in keys)
-            items = found.setdefault(table.name, [])
-            for key in keys:
-                item = table.get(key)
-                size += values.item_size(item) if item is not None else 0
-                if size > _MAX_READ:
-                    unread.setdefault(address, {**one, "Keys": []})["Keys"].append(values.given_item(key))
-                elif item is not None:
-                    items.append(values.given_item(projected(item, paths)))
-        return {"Responses": found, "UnprocessedKeys": unread}
-
-    def _batch_write_item(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        asked: Mapping[str, Sequence[Mapping[str, Any]]] = parameters["RequestItems"]
-        if not asked or not all(asked.values()):
-            raise invalid(_no_requests("BatchWriteItem"))
-        if sum(map(len, asked.values())) > _MAX_REQUESTS:
-            raise invalid("Too many items requested for the BatchWriteItem call")
-        wanted = [self._request(address, request) for address, requests in asked.items() for request in requests]
-        _check_distinct((write.rows.name, write.key) for write in wanted)
-        outcomes = [write.outcome()[1] for write in wanted]
-        if sum(values.item_size(new) for new in outcomes if new is not None) > _MAX_WRITTEN:
-            raise ServiceError("RequestEntityTooLargeException", "The request is larger than 16 MB", status=413)
-        for write, new in zip(wanted, outcomes, strict=True):
-            write.commit(new, now)
-        return {"UnprocessedItems": {}}
-
-    def _request(self, address: str, request: Mapping[str, Any]) -> Write:
-        if len(request) != 1 or not request.keys() <= {"PutRequest", "DeleteRequest"}:
-            raise invalid(
-                "Supplied AttributeValue has more than one datatypes set, must contain exactly one of PutRequest, DeleteRequest"
-            )
-        ((kind, asked),) = request.items()
-        if kind == "PutRequest":
-            return writes.put(self, {"TableName": address, "Item": asked["Item"]})
-        return writes.delete(self, {"TableName": address, "Key": asked["Key"]})
-
-    def _query(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        return reads.query(self._table(parameters["TableName"]), parameters)
-
-    def _scan(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        return reads.scan(self._table(parameters["TableName"]), parameters)
-
-    # Transactions and statements
-
-    def _transact_write_items(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        return transactions.write(self, self._tokens, parameters, now)
-
-    def _transact_get_items(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        return transactions.get(self, parameters)
-
-    def _execute_statement(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        return statements.execute(self, parameters, now)
-
-    def _batch_execute_statement(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        return statements.batch(self, parameters, now)
-
-    def _execute_transaction(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-        return statements.transaction(self, self._statement_tokens, parameters, now)
-
-
-def returned_of(write: Write, old: Item | None, new: Item | None, returned: str) -> Item | None:
-    """What `ReturnValues` asks for; None: nothing."""
-    match returned:
-        case "ALL_OLD":
-            return old
-        case "ALL_NEW":
-            return new
-        case "UPDATED_OLD" | "UPDATED_NEW":
-            return touched(old, new or {}, write.update, is_new=returned == "UPDATED_NEW")
-        case _:
-            return None
-
-
-def _attributes(item: Item | None) -> dict[str, Any]:
-    return {"Attributes": values.given_item(item)} if item else {}
-
-
-def _projection(parameters: Mapping[str, Any]) -> Any:
-    names = Names.of(parameters)
-    paths = projection_of(parameters.get("ProjectionExpression"), names)
-    names.check_used(paths is not None)
-    return paths
-
-
-def _one(table: Table, key: Mapping[str, Any], paths: Any) -> Item | None:
-    item = table.get(table.keys.taken(key))
-    return None if item is None else values.given_item(projected(item, paths))
-
-
-def _check_distinct(keys: Iterable[tuple[str, Item]]) -> None:
-    seen: list[tuple[str, Item]] = []
-    for key in keys:
-        if key in seen:
-            raise invalid("Provided list of item keys contains duplicates")
-        seen.append(key)
-
-
-def _no_requests(operation: str) -> str:
-    return f"{operation} cannot have a null or no requests set"
 
 
 def _backups(table: Table) -> dict[str, Any]:

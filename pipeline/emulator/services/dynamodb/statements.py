@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline.emulator.services.dynamodb import partiql, transactions, values, writes
-from pipeline.emulator.services.dynamodb.evaluation import found, holds, touched
+from pipeline.emulator.services.dynamodb.evaluation import found, holds, projected, touched
 from pipeline.emulator.services.dynamodb.expressions import Both, Comparison, Condition, Constant, Either, Path, Test
 from pipeline.emulator.services.dynamodb.partiql import Change, Insert, Remove, Select, Statement
 from pipeline.emulator.services.dynamodb.rows import Rows, Tables
@@ -49,9 +49,7 @@ class _Asked:
         """The item of a SELECT, if it is there and its condition holds."""
         assert isinstance(self.statement, Select)
         item = self.rows.get(self.key)
-        if item is None or not holds(self.statement.where, item):
-            return {}
-        return {"Item": _selected(item, self.statement.paths)}
+        return {} if item is None else {"Item": values.given_item(projected(item, self.statement.paths))}
 
     def written(self, old: Item | None, new: Item | None) -> dict[str, Any]:
         """What RETURNING asks for."""
@@ -150,9 +148,13 @@ def _prepared(tables: Tables, statement: Statement, asked: Mapping[str, Any]) ->
         write = writes.replacing(rows, statement.item, is_free, duplicate=True)
         return _Asked(statement, rows, write.key, write)
     key = _key(rows, statement.where)
+    if isinstance(statement, Select) and not statement.is_check:
+        if len(_parts(statement.where)) > len(rows.keys.names):
+            raise invalid("Select statements within a batch or a transaction have conditions on the primary key only")
+        return _Asked(statement, rows, key)
     if isinstance(statement, Select):
         check = Write(rows, key, lambda old: old, statement.where, brings_old=brings_old, is_check=True)
-        return _Asked(statement, rows, key, check if statement.is_check else None)
+        return _Asked(statement, rows, key, check)
     if isinstance(statement, Change):
         where: Condition = Both(Test("attribute_exists", partition), statement.where)
         return _Asked(statement, rows, key, writes.changing(rows, key, statement.update, where, brings_old=brings_old))
@@ -162,16 +164,21 @@ def _prepared(tables: Tables, statement: Statement, asked: Mapping[str, Any]) ->
 
 def _key(rows: Rows, where: Condition | None) -> Item:
     """The one item that a condition is about. Raises `ServiceError` when it may be several."""
-    equal = dict(_equalities(where))
+    equal = dict(pair for part in _parts(where) for pair in _equality(part))
     if any(name not in equal for name in rows.keys.names):
         raise invalid("Where clause does not contain a mandatory equality on all key attributes")
     return rows.keys.taken({name: equal[name] for name in rows.keys.names})
 
 
-def _equalities(condition: Condition | None) -> list[tuple[str, Value]]:
+def _parts(condition: Condition | None) -> list[Condition]:
+    """What a condition says of an item, all of which has to be true."""
+    if isinstance(condition, Both):
+        return [*_parts(condition.left), *_parts(condition.right)]
+    return [] if condition is None else [condition]
+
+
+def _equality(condition: Condition) -> list[tuple[str, Value]]:
     match condition:
-        case Both(left, right):
-            return [*_equalities(left), *_equalities(right)]
         case Comparison("=", Path((str() as name,)), Constant(value)):
             return [(name, value)]
         case Comparison("=", Constant(value), Path((str() as name,))):

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from pipeline.emulator.services.dynamodb import values
 from pipeline.emulator.services.dynamodb.values import Item
-from pipeline.emulator.services.service import REGION
 
 #: Seconds after which a record is gone.
 RETENTION: Final = 24 * 3_600
@@ -56,9 +55,10 @@ class Stream:
     """
 
     def __init__(
-        self, table: str, table_arn: str, keys: list[dict[str, str]], view: str, label: str, now: float, shards: int
+        self, table: str, table_arn: str, keys: list[dict[str, str]], view: str, label: str, now: float, shards: int = 1
     ) -> None:
         self.table = table
+        self.region = table_arn.split(":")[3]
         self.arn = f"{table_arn}/stream/{label}"
         self.keys = keys
         self.view = view
@@ -88,7 +88,7 @@ class Stream:
                 "eventName": name,
                 "eventVersion": "1.1",
                 "eventSource": "aws:dynamodb",
-                "awsRegion": REGION,
+                "awsRegion": self.region,
                 "dynamodb": {
                     "ApproximateCreationDateTime": moment(float(int(now))),
                     **images,

@@ -9,20 +9,29 @@ import base64
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from pipeline.emulator.services.dynamodb import stream
 from pipeline.emulator.services.dynamodb.stream import Shard, Stream
 from pipeline.emulator.services.dynamodb.values import invalid
 from pipeline.emulator.services.service import Operation, ServiceError
 
-if TYPE_CHECKING:
-    from pipeline.emulator.services.dynamodb.service import DynamoDB
-
 #: Records, and bytes of them, of one GetRecords.
 _MAX_RECORDS, _MAX_BYTES = 1_000, 1_048_576
 #: Seconds for which an iterator may be used.
 _ITERATOR_SECONDS: Final = 15 * 60
+
+
+class Streamed(Protocol):
+    """Tables, by the streams that they have."""
+
+    def all_streams(self, now: float) -> Mapping[str, Stream]:
+        """By their ARNs, those of deleted tables too, while something of them is kept."""
+        ...
+
+    def next_change(self, now: float) -> float | None:
+        """When time alone adds something, epoch seconds; None: never."""
+        ...
 
 
 class _Place(NamedTuple):
@@ -48,11 +57,11 @@ class _Place(NamedTuple):
 
 
 class DynamoDBStreams:
-    """The streams of a DynamoDB in memory."""
+    """The streams of tables."""
 
     name = "dynamodbstreams"
 
-    def __init__(self, tables: DynamoDB) -> None:
+    def __init__(self, tables: Streamed) -> None:
         self._tables = tables
         self.operations: Mapping[str, Operation] = {
             "describe_stream": self._describe_stream,

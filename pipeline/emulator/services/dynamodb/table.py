@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.emulator.services.dynamodb import stream, values
-from pipeline.emulator.services.dynamodb.rows import Keys
+from pipeline.emulator.services.dynamodb.rows import Keys, hashed
 from pipeline.emulator.services.dynamodb.stream import Stream, moment
 from pipeline.emulator.services.dynamodb.values import Item, Value, invalid
 from pipeline.emulator.services.service import ACCOUNT, REGION
@@ -45,12 +44,12 @@ class Table:
 
     def get(self, key: Item) -> Item | None:
         """See `Rows`."""
-        partition, sort = self._place(key)
+        partition, sort = self.keys.place(key)
         return self._partitions.get(partition, {}).get(sort)
 
     def put(self, key: Item, item: Item | None, now: float, *, by_ttl: bool = False) -> None:
         """See `Rows`. `by_ttl`: the item has expired, and the service takes it away."""
-        partition, sort = self._place(key)
+        partition, sort = self.keys.place(key)
         items = self._partitions.setdefault(partition, {})
         old = items.pop(sort, None)
         if item is not None:
@@ -62,31 +61,21 @@ class Table:
             self.stream.add(key, old, item, now, f"{self._chance.getrandbits(128):032x}", by_ttl=by_ttl)
 
     def every(self, after: Item | None = None) -> Iterable[Item]:
-        """See `Rows`: the order of partitions is that of their keys' hashes, as in DynamoDB nobody knows it."""
-        start = None if after is None else self.position(after)
-        for partition in sorted(self._partitions, key=_hash):
-            if start is None or _hash(partition) >= start[0]:
-                for item in self.partition(partition):
-                    if start is None or self.position(item) > start:
+        """See `Rows`."""
+        start = None if after is None else self.keys.position(after)
+        for partition in sorted(self._partitions, key=hashed):
+            if start is None or hashed(partition) >= start[0]:
+                for item in self._in(partition):
+                    if start is None or self.keys.position(item) > start:
                         yield item
 
-    def partition(self, partition: Any) -> Iterable[Item]:
-        """The items of one partition key, by their sort keys."""
+    def of_partition(self, key: Item) -> Sequence[Item]:
+        """See `Rows`."""
+        return self._in(values.sort_key(key[self.keys.partition.name]))
+
+    def _in(self, partition: Any) -> Sequence[Item]:
         items = self._partitions.get(partition, {})
         return [items[sort] for sort in sorted(items)] if len(items) > 1 else list(items.values())
-
-    def partition_of(self, key: Item) -> Any:
-        """What tells the partition of a key."""
-        return self._place(key)[0]
-
-    def position(self, key: Item) -> Any:
-        """Where a key, or the item of one, stands in the order of `every`."""
-        partition, sort = self._place(key)
-        return _hash(partition), sort
-
-    def _place(self, key: Item) -> tuple[Any, Any]:
-        partition = values.sort_key(key[self.keys.partition.name])
-        return partition, 0 if self.keys.sort is None else values.sort_key(key[self.keys.sort.name])
 
     # Time to live
 
@@ -209,7 +198,3 @@ def billing_of(parameters: Mapping[str, Any]) -> str:
             "when BillingMode is PAY_PER_REQUEST"
         )
     return str(billing)
-
-
-def _hash(partition: Any) -> bytes:
-    return hashlib.sha256(repr(partition).encode()).digest()
