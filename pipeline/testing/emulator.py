@@ -26,7 +26,7 @@ from pipeline.emulator.mappings.answers import Answer, Returned
 from pipeline.emulator.report import Report, Tally
 from pipeline.emulator.run import Run
 from pipeline.emulator.services.memory import in_memory
-from pipeline.emulator.virtual import VirtualLoop
+from pipeline.emulator.virtual import VirtualClock, VirtualLoop
 from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.handler import Handler
@@ -84,7 +84,7 @@ class Emulator:
         loop = self._runner.get_loop()
         assert isinstance(loop, VirtualLoop)
         self._loop = loop
-        self._backend = MemoryBackend(in_memory(self._chance), loop)
+        self._backend = MemoryBackend(in_memory(self._chance, VirtualClock(loop).now), loop)
         self._around.enter_context(boto3_in_memory(self._backend, loop))
         self._run = self._runner.run(self._open())
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from pipeline.emulator.services.bucket import S3
 from pipeline.emulator.services.bus import EventBridge
@@ -12,8 +13,15 @@ from pipeline.emulator.services.service import Service
 from pipeline.emulator.services.stream import Kinesis
 
 
-def in_memory(chance: random.Random) -> list[Service]:
-    """Fresh services, empty. `chance`: of all ids, and of what a service leaves to chance."""
-    queues = SQS(chance)
-    tables = DynamoDB(chance)
-    return [queues, Kinesis(), S3(), tables, tables.streams, EventBridge(chance)]
+def in_memory(chance: random.Random, now: Callable[[], float]) -> list[Service]:
+    """Fresh services, empty. `chance`: of all ids, and of what a service leaves to chance. `now`: epoch seconds."""
+    queues, tables = SQS(chance), DynamoDB(chance)
+
+    def deliver(arn: str, body: str, group: str | None) -> None:
+        url = queues.operations["get_queue_url"]({"QueueName": arn.rpartition(":")[2]}, now())["QueueUrl"]
+        message = {"QueueUrl": url, "MessageBody": body}
+        if group is not None:
+            message |= {"MessageGroupId": group, "MessageDeduplicationId": f"event-{chance.getrandbits(64):016x}"}
+        queues.operations["send_message"](message, now())
+
+    return [queues, Kinesis(), S3(), tables, tables.streams, EventBridge(chance, deliver)]
