@@ -214,6 +214,13 @@ def test_a_partial_response_bisects_at_the_returned_number() -> None:
     assert world.settled() == ["8", "9", "10", "11"]
 
 
+def test_what_is_left_of_the_first_half_goes_before_the_second() -> None:
+    """ "Lambda processes records in each shard in order." """
+    world = reporting(6, bisect=True).answer(RAISED).wake().answer(named("9"))
+    assert world.at_work() == [["9", "10"]]
+    assert world.answer().at_work() == [["11", "12", "13"]]
+
+
 def test_a_response_that_cannot_be_meant_bisects_as_an_error_does() -> None:
     """Follows from "complete failure". Not documented."""
     assert reporting(bisect=True).answer(named("")).wake().at_work() == [["8", "9"]]
