@@ -13,9 +13,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +22,7 @@ from pipeline.emulator.services.client import MemoryClient, News
 from pipeline.emulator.services.stream import Kinesis
 from pipeline.emulator.virtual import virtually
 from tests.contract.conftest import ManualClock
+from tests.support.blocking import Blocking, blocking
 
 MIB = 1_048_576
 HASHES = 2**128
@@ -43,32 +42,10 @@ DIFFERENCES = {
 }
 
 
-class Blocking:
-    """boto3's client behind the face of aiobotocore's: to make one of those for each test takes longer than the tests."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> Any:
-        async def call(**parameters: Any) -> Any:
-            return getattr(self._client, name)(**parameters)
-
-        return call
-
-
 @pytest.fixture(scope="module")
-def embedded(moto_endpoint: str) -> Iterator[Any]:
-    # One try, and what is wrong is for the server to find.
-    client = boto3.client(
-        "kinesis",
-        endpoint_url=moto_endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-        config=Config(parameter_validation=False, retries={"total_max_attempts": 1}),
-    )
-    yield client
-    client.close()
+def embedded(moto_endpoint: str) -> Iterator[Blocking]:
+    with blocking("kinesis", moto_endpoint, Blocking) as client:
+        yield client
 
 
 @pytest.fixture(params=["memory", "embedded"])
@@ -78,7 +55,7 @@ def kinesis(request: pytest.FixtureRequest, clock: ManualClock) -> Any:
     reason = DIFFERENCES.get(request.node.originalname)
     if reason is not None:
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-    return Blocking(request.getfixturevalue("embedded"))
+    return request.getfixturevalue("embedded")
 
 
 @pytest.fixture

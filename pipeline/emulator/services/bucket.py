@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 from pipeline.emulator.services.objects import (
@@ -22,6 +21,7 @@ from pipeline.emulator.services.objects import (
     checked,
     etag,
     joined,
+    whole_seconds,
 )
 from pipeline.emulator.services.service import REGION, Operation, ServiceError
 
@@ -53,6 +53,7 @@ class _Upload:
     description: Description
     algorithm: str | None  #: None: parts need no checksums
     is_full: bool  #: the checksum is of all bytes
+    begun_at: float  #: epoch seconds
     parts: dict[int, _Part] = field(default_factory=dict[int, _Part])
 
 
@@ -85,6 +86,7 @@ class S3:
             "head_bucket": self._head_bucket,
             "head_object": self._head_object,
             "list_buckets": self._list_buckets,
+            "list_multipart_uploads": self._list_uploads,
             "list_objects_v2": self._list_objects,
             "put_object": self._put_object,
             "upload_part": self._upload_part,
@@ -123,10 +125,7 @@ class S3:
     def _list_buckets(self, given: Parameters, now: float) -> Answer:
         buckets = [self._buckets[name] for name in sorted(self._buckets)]
         return {
-            "Buckets": [
-                {"Name": bucket.name, "CreationDate": datetime.fromtimestamp(int(bucket.created_at), UTC)}
-                for bucket in buckets
-            ]
+            "Buckets": [{"Name": bucket.name, "CreationDate": whole_seconds(bucket.created_at)} for bucket in buckets]
         }
 
     # Objects
@@ -220,7 +219,11 @@ class S3:
         name = hashlib.sha256(f"{bucket.name}/{self._uploads}".encode()).hexdigest()
         kind = given.get("ChecksumType") or "COMPOSITE"
         bucket.uploads[name] = _Upload(
-            key=key, description=Description.of(given), algorithm=algorithm, is_full=kind == "FULL_OBJECT"
+            key=key,
+            description=Description.of(given),
+            algorithm=algorithm,
+            is_full=kind == "FULL_OBJECT",
+            begun_at=now,
         )
         checksum = {} if algorithm is None else {"ChecksumAlgorithm": algorithm, "ChecksumType": kind}
         return {"Bucket": bucket.name, "Key": key, "UploadId": name, "ServerSideEncryption": "AES256", **checksum}
@@ -274,6 +277,14 @@ class S3:
         bucket, _ = self._upload(given)
         del bucket.uploads[given["UploadId"]]
         return {}
+
+    def _list_uploads(self, given: Parameters, now: float) -> Answer:
+        bucket = self._bucket(given)
+        uploads = [
+            {"UploadId": name, "Key": upload.key, "Initiated": whole_seconds(upload.begun_at)}
+            for name, upload in bucket.uploads.items()
+        ]
+        return {"Bucket": bucket.name, "IsTruncated": False, **({"Uploads": uploads} if uploads else {})}
 
     # What a call means
 

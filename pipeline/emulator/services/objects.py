@@ -74,8 +74,8 @@ class Object:
 
     @property
     def last_modified(self) -> datetime:
-        """In whole seconds, as HTTP has it."""
-        return datetime.fromtimestamp(int(self.modified_at), UTC)
+        """When it was written."""
+        return whole_seconds(self.modified_at)
 
     def head(self) -> dict[str, Any]:
         """What is told of it without its bytes."""
@@ -134,6 +134,11 @@ class ObjectBody:
 
     async def __aexit__(self, *_: object) -> None:
         return
+
+
+def whole_seconds(moment: float) -> datetime:
+    """Epoch seconds as HTTP has times."""
+    return datetime.fromtimestamp(int(moment), UTC)
 
 
 def etag(body: bytes) -> str:
