@@ -35,15 +35,20 @@ def kinesis(server: EmbeddedServer) -> Iterator[Any]:
     client.close()
 
 
-def read(kinesis: Any, iterator_type: str = "TRIM_HORIZON", limit: int = 10_000, **options: str) -> list[Any]:
+FIRST = "shardId-000000000000"
+
+
+def read(
+    kinesis: Any, iterator_type: str = "TRIM_HORIZON", limit: int = 10_000, shard: str = FIRST, **options: str
+) -> list[Any]:
     """Every page, from a place to the shard's end."""
     iterator = kinesis.get_shard_iterator(
-        StreamName="clicks", ShardId="shardId-000000000000", ShardIteratorType=iterator_type, **options
+        StreamName="clicks", ShardId=shard, ShardIteratorType=iterator_type, **options
     )["ShardIterator"]
     pages: list[Any] = []
     while not pages or pages[-1]["MillisBehindLatest"]:
         pages.append(kinesis.get_records(ShardIterator=iterator, Limit=limit))
-        iterator = pages[-1]["NextShardIterator"]
+        iterator = pages[-1].get("NextShardIterator")
     return pages
 
 
@@ -70,6 +75,37 @@ def test_a_read_gives_the_records_behind_its_iterator_up_to_its_limit_and_says_t
     assert [record["SequenceNumber"] for page in after for record in page["Records"]] == ["4", "5"]
     (latest,) = read(kinesis, "LATEST")
     assert latest["Records"] == []
+
+
+def test_puts_beside_a_reshard_lose_no_record_and_give_no_number_twice(kinesis: Any) -> None:
+    def put(start: int) -> list[str]:
+        records = [{"Data": f"{start}:{n}".encode(), "PartitionKey": f"k{n}"} for n in range(50)]
+        return [one["SequenceNumber"] for one in kinesis.put_records(StreamName="clicks", Records=records)["Records"]]
+
+    def scale(target: int) -> list[str]:
+        kinesis.update_shard_count(StreamName="clicks", TargetShardCount=target, ScalingType="UNIFORM_SCALING")
+        return []
+
+    with ThreadPoolExecutor(8) as pool:
+        scaled = [pool.submit(scale, 2)]
+        numbers = [pool.submit(put, n) for n in range(12)]
+        scaled[0].result()
+        scaled += [pool.submit(scale, 3)]
+        numbers += [pool.submit(put, n) for n in range(12, 24)]
+    assert [one.result() for one in scaled] == [[], []]
+    given = list(itertools.chain(*(one.result() for one in numbers)))
+    assert len(set(given)) == 1_200
+    shards = [shard["ShardId"] for shard in kinesis.list_shards(StreamName="clicks")["Shards"]]
+    records = [record for shard in shards for page in read(kinesis, shard=shard) for record in page["Records"]]
+    assert sorted(record["SequenceNumber"] for record in records) == sorted(given)
+    assert {record["Data"] for record in records} == {f"{s}:{n}".encode() for s in range(24) for n in range(50)}
+
+
+def test_a_stream_is_made_as_it_is_asked_for(kinesis: Any) -> None:
+    kinesis.create_stream(StreamName="large", ShardCount=2, MaxRecordSizeInKiB=2_048, Tags={"team": "shop"})
+    found = kinesis.describe_stream_summary(StreamName="large")["StreamDescriptionSummary"]
+    assert (found["OpenShardCount"], found["MaxRecordSizeInKiB"]) == (2, 2_048)
+    assert kinesis.list_tags_for_stream(StreamName="large")["Tags"] == [{"Key": "team", "Value": "shop"}]
 
 
 async def test_a_bucket_that_is_a_sink_is_made_and_can_be_read(tmp_path: Any) -> None:
