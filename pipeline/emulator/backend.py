@@ -33,6 +33,11 @@ class Backend(Protocol):
     def clock(self) -> Clock: ...
 
     @property
+    def patience(self) -> float:
+        """Seconds after which a look at an empty source is given up, to be begun anew."""
+        ...
+
+    @property
     def is_embedded(self) -> bool:
         """It is moto's server, of this run alone."""
         ...
@@ -86,6 +91,8 @@ class ServerBackend:
 
     `skip_idle`: idle time does not pass while a run is drained, on moto's server. `time_scale`: it passes that much faster.
     """
+
+    patience = 20.0  #: as long as an SQS long poll lasts
 
     def __init__(self, endpoint_url: str | None = None, *, skip_idle: bool = False, time_scale: float = 1.0) -> None:
         if endpoint_url is not None and time_scale != 1.0:
@@ -167,6 +174,8 @@ class MemoryBackend:
     """Services in memory, in virtual time: nothing is opened, and nothing waits. It needs a `VirtualLoop`."""
 
     is_embedded = False
+    #: Nobody would see a difference, and fourteen days of polls take minutes.
+    patience = 86_400.0
 
     def __init__(self, services: Iterable[Service], loop: VirtualLoop | None = None) -> None:
         self.services: Mapping[str, Service] = {service.name: service for service in services}

@@ -29,8 +29,6 @@ from pipeline.errors import SinkError, SinkRefused
 
 #: moto's calls cost as much as its queue is deep.
 _FULL = 200
-#: Seconds that a poll waits at most.
-_LONG_POLL = 20.0
 _DELETE_LIMIT = 10
 
 
@@ -60,7 +58,7 @@ class Port:
     async def receive(self, wanted: Receive, look: Look) -> Sequence[Message]:
         """See `QueuePort`."""
         clock, looks = self._backend.clock, 0
-        end = clock.now() + _LONG_POLL if wanted.until is None else wanted.until
+        end = clock.now() + self._backend.patience if wanted.until is None else wanted.until
         while True:
             count = look.activity.count
             found = await self._receive(wanted)

@@ -20,8 +20,6 @@ from pipeline.emulator.mappings.actions import Read, SendToDestination, Shard, S
 from pipeline.emulator.mappings.machine import Page
 
 _log = logging.getLogger(__name__)
-#: Seconds after which a read that found nothing is given up. Lambda reads on for ever; so does the mapping.
-_PATIENCE = 300.0
 
 #: The ids of a record's member, as a handler knows them.
 Ids = Callable[[Mapping[str, Any]], tuple[str, ...]]
@@ -45,7 +43,7 @@ class Port(ABC):
     async def read(self, wanted: Read, look: Look) -> Page:
         """See `ShardPort`."""
         clock, looks = self._backend.clock, 0
-        end = clock.now() + _PATIENCE
+        end = clock.now() + self._backend.patience
         while True:
             count = look.activity.count
             page = await self._read(wanted)

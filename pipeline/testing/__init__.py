@@ -1,4 +1,4 @@
-"""Test kit: `invoke` and `ainvoke` in memory, `local` on an embedded AWS server.
+"""Test kit: `invoke` and `ainvoke` for a handler, `Emulator` for AWS in memory and virtual time, `local` on a server.
 
 Importing this imports nothing else: pytest loads our plugin in every project that has us installed.
 """
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pipeline.emulator.report import Counts as Counts
     from pipeline.emulator.report import Report as Report
     from pipeline.emulator.run import DrainTimeout as DrainTimeout
+    from pipeline.testing.emulator import Emulator as Emulator
+    from pipeline.testing.emulator import FunctionMapping as FunctionMapping
+    from pipeline.testing.emulator import Invocation as Invocation
     from pipeline.testing.invoke import InvokeResult as InvokeResult
     from pipeline.testing.invoke import ainvoke as ainvoke
     from pipeline.testing.invoke import invoke as invoke
@@ -24,6 +27,9 @@ _HOMES = {
     "Counts": "pipeline.emulator.report",
     "DeadLetterMessage": "pipeline.emulator.local_source",
     "DrainTimeout": "pipeline.emulator.run",
+    "Emulator": "pipeline.testing.emulator",
+    "FunctionMapping": "pipeline.testing.emulator",
+    "Invocation": "pipeline.testing.emulator",
     "InvokeResult": "pipeline.testing.invoke",
     "Report": "pipeline.emulator.report",
     "ainvoke": "pipeline.testing.invoke",
@@ -35,6 +41,9 @@ __all__ = [
     "Counts",
     "DeadLetterMessage",
     "DrainTimeout",
+    "Emulator",
+    "FunctionMapping",
+    "Invocation",
     "InvokeResult",
     "Report",
     "ainvoke",
