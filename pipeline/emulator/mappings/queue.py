@@ -201,7 +201,6 @@ class QueueMapping:
         """
         if not self._settings.is_fifo or not groups or now >= failed.visible_at:
             return
-        self._cut(now)
         for batch in self._waiting:
             behind = _Batch(batch.number, [held for held in batch.held if held.message.group in groups])
             if behind.held:

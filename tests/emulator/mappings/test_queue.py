@@ -438,6 +438,36 @@ def test_failures_leave_fewer_places_unless_they_are_reported_by_item() -> None:
         assert fill(run, 50) == places
 
 
+def test_a_function_that_runs_again_has_its_places_back() -> None:
+    """DG, same page; that each success gives one back is not documented."""
+    run = Run()
+    run.step()
+    for number, answer in enumerate([RAISED] * 3 + [SUCCESS] * 2, 1):
+        run.receive(message(f"m{number}"))
+        run.answer(number, answer)
+    assert fill(run, 50) == 4
+
+
+def test_throttles_leave_fewer_places() -> None:
+    """DG, same page: throttled retries back off "by reducing the amount of concurrency"."""
+    run = Run()
+    run.begin(message("a"))
+    run.answer(1, Throttled())
+    assert fill(run, 50) == 3  # one place is gone, and the throttled batch has one
+
+
+def test_an_empty_poll_takes_the_places_back_to_five() -> None:
+    """DG, "Configuring scaling behavior for SQS event source mappings"."""
+    run = Run()
+    assert fill(run, 50) == 5
+    run.step(after=60.01)
+    assert run.poll is not None
+    for batch in range(1, 6):
+        run.answer(batch, SUCCESS)
+    run.receive(after=20)
+    assert fill(run, 50) == 5
+
+
 def test_a_batch_that_is_due_without_a_place_waits_for_one() -> None:
     run = Run(limit=1, batch_size=10)
     assert batches(run.begin(message("a", size=MAX_EVENT_BYTES), message("b"))) == [("a",)]

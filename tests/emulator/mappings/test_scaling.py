@@ -3,6 +3,9 @@
 Source, unless a test names another: Lambda developer guide, "Configuring scaling behavior for SQS event source mappings".
 """
 
+import copy
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,9 +159,10 @@ def test_provisioned_pollers_stand_ready_whatever_fails() -> None:
     st.sampled_from([None, 1, 3, 8]),
     st.sampled_from([None, 2, 40]),
     st.booleans(),
+    st.integers(1, 4),
 )
 def test_it_keeps_its_bounds_and_says_to_the_bit_when_it_rises(
-    history: list[tuple[str, int, float]], limit: int | None, most: int | None, is_fifo: bool
+    history: list[tuple[str, int, float]], limit: int | None, most: int | None, is_fifo: bool, more: int
 ) -> None:
     scaling = Scaling(QueueSettings(maximum_concurrency=most, is_fifo=is_fifo), limit=limit)
     highest = min(limit or 1_250, most or 1_250)
@@ -171,8 +175,9 @@ def test_it_keeps_its_bounds_and_says_to_the_bit_when_it_rises(
             getattr(scaling, event)(now)
         allowed = scaling.allowed(now)
         assert min(2, highest) <= allowed <= highest
-        at = scaling.reaches(allowed + 1, now)
+        at = scaling.reaches(allowed + more, now)
         if at is not None:
             assert at > now
-            assert scaling.allowed(at) == allowed + 1
+            assert copy.copy(scaling).allowed(math.nextafter(at, now)) < allowed + more
+            assert scaling.allowed(at) == allowed + more
             now = at
