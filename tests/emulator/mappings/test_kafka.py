@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from pipeline.decisions.patterns import read_filter
@@ -747,7 +747,7 @@ class World:
                 left = [one for one in self.topic[shard] if after is None or int(one.number) > int(after)]
                 if not left and is_calm:
                     return
-                if not is_calm and self.draw(st.booleans()):
+                if not is_calm and not self.draw(st.integers(0, 5)):
                     machine.not_read(shard, now)
                 else:
                     machine.was_read(shard, Page(left[: min(limit, self.draw(st.integers(1, 5)))]), now)
@@ -766,7 +766,7 @@ class World:
     def answer(self, invoke: Invoke) -> tuple[Answer, set[str]]:
         """An answer, and the ids that it fails."""
         mapping, ids = self.mapping, set(invoke.ids)
-        kind = self.draw(st.sampled_from(["fine", "raises", "names", "nonsense", "throttled", "unheard"]))
+        kind = self.draw(st.sampled_from(["names", "raises", "fine", "nonsense", "throttled", "unheard"]))
         if kind == "throttled":
             return Throttled(), ids
         if kind == "unheard":
@@ -794,7 +794,7 @@ class World:
         """Some steps of trouble, and then calm until everything has ended."""
         self.take()
         for _ in range(steps):
-            if self.todo and self.draw(st.booleans()):
+            if self.todo and self.draw(st.integers(0, 3)):
                 self.end(self.todo.pop(self.draw(st.integers(0, len(self.todo) - 1))), is_calm=False)
             elif self.machine.wakes_at is not None:
                 self.now = max(self.now, min(self.machine.wakes_at, self.now + 20))
@@ -811,7 +811,8 @@ class World:
                 self.take()
 
 
-@settings(max_examples=150, deadline=None)
+# Without the phase that explains: what fails is found in seconds, and explained in minutes.
+@settings(max_examples=150, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink))
 @given(data=st.data())
 def test_no_record_is_lost_or_settled_twice_and_order_holds_in_each_partition(data: st.DataObject) -> None:
     mapping = settings_of(
@@ -820,12 +821,12 @@ def test_no_record_is_lost_or_settled_twice_and_order_holds_in_each_partition(da
         bisect=data.draw(st.booleans()),
         maximum_retry_attempts=data.draw(st.sampled_from([-1, 0, 2])),
         maximum_record_age=data.draw(st.sampled_from([-1, 60])),
-        report_batch_item_failures=data.draw(st.booleans()),
+        report_batch_item_failures=data.draw(st.sampled_from([True, True, False])),
         on_failure=data.draw(st.sampled_from([None, QUEUE, "kafka://failed"])),
         filter=data.draw(st.sampled_from([None, read_filter({"kind": ["order"]}, member="value", declared="test")])),
     )
-    world = World(data.draw, mapping, data.draw(st.integers(1, 3)), data.draw(st.integers(0, 12)))
-    world.run(40)
+    world = World(data.draw, mapping, data.draw(st.integers(1, 3)), data.draw(st.integers(3, 12)))
+    world.run(30)
     records = {f"{name}:{one.number}": one for name, found in world.topic.items() for one in found}
     assert world.ends.keys() == records.keys()
     assert world.machine.committed == {name: int(found[-1].number) + 1 for name, found in world.topic.items() if found}
