@@ -1,6 +1,6 @@
-"""What we change in moto, in the embedded server's process only; SQS: see `patches_sqs`, Kinesis: see `patches_kinesis`.
+"""What we change in moto, in the embedded server's process only: see `patches_sqs`, `patches_kinesis`, `patches_dynamodb`.
 
-DynamoDB is locked, time can be moved forward for SQS, and moto's own event source mappings are off.
+Time can be moved forward for SQS, and moto's own event source mappings are off.
 """
 
 from __future__ import annotations
@@ -12,29 +12,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from moto import backends
-from moto.dynamodb import models as dynamodb
 
-from pipeline.emulator import patches_kinesis, patches_sqs
+from pipeline.emulator import patches_dynamodb, patches_kinesis, patches_sqs
 
 #: moto handles each request in a thread of its own and locks nothing. AWS's calls do not mix, so operations run under
 #: this lock.
 _lock = threading.RLock()
-#: Its DynamoDB checks a condition and writes afterwards: two conditional writes of one item at the same
-#: moment are both done.
-_LOCKED_DYNAMODB = (
-    "batch_execute_statement",
-    "create_table",
-    "delete_item",
-    "delete_table",
-    "execute_statement",
-    "execute_transaction",
-    "get_item",
-    "put_item",
-    "query",
-    "scan",
-    "transact_write_items",
-    "update_item",
-)
 
 
 class ServerClock:
@@ -52,8 +35,7 @@ def apply(clock: ServerClock) -> None:
     """Change moto in this process. Raises `RuntimeError` when this moto has other names."""
     patches_sqs.apply(clock.seconds, _replace)
     patches_kinesis.apply(_replace, _locked)
-    for name in _LOCKED_DYNAMODB:
-        _replace(dynamodb.DynamoDBBackend, name, _locked(getattr(dynamodb.DynamoDBBackend, name)))
+    patches_dynamodb.apply(_replace, _locked)
     # It lists its own directory for each request.
     modules = tuple(backends.list_of_moto_modules())
     _replace(backends, "list_of_moto_modules", lambda: modules)

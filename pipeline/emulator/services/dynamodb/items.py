@@ -33,6 +33,8 @@ _REQUIRED: Final = {
     "transact_write_items": ("TransactItems",),
     "update_item": ("TableName", "Key"),
 }
+#: The operations' names.
+OPERATIONS: Final = tuple(_REQUIRED)
 
 
 class Items:

@@ -21,6 +21,9 @@ _MAX_RECORDS, _MAX_BYTES = 1_000, 1_048_576
 #: Seconds for which an iterator may be used.
 _ITERATOR_SECONDS: Final = 15 * 60
 
+#: The operations' names.
+STREAM_OPERATIONS: Final = ("describe_stream", "get_records", "get_shard_iterator", "list_streams")
+
 
 class Streamed(Protocol):
     """Tables, by the streams that they have."""
@@ -63,12 +66,7 @@ class DynamoDBStreams:
 
     def __init__(self, tables: Streamed) -> None:
         self._tables = tables
-        self.operations: Mapping[str, Operation] = {
-            "describe_stream": self._describe_stream,
-            "get_records": self._get_records,
-            "get_shard_iterator": self._get_shard_iterator,
-            "list_streams": self._list_streams,
-        }
+        self.operations: Mapping[str, Operation] = {name: getattr(self, f"_{name}") for name in STREAM_OPERATIONS}
 
     def next_change(self, now: float) -> float | None:
         """When the next item expires; see `Service`."""

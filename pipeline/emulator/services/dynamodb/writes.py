@@ -14,7 +14,7 @@ from pipeline.emulator.services.dynamodb.values import Item, invalid
 from pipeline.emulator.services.service import ServiceError
 
 #: What DynamoDB had before expressions. Whoever still says it gets no silent success.
-_LEGACY: Final = (
+LEGACY: Final = (
     "AttributesToGet", "AttributeUpdates", "ConditionalOperator", "Expected", "KeyConditions", "QueryFilter", "ScanFilter",
 )  # fmt: skip
 
@@ -121,7 +121,7 @@ def check(tables: Tables, parameters: Mapping[str, Any]) -> Write:
 
 def refuse_unknown(parameters: Mapping[str, Any]) -> None:
     """Raise `ServiceError` for what the model does not do, rather than do something else."""
-    for name in _LEGACY:
+    for name in LEGACY:
         if parameters.get(name) is not None:
             raise invalid(f"tables in memory do not know {name}: use the expression parameters")
     if parameters.get("IndexName") is not None:
