@@ -52,6 +52,7 @@ def variable(project: Project) -> str:
         ("!Ref AWS::AccountId", "123456789012"),
         ("!Sub '${AWS::StackName}/${Name}/${!Literal}'", "local/shop/${Literal}"),
         ("!Sub ['${A}-${Q.QueueName}', {A: !Ref Name}]", "shop-Q"),
+        ("!Sub '${Q.QueueName}/${!Literal}'", "Q/${Literal}"),
         ("!Join ['+', [!Ref Name, !Ref AWS::NoValue, 2]]", "shop+2"),
         ("!Join ['+', !Ref Zones]", "a+b+c"),
         ("!Select [1, !Ref Zones]", "b"),
