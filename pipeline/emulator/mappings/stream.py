@@ -68,7 +68,7 @@ class _Listing:
     is_under_way: bool = False
     due_at: float | None = float("-inf")
     latest: list[Shard] = field(default_factory=list)
-    is_first: bool = True
+    initial: frozenset[str] = frozenset()  #: the shards of the first listing that has any
 
 
 class StreamMapping:
@@ -150,9 +150,10 @@ class StreamMapping:
         """See `ShardMachine`."""
         self._listing.is_under_way = False
         self._listing.latest = list(shards)
-        for shard in _startable(shards, self._readers.keys() | self._finished, self._waited_for()):
+        is_first = not self._listing.initial
+        self._listing.initial = self._listing.initial or frozenset(shard.id for shard in shards)
+        for shard in _startable(shards, self._readers.keys() | self._finished, self._waited_for(is_first=is_first)):
             self._readers[shard.id] = self._start(shard)
-        self._listing.is_first = self._listing.is_first and not shards
         self._finished &= {shard.id for shard in shards}
         if self._listing.due_at is None and (self._misses_children() or not self._readers):
             self._listing.due_at = now + self._listing_seconds
@@ -209,22 +210,22 @@ class StreamMapping:
         yield ListShards()
 
     def _start(self, shard: Shard) -> Reader:
-        is_first = self._listing.is_first
+        is_initial = shard.id in self._listing.initial
         return Reader(
             shard.id,
             self._settings,
             # What appears later holds nothing but what came since: all of it is new.
-            position=self._settings.starting_position if is_first else "TRIM_HORIZON",
-            timestamp=self._settings.starting_timestamp if is_first else None,
+            position=self._settings.starting_position if is_initial else "TRIM_HORIZON",
+            timestamp=self._settings.starting_timestamp if is_initial else None,
         )
 
-    def _waited_for(self) -> set[str] | None:
+    def _waited_for(self, *, is_first: bool) -> set[str] | None:
         """Ended shards, whose children may start. None: nobody waits for anybody.
 
         From "LATEST" on, a shard that has a child when the mapping begins has nothing to read: a child that waited for it
         would begin to read later, and miss what came meanwhile.
         """
-        is_from_now_on = self._listing.is_first and self._settings.starting_position == "LATEST"
+        is_from_now_on = is_first and self._settings.starting_position == "LATEST"
         return None if is_from_now_on else self._finished
 
     def _end_shards(self, now: float) -> None:

@@ -45,6 +45,16 @@ def test_at_a_timestamp_what_arrived_since_is_read() -> None:
     assert world.reads[0].timestamp == NOW - 10
 
 
+def test_a_timestamp_holds_for_children_that_are_there_at_the_start_too() -> None:
+    """They wait for their parents, and begin where the mapping does all the same."""
+    world = World(settings(starting_position="AT_TIMESTAMP", starting_timestamp=NOW - 10))
+    world.put("k", at=NOW - 30)
+    world.split("a", "b")
+    world.put("k", shard="b", at=NOW - 20)
+    later = world.put("k", shard="b", at=NOW - 5)
+    assert world.run().at_work() == [later]
+
+
 def test_a_dynamodb_stream_has_no_starting_timestamp() -> None:
     """API model, `StartingPosition`: "AT_TIMESTAMP is supported only for Amazon Kinesis streams, ..." """
     options = settings(starting_position="AT_TIMESTAMP", starting_timestamp=NOW)
@@ -106,7 +116,7 @@ def test_from_latest_shards_that_are_there_at_the_start_do_not_wait_for_their_pa
 
 def test_shards_are_listed_at_the_start_when_one_has_ended_and_while_that_brought_none() -> None:
     """How often Lambda looks is not documented."""
-    world = World()
+    world = World(shards=["a", "other"])
     world.run()
     assert (world.listings, world.mapping.wakes_at) == (1, None)
     world.split("a")
@@ -115,6 +125,20 @@ def test_shards_are_listed_at_the_start_when_one_has_ended_and_while_that_brough
     world.split("a", "b")
     assert world.wake().listings == 3
     assert world.mapping.wakes_at is None
+
+
+def test_a_shard_that_ends_during_a_listing_brings_another_one_at_once() -> None:
+    """The one that is under way may have been asked before the reshard."""
+    mapping = StreamMapping(settings(), "kinesis")
+    mapping.actions(NOW)
+    mapping.listed([Shard("a"), Shard("b")], NOW)
+    mapping.actions(NOW)
+    mapping.was_read("a", Page([], has_ended=True), NOW)
+    assert mapping.actions(NOW) == [ListShards()]
+    mapping.was_read("b", Page([], has_ended=True), NOW)
+    assert mapping.actions(NOW) == []
+    mapping.listed([Shard("a"), Shard("b")], NOW)
+    assert mapping.actions(NOW) == [ListShards()]
 
 
 def test_a_listing_that_failed_is_asked_for_again_a_second_later() -> None:
@@ -161,11 +185,11 @@ def test_a_shard_is_not_read_while_the_function_has_its_batch() -> None:
 
 def test_a_limit_of_this_machine_is_shared_by_turns() -> None:
     world = World(settings(batch_size=1), shards=["a", "b", "c"], limit=1)
-    rows = {shard: world.put("k", "k", shard=shard) for shard in "abc"}
+    rows = {shard: world.put("k", "k", "k", shard=shard) for shard in "abc"}
     world.run()
     order: list[str] = []
     while world.waiting:
         assert len(world.waiting) == 1
         order += world.at_work()[0]
         world.answer()
-    assert order == [rows[shard][turn] for turn in (0, 1) for shard in "abc"]
+    assert order == [rows[shard][turn] for turn in (0, 1, 2) for shard in "abc"]
