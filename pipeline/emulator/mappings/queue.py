@@ -133,12 +133,12 @@ class QueueMapping:
         accepts = self._settings.filter.accepts if self._settings.filter else None
         # Lambda developer guide, "Control which events Lambda sends to your function": what does not match is deleted,
         # before it could be part of a batch.
-        refused = [message for message in messages if accepts and not accepts(message.body)]
+        refused = [message for message in messages if accepts and not accepts(message.body, message.member)]
         if refused:
             self._facts += [Delete(tuple(refused)), Filtered(_ids(refused))]
         hidden = self._settings.visibility_timeout if self._visibility is None else self._visibility
         for message in messages:
-            if accepts is None or accepts(message.body):
+            if accepts is None or accepts(message.body, message.member):
                 self._collecting.add(_Held(message, now + hidden), message.size, now)
 
     def not_received(self, poll: int, now: float) -> None:
