@@ -24,6 +24,7 @@ from pipeline.emulator.mappings.actions import (
     SendToDestination,
     Settled,
     Shard,
+    Undelivered,
 )
 from pipeline.emulator.mappings.answers import Answer
 from pipeline.emulator.mappings.machine import Machine, Page, QueueMachine, ShardMachine
@@ -214,7 +215,11 @@ class Driver(Generic[M, P]):
             tally.invocation_failed()
             _log.error("%s: the whole batch comes back: %s", label, fact.reason)
         elif isinstance(fact, Dropped):
-            _log.warning("%s: a throttled batch of %d is let go; each costs a receive", label, len(fact.ids))
+            _log.warning("%s: %d messages are let go unhandled, which costs each a receive", label, len(fact.ids))
+        elif isinstance(fact, Undelivered):
+            _log.error(
+                "%s: the on-failure destination %s did not take %d records", label, fact.destination, len(fact.ids)
+            )
 
 
 class QueueDriver(Driver[QueueMachine, QueuePort]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+import time
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -24,18 +25,27 @@ class _Selector(selectors.SelectSelector):
         ready = super().select(0)
         if ready or timeout == 0:
             return ready
-        if self.loop.threads or timeout is None:  # without a timer only another thread can bring something
+        if timeout is None:  # without a timer only another thread can bring something
+            return super().select(None)
+        if self.loop.threads:
             return self._wait(timeout)
-        self.loop.now += timeout
-        return []
+        return self._jump(timeout)
 
-    def _wait(self, timeout: float | None) -> Any:
-        patience = self.loop.patience
-        ready = super().select(timeout if timeout is None else min(timeout, patience))
-        # What a thread does in the meantime takes no time: otherwise no run would be the same twice.
-        if not ready and timeout is not None:
-            self.loop.now += timeout
-        return ready
+    def _wait(self, timeout: float) -> Any:
+        # What a thread does before the timer takes no time: otherwise no run would be the same twice. But all that it
+        # does counts towards the timer, or one that talks without end would never reach its deadline.
+        left = min(timeout, self.loop.patience) - self.loop.worked
+        if left <= 0:
+            return self._jump(timeout)
+        began = time.monotonic()
+        ready = super().select(left)
+        self.loop.worked += time.monotonic() - began
+        return ready or self._jump(timeout)
+
+    def _jump(self, seconds: float) -> Any:
+        self.loop.now += seconds
+        self.loop.worked = 0.0
+        return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -50,6 +60,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.now = 0.0
         self.patience = patience
         self.threads = 0  #: calls in threads that somebody waits for
+        self.worked = 0.0  #: real seconds that they were at work since the clock jumped last
         super().__init__(selector)
 
     def time(self) -> float:
@@ -63,7 +74,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         try:
             yield
         finally:
-            self.threads -= 1
+            self._thread_ended(None)
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., T], *args: Any
@@ -76,6 +87,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _thread_ended(self, _: object) -> None:
         self.threads -= 1
+        if not self.threads:
+            self.worked = 0.0
 
 
 class VirtualClock:

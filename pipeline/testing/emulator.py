@@ -34,8 +34,8 @@ from pipeline.testing.resources import Bucket, Queue, Stream, Table
 
 T = TypeVar("T")
 
-#: Virtual seconds that a run takes at most, unless told otherwise: the longest that a queue keeps a message, 14 days.
-_LONGEST = 1_209_600.0
+#: Virtual seconds that a run takes at most, unless told otherwise: a queue keeps a message for 14 days at most.
+_LONGEST = 15 * 86_400.0
 
 
 @dataclass(frozen=True)

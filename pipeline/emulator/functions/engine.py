@@ -89,12 +89,13 @@ class EngineSandbox:
             await environment.aclose()
 
     async def _serve(self, processing: Processing, until: Deadline) -> BatchResult:
-        assert self._environment is not None and until.hard is not None
+        environment = self._environment  # it may be closed meanwhile
+        assert environment is not None and until.hard is not None
         try:
             async with asyncio.timeout_at(until.hard):
                 await processing.finish()
                 result = processing.conclude()
-                await self._stage.source.settle(result, self._environment, until)
+                await self._stage.source.settle(result, environment, until)
                 return result
         except TimeoutError:
             return processing.conclude()

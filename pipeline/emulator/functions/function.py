@@ -199,6 +199,7 @@ class Function:
         finally:
             if not is_started:
                 self._busy.discard(first)
+                self._stale.discard(first)
                 self._let_go(first)
         return self._idle_or_new(), False
 

@@ -130,8 +130,10 @@ class StreamMapping:
 
     @property
     def held(self) -> int:
-        """See `Machine`. What is given up counts until its destination has it."""
-        return sum(reader.held for reader in self._readers.values()) + sum(send.size for send in self._sends.values())
+        """See `Machine`. What is given up counts until its destination has it, an open tumbling window until its end."""
+        readers = self._readers.values()
+        held = sum(reader.held + (reader.window is not None) for reader in readers)
+        return held + sum(send.size for send in self._sends.values())
 
     @property
     def millis_behind(self) -> int:
