@@ -88,7 +88,7 @@ class Queue:
     tags: dict[str, str] = field(default_factory=dict)
     purged_at: float | None = None
     messages: dict[str, Message] = field(default_factory=dict)  #: by id, in order
-    in_flight: dict[str, Message] = field(default_factory=dict)
+    in_flight: dict[str, Message] = field(default_factory=dict)  #: as of the last `pass_to`
     #: When something may change: (epoch seconds, message id). What is no longer so stays until its time.
     _moments: list[tuple[float, str]] = field(default_factory=list)
     #: What was sent in the last five minutes: until when it is known, and what its sender was told.
@@ -266,10 +266,7 @@ class Queue:
                 f"message is beyond the limit [{MAX_VISIBILITY} seconds]"
             )
         self._hide(message, now + seconds)
-        if seconds:
-            self.in_flight[message.id] = message
-        else:
-            self.in_flight.pop(message.id, None)
+        self.in_flight[message.id] = message
 
     def handle(self, message: Message) -> str:
         """The receipt handle of a message that was just handed out."""
@@ -301,8 +298,7 @@ class Queue:
         if message.first_received_at is None:
             message.first_received_at = now
         self._hide(message, now + visibility)
-        if visibility:
-            self.in_flight[message.id] = message
+        self.in_flight[message.id] = message
 
     def _hide(self, message: Message, until: float) -> None:
         message.visible_at = until
