@@ -68,6 +68,15 @@ class Fault(Enum):
     KILL_AFTER = auto()  #: the process dies after it was done
 
 
+_NAMES = {
+    Fault.BEFORE: "throttled call",
+    Fault.AFTER: "lost reply",
+    Fault.SLOW: "slow call",
+    Fault.KILL_BEFORE: "kill before a call",
+    Fault.KILL_AFTER: "kill after a call",
+}
+
+
 @dataclass(eq=False)
 class Message:
     """A record as its producer sent it, and where it stands in its queue, if it is in one."""
@@ -381,6 +390,7 @@ class Store:
             what in ("claim", "look") or world.charge(keys)
         )  # what is not settled lapses
         if is_out or world.now < host.cut_off_until:
+            world.faults["store out of reach"] += 1
             await host.sleep(0.05)
             if is_out:
                 unanswered(items, f"{what}: an outage", is_excused=what != "claim")
@@ -551,10 +561,12 @@ class Sink:
         is_refused = self.name == "events" and world.kinds[key] is Kind.REFUSED
         if is_refused or (world.chance.random() < 0.02 and world.charge([key])):
             world.note(key, f"{self.name} refuses an output")
+            world.faults["refused output"] += 1
             if key in host.leases:
                 host.leases[key].has_failed = True
             return SinkRefused("not this one")
         if world.is_faulty and world.chance.random() < 0.03:
+            world.faults["throttled entry"] += 1
             return SinkUnavailable("throttled, this one")
         return None
 
@@ -636,6 +648,7 @@ class World(ABC):
     runs: int = 0
     kills: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)  #: what went wrong, by kind
 
     is_stream: ClassVar[bool] = False
     stage: Stage = field(init=False)
@@ -738,6 +751,12 @@ class World(ABC):
 
     def fault(self, host: Host, keys: Sequence[str], odds: Sequence[float], costs: Fault | None = None) -> Fault:
         """What this call meets; `odds` are those of before, after, slow and a kill."""
+        fault = self._drawn(host, keys, odds, costs)
+        if fault is not Fault.NONE:
+            self.faults[_NAMES[fault]] += 1
+        return fault
+
+    def _drawn(self, host: Host, keys: Sequence[str], odds: Sequence[float], costs: Fault | None) -> Fault:
         if not self.is_faulty:
             return Fault.NONE
         drawn = self.chance.choices(
@@ -787,10 +806,13 @@ class World(ABC):
         if message.kind is Kind.HEALTHY and self.is_faulty:
             drawn = chance.random()
             if drawn < 0.06 and self.charge([key]):
+                self.faults["handler raises"] += 1
                 raise Retry(after=chance.choice([0.5, 6, 100])) if drawn < 0.02 else ValueError("this time it fails")
             if drawn < 0.09 and self.charge([key]):
+                self.faults["handler hangs"] += 1
                 seconds = 10_000.0
             elif drawn < 0.25:
+                self.faults["slow handler"] += 1
                 seconds = chance.uniform(0.5, 0.99) * left
                 if chance.random() < 0.8 and self.charge(sorted({key, *host.at_stake})):
                     # The store is out of reach until about the end of this run, and the message comes
@@ -947,6 +969,7 @@ class World(ABC):
         """True when the response is lost on its way."""
         if not (host.may_be_killed and self.is_faulty and self.chance.random() < 0.05):
             return False
+        self.faults["lost response"] += 1
         for key in [message.key for message in messages]:
             self.note(key, f"the response of {host.name} is lost")
         return True

@@ -59,8 +59,10 @@ class Queue:
             if world.is_faulty and message.kind is not Kind.KILLER:
                 if lapses_early or (not self.is_fifo and chance.random() < 0.04):
                     message.visible_at = world.now + chance.uniform(0, 5)
+                    world.faults["visible too early"] += 1
                 if not self.is_fifo and chance.random() < 0.02:
                     received.append((message, message.receipt))
+                    world.faults["duplicate in a batch"] += 1
         return received
 
     def _visible(self) -> list[Message]:

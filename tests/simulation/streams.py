@@ -105,6 +105,7 @@ class Shard:
         self.checkpoint += settled
         if self.world.is_marking and self.world.is_faulty and self.world.chance.random() < 0.04:
             # A mapping delivers at least once: sometimes also what it has heard the end of.
+            self.world.faults["delivered again"] += 1
             self.checkpoint = max(self.checkpoint - self.world.chance.randint(1, 20), 0)
             self._left = None
             return

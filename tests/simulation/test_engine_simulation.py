@@ -41,9 +41,9 @@ from tests.simulation.queues import QueueWorld
 from tests.simulation.streams import StreamWorld
 
 #: Seeds of a test run, and how many a planted bug may need to be found.
-_SEEDS, _WITHIN = 60, 200
+_SEEDS, _WITHIN = 75, 200
 #: Seeds of each other mode, over each source.
-_SEEDS_OF_A_MODE = 20
+_SEEDS_OF_A_MODE = 25
 
 #: What makes a run of a seed, over some store.
 Make = Callable[[int, Callable[[], Memory]], World]
