@@ -118,9 +118,10 @@ class Driver(Generic[M, P]):
     @property
     def quiet_at(self) -> int:
         """The activity count at which its source last had nothing for it; -1: it has something to do."""
-        if self._is_blind or len(self._tasks) > len(self._looks):
+        if len(self._tasks) > len(self._looks):
             return -1
-        return min((look.found_nothing_at for look in self._looks.values()), default=self._activity.count)
+        nothing_to_ask = -1 if self._is_blind else self._activity.count
+        return min((look.found_nothing_at for look in self._looks.values()), default=nothing_to_ask)
 
     async def run(self) -> None:
         """Poll, invoke and settle, until cancelled; what is at work then comes to its end. Raises what broke it."""
