@@ -538,6 +538,7 @@ async def test_shards_say_where_they_come_from_what_they_cover_and_where_they_en
     assert "ParentShardId" not in parent
     first, last = (int(parent["SequenceNumberRange"][name]) for name in _NUMBERS)
     assert first <= int(number) <= last
+    assert int(low["SequenceNumberRange"]["StartingSequenceNumber"]) >= int(number)
     assert low["ParentShardId"] == high["ParentShardId"] == FIRST
     assert (merged["ParentShardId"], merged["AdjacentParentShardId"]) == (THIRD, SECOND)
     assert merged["HashKeyRange"] == {"StartingHashKey": "0", "EndingHashKey": str(HASHES - 1)}
@@ -602,12 +603,12 @@ async def test_a_stream_is_scaled_to_shards_of_equal_size(kinesis: Any, unique: 
 
 async def test_a_shard_is_scaled_to_half_or_double_at_most(kinesis: Any, unique: str) -> None:
     """API reference, `UpdateShardCount`: by default, no more than double and no less than half."""
-    await create(kinesis, unique, 4)
-    for target in (9, 1):
+    await create(kinesis, unique, 5)
+    for target in (11, 2):
         assert await code(
             kinesis.update_shard_count(StreamName=unique, TargetShardCount=target, ScalingType="UNIFORM_SCALING")
         ) == "InvalidArgumentException"  # fmt: skip
-    assert len(await shards(kinesis, unique)) == 4
+    assert len(await shards(kinesis, unique)) == 5
 
 
 async def test_lists_of_shards_can_be_filtered(kinesis: Any, unique: str) -> None:

@@ -25,7 +25,7 @@ class Record:
     number: int  #: its sequence number
     key: str | None  #: its partition key; None where the stream distributes by itself and the producer gave none
     data: bytes
-    arrived_at: float  #: epoch seconds, of whole milliseconds
+    arrived_at: float  #: epoch seconds
     encryption: str | None  #: "KMS", or None
 
     @property

@@ -6,7 +6,6 @@ neither of them says is chosen; `docs/emulator.md` lists the choices.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -365,8 +364,7 @@ class Kinesis:
                 "ErrorMessage": f"Rate exceeded for shard {shard.id} in stream {stream.name} under account {ACCOUNT}.",
             }
         number = stream.shards.next_number(shard)
-        arrived_at = math.floor(now * 1_000) / 1_000
-        shard.append(Record(number, entry.key, entry.data, arrived_at, stream.encryption))
+        shard.append(Record(number, entry.key, entry.data, now, stream.encryption))
         return {"ShardId": shard.id, "SequenceNumber": str(number)}
 
     def _get_iterator(self, given: Parameters, now: float) -> Answer:
