@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -245,6 +246,20 @@ def mocked() -> Iterator[Any]:
         client.close()
 
 
+def turned(test: Callable[..., Awaitable[None]], reason: str) -> Callable[..., Awaitable[None]]:
+    """A test that passes where `test` fails."""
+
+    @functools.wraps(test)
+    async def passes(**arguments: Any) -> None:
+        try:
+            await test(**arguments)
+        except (Exception, pytest.fail.Exception):
+            return
+        pytest.fail(f"moto does as AWS does here: take the line '{reason}' out of DIFFERENCES", pytrace=False)
+
+    return passes
+
+
 @pytest.fixture(params=["memory", "server", "moto"])
 def world(request: pytest.FixtureRequest, clock: ManualClock, unique: str, monkeypatch: pytest.MonkeyPatch) -> World:
     prefix = f"{unique}-"
@@ -255,7 +270,8 @@ def world(request: pytest.FixtureRequest, clock: ManualClock, unique: str, monke
         return World(request.getfixturevalue("served"), clock, server=request.getfixturevalue("server"), prefix=prefix)
     reason = DIFFERENCES.get(request.node.originalname) or DIFFERENCES.get(request.node.name.replace("moto-", "", 1))
     if reason is not None:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=f"moto {reason}"))
+        # Not `xfail`: pytest would spend ten seconds on tracebacks that nobody sees.
+        request.node.obj = turned(request.node.obj, reason)
     monkeypatch.setattr(moto_sqs, "unix_time", clock.now)
     monkeypatch.setattr(moto_sqs, "unix_time_millis", lambda: clock.now() * 1000)
     return World(request.getfixturevalue("mocked"), clock, prefix=prefix)
