@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from botocore.exceptions import ClientError
+
 from pipeline.app import Pipeline
 from pipeline.emulator import plain, resources
 from pipeline.emulator.backend import MemoryBackend
@@ -21,7 +23,7 @@ from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, Fun
 from pipeline.emulator.functions.thread import ThreadSandbox
 from pipeline.emulator.functions.thread import plain as plain_handler
 from pipeline.emulator.local import function_settings, labels
-from pipeline.emulator.local_source import LocalSource
+from pipeline.emulator.local_source import DeadLetterMessage, LocalSource
 from pipeline.emulator.mappings.answers import Answer, Returned
 from pipeline.emulator.report import Report, Tally
 from pipeline.emulator.run import Run
@@ -33,6 +35,7 @@ from pipeline.handler import Handler
 from pipeline.testing.resources import Bucket, Queue, Stream, Table
 
 T = TypeVar("T")
+R = TypeVar("R", Queue, Stream, Table, Bucket)
 
 #: Virtual seconds that a run takes at most, unless told otherwise: a queue keeps a message for 14 days at most.
 _LONGEST = 15 * 86_400.0
@@ -101,22 +104,27 @@ class Emulator:
     # -- What there is.
 
     def queue(self, name: str, **attributes: Any) -> Queue:
-        """A queue; FIFO when its name ends in `.fifo`. See `testing.Queue.create` for its attributes."""
-        return Queue.create(self._memory, name, **attributes)
+        """A queue; FIFO when its name ends in `.fifo`. See `testing.Queue.create` for its attributes.
 
-    def stream(self, name: str, *, shards: int = 1) -> Stream:
-        """A Kinesis stream."""
-        return Stream.create(self._memory, name, shards=shards)
+        Here as below: what is there already is found by its name alone, and with attributes it is made.
+        """
+        return self._found(Queue, name) if not attributes else Queue.create(self._memory, name, **attributes)
 
-    def table(
-        self, name: str, *, partition_key: str = "id", sort_key: str | None = None, stream: str | None = None
-    ) -> Table:
-        """A DynamoDB table with keys of text. `stream`: the view type of its stream, such as "NEW_AND_OLD_IMAGES"."""
-        return Table.create(self._memory, name, partition_key=partition_key, sort_key=sort_key, stream=stream)
+    def stream(self, name: str, **attributes: Any) -> Stream:
+        """A Kinesis stream. `shards`: default 1."""
+        return self._found(Stream, name) if not attributes else Stream.create(self._memory, name, **attributes)
+
+    def table(self, name: str, **attributes: Any) -> Table:
+        """A DynamoDB table with keys of text.
+
+        `partition_key`: default "id". `sort_key`: default none. `stream`: the view type of its stream, such as
+        "NEW_AND_OLD_IMAGES"; default none.
+        """
+        return self._found(Table, name) if not attributes else Table.create(self._memory, name, **attributes)
 
     def bucket(self, name: str) -> Bucket:
         """An S3 bucket."""
-        return Bucket.create(self._memory, name)
+        return self._found(Bucket, name)
 
     def client(self, service: str) -> Any:
         """A client of a service in memory with boto3's methods: `client("sqs").send_message(...)`."""
@@ -156,6 +164,10 @@ class Emulator:
         """Send payloads to a source of a pipeline, by its logical name; see `local`'s `send`."""
         self._do(self._running.send(source, payloads, key=key))
 
+    def dead_letters(self, source: str) -> list[DeadLetterMessage]:
+        """What stands in the dead-letter queue of a pipeline's source, by its logical name; it stays there."""
+        return self._do(self._running.dead_letters(source))
+
     def run(self, *, timeout: float = _LONGEST) -> Report:
         """Let time pass until every source is empty and nothing runs. Raises `DrainTimeout` after virtual seconds."""
         return self._do(self._running.drain(timeout))
@@ -182,6 +194,13 @@ class Emulator:
         if self._run is None:
             raise PipelineError("the emulator has not started: use it in 'with'")
         return self._run
+
+    def _found(self, kind: type[R], name: str) -> R:
+        """What is there by this name, else a new one."""
+        try:
+            return kind.find(self._memory, name)
+        except ClientError:
+            return kind.create(self._memory, name)
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)

@@ -56,10 +56,19 @@ class Queue(_Resource):
             dead = Queue.create(backend, dead_name, retention=1_209_600)
             redrive = {"deadLetterTargetArn": dead.arn, "maxReceiveCount": max_receive_count}
             attributes["RedrivePolicy"] = json.dumps(redrive)
-        url = backend.call_now("sqs", "create_queue", {"QueueName": name, "Attributes": attributes})["QueueUrl"]
-        asked = {"QueueUrl": url, "AttributeNames": ["QueueArn"]}
-        arn = backend.call_now("sqs", "get_queue_attributes", asked)["Attributes"]["QueueArn"]
-        return cls(backend, name, arn, url, dead)
+        backend.call_now("sqs", "create_queue", {"QueueName": name, "Attributes": attributes})
+        return cls.find(backend, name)
+
+    @classmethod
+    def find(cls, backend: MemoryBackend, name: str) -> Self:
+        """The queue of this name, with its dead-letter queue. Raises `ClientError` where there is none."""
+        url = backend.call_now("sqs", "get_queue_url", {"QueueName": name})["QueueUrl"]
+        asked = {"QueueUrl": url, "AttributeNames": ["QueueArn", "RedrivePolicy"]}
+        found = backend.call_now("sqs", "get_queue_attributes", asked)["Attributes"]
+        redrive = json.loads(found.get("RedrivePolicy", "{}"))
+        target = redrive.get("deadLetterTargetArn")
+        dead = None if target is None else Queue.find(backend, target.rpartition(":")[2])
+        return cls(backend, name, found["QueueArn"], url, dead)
 
     def send(
         self,
@@ -110,9 +119,14 @@ class Stream(_Resource):
     """A Kinesis stream."""
 
     @classmethod
-    def create(cls, backend: MemoryBackend, name: str, *, shards: int) -> Self:
+    def create(cls, backend: MemoryBackend, name: str, *, shards: int = 1) -> Self:
         """Make it."""
         backend.call_now("kinesis", "create_stream", {"StreamName": name, "ShardCount": shards})
+        return cls.find(backend, name)
+
+    @classmethod
+    def find(cls, backend: MemoryBackend, name: str) -> Self:
+        """The stream of this name. Raises `ClientError` where there is none."""
         described = backend.call_now("kinesis", "describe_stream_summary", {"StreamName": name})
         return cls(backend, name, described["StreamDescriptionSummary"]["StreamARN"])
 
@@ -154,7 +168,13 @@ class Table(_Resource):
 
     @classmethod
     def create(
-        cls, backend: MemoryBackend, name: str, *, partition_key: str, sort_key: str | None, stream: str | None
+        cls,
+        backend: MemoryBackend,
+        name: str,
+        *,
+        partition_key: str = "id",
+        sort_key: str | None = None,
+        stream: str | None = None,
     ) -> Self:
         """Make it. Its `arn` is its stream's when it has one."""
         keys = [(partition_key, "HASH"), *([(sort_key, "RANGE")] if sort_key else [])]
@@ -166,8 +186,15 @@ class Table(_Resource):
         }
         if stream is not None:
             parameters["StreamSpecification"] = {"StreamEnabled": True, "StreamViewType": stream}
-        made = backend.call_now("dynamodb", "create_table", parameters)["TableDescription"]
-        return cls(backend, name, made.get("LatestStreamArn") or made["TableArn"], partition_key, sort_key)
+        backend.call_now("dynamodb", "create_table", parameters)
+        return cls.find(backend, name)
+
+    @classmethod
+    def find(cls, backend: MemoryBackend, name: str) -> Self:
+        """The table of this name. Raises `ClientError` where there is none."""
+        made = backend.call_now("dynamodb", "describe_table", {"TableName": name})["Table"]
+        keys = {key["KeyType"]: key["AttributeName"] for key in made["KeySchema"]}
+        return cls(backend, name, made.get("LatestStreamArn") or made["TableArn"], keys["HASH"], keys.get("RANGE"))
 
     def put(self, *items: Mapping[str, Any]) -> None:
         """Write items of plain values; floats are refused: give `Decimal`."""
@@ -206,6 +233,12 @@ class Bucket(_Resource):
     def create(cls, backend: MemoryBackend, name: str) -> Self:
         """Make it."""
         backend.call_now("s3", "create_bucket", {"Bucket": name})
+        return cls.find(backend, name)
+
+    @classmethod
+    def find(cls, backend: MemoryBackend, name: str) -> Self:
+        """The bucket of this name. Raises `ClientError` where there is none."""
+        backend.call_now("s3", "head_bucket", {"Bucket": name})
         return cls(backend, name, f"arn:aws:s3:::{name}")
 
     @property

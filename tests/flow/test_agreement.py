@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from pipeline.engine.stage import Stage
 from pipeline.outcome import Rejected, is_settled
 from pipeline.stores import Memory
-from pipeline.testing import ainvoke, local
+from pipeline.testing import Emulator, ainvoke, local
 from tests.flow import shop
 from tests.flow.runtime_api import RuntimeClient
 
@@ -85,14 +86,7 @@ async def through_local(runtime: Callable[..., Any] | None) -> Effects:
         rows = (await env.client("dynamodb").scan(TableName="ledger"))["Items"]
         return _sorted(
             {
-                "ledger": [
-                    {
-                        "order_id": row["order_id"]["S"],
-                        "cents": int(row["cents"]["N"]),
-                        "attempt": int(row["attempt"]["N"]),
-                    }
-                    for row in rows
-                ],
+                "ledger": [_row(row) for row in rows],
                 "priced": await _messages(env, "priced"),
                 "shipped.fifo": await _messages(env, "shipped.fifo"),
                 "dead": [
@@ -103,6 +97,36 @@ async def through_local(runtime: Callable[..., Any] | None) -> Effects:
                 ],
             }
         )
+
+
+def through_emulator() -> Effects:
+    """In memory and in virtual time."""
+    with Emulator() as aws:
+        aws.add(shop.shop)
+        aws.send("orders", ORDERS)
+        aws.send("parcels.fifo", PARCELS, key=lambda parcel: parcel["parcel"])
+        aws.run()
+        rows = aws.client("dynamodb").scan(TableName="ledger")["Items"]
+        letters = [letter for source in ("orders", "parcels.fifo") for letter in aws.dead_letters(source)]
+        causes = [json.loads(letter.attributes["pipeline_cause"]) for letter in letters]
+        return _sorted(
+            {
+                "ledger": [_row(row) for row in rows],
+                **{name: aws.queue(name).bodies for name in ("priced", "shipped.fifo")},
+                "dead": [
+                    (_body(letter.body), cause["cause"], cause["attempts"])
+                    for letter, cause in zip(letters, causes, strict=True)
+                ],
+            }
+        )
+
+
+def _row(row: Any) -> dict[str, Any]:
+    return {
+        "order_id": row["order_id"]["S"],
+        "cents": int(row["cents"]["N"]),
+        "attempt": int(row["attempt"]["N"]),
+    }
 
 
 async def _messages(env: Any, queue: str) -> list[Any]:
@@ -159,5 +183,13 @@ async def test_every_runtime_agrees_with_invoke(runtime: str) -> None:
     expected = await through_invoke()
 
     found = await through_local(RUNTIMES[runtime])
+
+    assert found == expected
+
+
+async def test_the_emulator_agrees_with_invoke() -> None:
+    expected = await through_invoke()
+
+    found = await asyncio.to_thread(through_emulator)
 
     assert found == expected
