@@ -18,8 +18,11 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from pipeline import stores
+from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, ClaimRequest, Complete, Forget
 from pipeline.emulator.services.client import MemoryClient, News
 from pipeline.emulator.services.dynamodb import DynamoDB
+from pipeline.engine.environment import ProcessEnvironment
 from tests.contract.conftest import ManualClock
 
 HOUR = 3_600
@@ -1705,3 +1708,251 @@ async def test_what_is_no_stream_no_shard_and_no_iterator(tables: Tables) -> Non
     missing = "shardId-00000000000000000000-00000000"
     assert await code("get_shard_iterator", ShardId=missing, **asked) == "ResourceNotFoundException"
     assert await code("get_records", ShardIterator="none") == "ValidationException"
+
+
+# In memory only: what takes hours, and what is chosen
+
+
+async def expiring(tables: Tables) -> tuple[str, str]:
+    name, arn = await streamed(tables)
+    wanted = {"Enabled": True, "AttributeName": "until"}
+    await tables.call("update_time_to_live", TableName=name, TimeToLiveSpecification=wanted)
+    return name, arn
+
+
+async def keys_in(tables: Tables, name: str) -> list[str]:
+    return sorted(item["p"]["S"] for item in (await tables.call("scan", TableName=name))["Items"])
+
+
+async def test_what_expired_is_seen_until_it_is_removed(memory: Tables, clock: ManualClock) -> None:
+    """Guide, "Using time to live (TTL)": removed within a few days, until when reads see it; here after 48 hours."""
+    name, arn = await expiring(memory)
+    now = int(clock.now())
+    for key, until in (("soon", N(now + HOUR)), ("later", N(now + DAY)), ("text", S(str(now))), ("never", None)):
+        item = {"p": S(key), **({"until": until} if until else {})}
+        await memory.call("put_item", TableName=name, Item=item)
+    await memory.call("put_item", TableName=name, Item={"p": S("long ago"), "until": N(now - 6 * 365 * DAY)})
+    clock.advance(HOUR + 2 * DAY - 2)
+    assert await keys_in(memory, name) == ["later", "long ago", "never", "soon", "text"]
+    clock.advance(2)
+    assert await keys_in(memory, name) == ["later", "long ago", "never", "text"]
+    found = await records(memory, await iterator(memory, arn))
+    (removed,) = [record for record in found if record["eventName"] == "REMOVE"]
+    assert removed["dynamodb"]["OldImage"] == {"p": S("soon"), "until": N(now + HOUR)}
+    assert removed["userIdentity"] == {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"}
+
+
+async def test_an_item_whose_expiry_was_put_off_stays(memory: Tables, clock: ManualClock) -> None:
+    """Guide, "Using time to live (TTL)"."""
+    name, _ = await expiring(memory)
+    now = int(clock.now())
+    for key in "ab":
+        await memory.call("put_item", TableName=name, Item={"p": S(key), "until": N(now)})
+    change = {"Key": {"p": S("a")}, "UpdateExpression": "SET #u = :u", "ExpressionAttributeNames": {"#u": "until"}}
+    await memory.call("update_item", TableName=name, **change, ExpressionAttributeValues={":u": N(now + DAY)})
+    clock.advance(2 * DAY)
+    assert await keys_in(memory, name) == ["a"]
+    clock.advance(DAY)
+    assert await keys_in(memory, name) == []
+
+
+async def test_the_next_removal_is_known(clock: ManualClock, unique: str) -> None:
+    """What waits for something to change is told when."""
+    model = DynamoDB(ttl_lag=60.0)
+    tables = await opened("memory", MemoryClient(model, clock, News()), None, unique)
+    assert model.next_change(clock.now()) is None
+    wanted = {"Enabled": True, "AttributeName": "until"}
+    await tables.put({"id": S("a"), "until": N(2_000_000_000)})
+    await tables.call("update_time_to_live", TableName=tables.plain, TimeToLiveSpecification=wanted)
+    await tables.put({"id": S("b"), "until": N(1_900_000_000)})
+    assert model.next_change(clock.now()) == 1_900_000_060.0
+    assert model.streams.next_change(clock.now()) == 1_900_000_060.0
+    await tables.call(
+        "update_time_to_live", TableName=tables.plain, TimeToLiveSpecification={**wanted, "Enabled": False}
+    )
+    assert model.next_change(clock.now()) is None
+
+
+async def test_a_stream_keeps_records_for_24_hours(memory: Tables, clock: ManualClock) -> None:
+    """Model of DynamoDB Streams: TrimmedDataAccessException, ExpiredIteratorException after 15 minutes."""
+    name, arn = await streamed(memory)
+    old = await iterator(memory, arn)
+    await memory.call("put_item", TableName=name, Item={"p": S("a")})
+    first = (await records(memory, old))[0]["dynamodb"]["SequenceNumber"]
+    place = {"SequenceNumber": first}
+    clock.advance(15 * 60)
+    assert len(await records(memory, old)) == 1
+    clock.advance(1)
+    with pytest.raises(ClientError, match="ExpiredIteratorException"):
+        await records(memory, old)
+    clock.advance(DAY - HOUR - 15 * 60)
+    await memory.call("put_item", TableName=name, Item={"p": S("b")})
+    clock.advance(HOUR - 60)
+    held = await iterator(memory, arn, "AT_SEQUENCE_NUMBER", **place)
+    clock.advance(120)
+    with pytest.raises(ClientError, match="TrimmedDataAccessException"):
+        await records(memory, held)
+    with pytest.raises(ClientError, match="TrimmedDataAccessException"):
+        await iterator(memory, arn, "AFTER_SEQUENCE_NUMBER", **place)
+    (left,) = await records(memory, await iterator(memory, arn))
+    assert left["dynamodb"]["Keys"] == {"p": S("b")}
+
+
+async def test_a_stream_is_read_from_a_time_on(memory: Tables, clock: ManualClock) -> None:
+    """Model of DynamoDB Streams, GetShardIterator: AT_TIMESTAMP; one in the future is a ValidationException."""
+    name, arn = await streamed(memory)
+    for key in "abc":
+        await memory.call("put_item", TableName=name, Item={"p": S(key)})
+        clock.advance(60)
+    now = clock.now()
+    found = [
+        [record["dynamodb"]["Keys"]["p"]["S"] for record in await records(memory, place)]
+        for place in [await iterator(memory, arn, "AT_TIMESTAMP", Timestamp=at) for at in (now - DAY, now - 121, now)]
+    ]
+    assert found == [["a", "b", "c"], ["b", "c"], []]
+    with pytest.raises(ClientError, match="ValidationException"):
+        await iterator(memory, arn, "AT_TIMESTAMP", Timestamp=now + 1)
+
+
+async def test_the_streams_of_deleted_tables_are_read_on(memory: Tables, clock: ManualClock) -> None:
+    """Guide, "Change data capture for DynamoDB Streams": data of a disabled stream is kept for 24 hours."""
+    name, arn = await streamed(memory)
+    await memory.call("put_item", TableName=name, Item={"p": S("a")})
+    await memory.call("delete_table", TableName=name)
+    assert len(await records(memory, await iterator(memory, arn))) == 1
+    clock.advance(DAY + 1)
+    assert (await memory.streams.list_streams())["Streams"] == []
+
+
+async def test_the_items_of_a_partition_key_are_in_one_shard(clock: ManualClock, unique: str) -> None:
+    """Guide, "Change data capture for DynamoDB Streams": in order for each item; how many shards is DynamoDB's choice."""
+    tables = await opened("memory", *in_memory(clock, stream_shards=4), unique)
+    name, arn = await streamed(tables)
+    for n in range(3):
+        for key in map(str, range(20)):
+            await tables.call("put_item", TableName=name, Item={"p": S(key), "n": N(n)})
+    seen: dict[str, list[tuple[str, str]]] = {}
+    for shard in (await tables.streams.describe_stream(StreamArn=arn))["StreamDescription"]["Shards"]:
+        asked = {"StreamArn": arn, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+        place = (await tables.streams.get_shard_iterator(**asked))["ShardIterator"]
+        for record in await records(tables, place):
+            image = record["dynamodb"]["NewImage"]
+            seen.setdefault(image["p"]["S"], []).append((shard["ShardId"], image["n"]["N"]))
+    assert len({shard for places in seen.values() for shard, _ in places}) > 1
+    for places in seen.values():
+        assert [n for _, n in places] == ["0", "1", "2"]
+        assert len({shard for shard, _ in places}) == 1
+
+
+async def test_a_token_is_known_for_ten_minutes(memory: Tables, clock: ManualClock) -> None:
+    """Model, TransactWriteItems: ClientRequestToken "is valid for 10 minutes after the first request"."""
+    token = {"ClientRequestToken": "t"}
+    await memory.transact(memory.increment(), **token)
+    clock.advance(599)
+    await memory.transact(memory.increment(), **token)
+    assert await memory.get() == {"id": S("a"), "n": N(1)}
+    clock.advance(2)
+    await memory.transact(memory.increment(), **token)
+    assert await memory.get() == {"id": S("a"), "n": N(2)}
+
+
+async def test_nobody_shares_what_is_stored(memory: Tables) -> None:
+    """A caller may change what it gave and what it got."""
+    name, arn = await streamed(memory)
+    mine: Any = {"p": S("a"), "l": {"L": [N(1)]}, "s": {"SS": ["x"]}, "m": {"M": {"k": N(1)}}}
+    kept = {"p": S("a"), "l": {"L": [N(1)]}, "s": {"SS": ["x"]}, "m": {"M": {"k": N(1)}}}
+    await memory.call("put_item", TableName=name, Item=mine)
+
+    def spoil(item: Any) -> None:
+        item["l"]["L"].append(N(2))
+        item["s"]["SS"].append("y")
+        item["m"]["M"]["more"] = N(2)
+        item["p"]["S"] = "z"
+
+    spoil(mine)
+    key = {"TableName": name, "Key": {"p": S("a")}}
+    for _ in range(2):
+        spoil((await memory.call("get_item", **key))["Item"])
+        spoil((await memory.call("scan", TableName=name))["Items"][0])
+        spoil((await records(memory, await iterator(memory, arn)))[0]["dynamodb"]["NewImage"])
+        with pytest.raises(ClientError) as refused:
+            more = {"ConditionExpression": "attribute_not_exists(p)", "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+            await memory.call("put_item", TableName=name, Item={"p": S("a")}, **more)
+        spoil(refused.value.response["Item"])  # type: ignore[typeddict-item]
+    assert (await memory.call("get_item", **key))["Item"] == kept
+    (record,) = await records(memory, await iterator(memory, arn))
+    assert record["dynamodb"]["NewImage"] == kept
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters"),
+    [
+        ("query", {"IndexName": "i", "KeyConditionExpression": "id = :v"}),
+        ("query", {"KeyConditions": {}}),
+        ("scan", {"ScanFilter": {}}),
+        ("get_item", {"Key": {"id": S("a")}, "AttributesToGet": ["id"]}),
+        ("put_item", {"Item": {"id": S("a")}, "Expected": {}}),
+        ("update_item", {"Key": {"id": S("a")}, "AttributeUpdates": {}}),
+        ("update_table", {"GlobalSecondaryIndexUpdates": [{"Create": {}}]}),
+        ("put_item", {}),
+    ],
+)
+async def test_what_the_model_does_not_do_it_refuses(
+    memory: Tables, operation: str, parameters: dict[str, Any]
+) -> None:
+    """Rather than do something else in silence."""
+    assert await memory.refusal(operation, TableName=memory.plain, **parameters) == "ValidationException"
+
+
+async def test_indexes_are_refused(memory: Tables) -> None:
+    index = {"IndexName": "i", "KeySchema": [HASH], "Projection": {"ProjectionType": "ALL"}}
+    for kind in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes"):
+        with pytest.raises(ClientError, match=f"no {kind}.*DynamoDB Local"):
+            await memory.make(f"{memory.plain}-6", **{kind: [index]})
+
+
+async def test_a_batch_of_reads_leaves_what_is_too_much(memory: Tables) -> None:
+    """Model, BatchGetItem: 16 MB; "DynamoDB returns a partial result"."""
+    for n in range(50):
+        await memory.put({"id": S(str(n)), "load": S("x" * 400_000)})
+    keys: Any = {memory.plain: {"Keys": [{"id": S(str(n))} for n in range(50)]}}
+    found: list[str] = []
+    for _ in range(3):
+        answer = await memory.call("batch_get_item", RequestItems=keys)
+        found += [item["id"]["S"] for item in answer["Responses"][memory.plain]]
+        keys = answer["UnprocessedKeys"]
+        if not keys:
+            break
+    assert sorted(found, key=int) == [str(n) for n in range(50)]
+
+
+# The stores' strategies
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["single writes", "statements"])
+async def test_claims_are_kept_in_a_table_in_memory(
+    environment: ProcessEnvironment, clock: ManualClock, batched: bool
+) -> None:
+    """Over the embedded server and DynamoDB Local they are held to the whole contract of stores."""
+    environment.provide(("aws", "dynamodb"), MemoryClient(DynamoDB(), clock, News()))
+    store = stores.DynamoDB("entries", batched=batched)
+    await store.create(environment)
+    await store.create(environment)
+
+    async def claim(owner: str, *keys: str, lease: float = 60.0) -> list[Any]:
+        until = clock.now() + lease
+        requests = [ClaimRequest(id=key, owner=owner, lease_until=until, ttl=1_000, is_alone=True) for key in keys]
+        return list(await store.claim(requests, environment))
+
+    keys = [f"k{n}" for n in range(30)]
+    assert await claim("a", *keys) == [Claimed(1)] * 30
+    ends = [Complete(id=key, owner="a", ttl=1_000) for key in keys[:10]]
+    assert await store.settle(ends, environment) == [True] * 10
+    replies = await claim("b", *keys)
+    assert [type(reply) for reply in replies] == [AlreadyDone] * 10 + [Busy] * 20
+    clock.advance(61)
+    assert await claim("b", *keys) == [AlreadyDone()] * 10 + [Claimed(2)] * 20
+    assert await store.settle([Complete(id=keys[-1], owner="a", ttl=1_000)], environment) == [False]
+    assert await store.settle([Forget(id=keys[-1], owner="b", ttl=1_000)], environment) == [True]
+    clock.advance(1_000)
+    assert await claim("c", keys[0], keys[-1]) == [Claimed(1), Claimed(1)]
