@@ -43,7 +43,7 @@ class Queue:
         end = now + 20 if wanted.until is None else wanted.until
         while not self.visible and now < end:
             look.found_nothing(look.activity.count)
-            await asyncio.sleep(1)
+            await VirtualClock().sleep(1)
             now = VirtualClock().now()
             back = [name for name, (_, at) in self.in_flight.items() if at <= now]
             self.visible += [self.in_flight.pop(name)[0] for name in back]
@@ -81,7 +81,7 @@ class Shards:
         found = self.numbers[at : at + wanted.limit]
         if not found:
             look.found_nothing(look.activity.count)
-            await asyncio.sleep(5)
+            await VirtualClock().sleep(5)
         now = VirtualClock().now()
         return Page([StreamRecord(n, {"n": n}, 10, now, "key", b"{}", (n,)) for n in found])
 
@@ -106,7 +106,7 @@ class Function:
     async def invoke(self, event: Any) -> Answer:
         self.events.append(event)
         self.running += 1
-        await asyncio.sleep(1)
+        await VirtualClock().sleep(1)
         self.running -= 1
         return self.answers.pop(0) if self.answers else Returned(None)
 
@@ -185,7 +185,7 @@ def test_a_run_is_not_at_rest_while_its_queue_cannot_be_asked() -> None:
         driver = driven.queue(port)
         task = asyncio.create_task(driver.run())
         for _ in range(5):
-            await asyncio.sleep(0.5)
+            await VirtualClock().sleep(0.5)
             seen.append(driver.quiet_at == driven.activity.count)
         await stopped(task)
 
@@ -216,7 +216,7 @@ def test_when_it_is_stopped_what_is_at_work_comes_to_its_end_and_nothing_new_beg
 
     async def play() -> None:
         task = asyncio.create_task(driven.queue(port).run())
-        await asyncio.sleep(0.5)
+        await VirtualClock().sleep(0.5)
         assert driven.function.running
         began = len(driven.function.events)
         await stopped(task)

@@ -413,8 +413,7 @@ async def test_a_drain_that_takes_too_long_counts_what_a_handler_holds() -> None
         release.set()
 
 
-async def test_a_reshard_of_motos_ends_nothing_and_loses_nothing() -> None:
-    # moto goes on filling the shard that was split and leaves its children empty: a drain must still end.
+async def test_a_reshard_loses_nothing_and_its_children_are_read() -> None:
     deliveries = Deliveries()
     async with local(one_stream(), runtime=lambda *_: deliveries) as env:
         await env.client("kinesis").split_shard(
