@@ -172,7 +172,7 @@ def test_a_user_imports_no_test_code_by_having_the_plugin() -> None:
 
 
 #: Tests of the engine run on a loop whose time jumps to the next timer; there a sleep takes none.
-VIRTUAL_TIME = ("tests/engine/", "tests/simulation/", "tests/support/virtual.py")
+VIRTUAL_TIME = ("tests/engine/", "tests/simulation/")
 WAITING = re.compile(r"\b(time|asyncio|anyio)\.sleep\((?!0\))|(?<![\w. ])sleep\(")
 
 
