@@ -14,6 +14,7 @@ from pipeline.emulator.clock import SkippingClock
 from pipeline.emulator.isolation import REGION, isolated
 from pipeline.emulator.pace import Pace, Skip, Wakes
 from pipeline.emulator.services.client import Around, MemoryClient, News
+from pipeline.emulator.services.cluster import Cluster
 from pipeline.emulator.services.service import Service
 from pipeline.emulator.virtual import VirtualClock, VirtualLoop
 from pipeline.engine.environment import ProcessEnvironment
@@ -40,6 +41,11 @@ class Backend(Protocol):
     @property
     def is_embedded(self) -> bool:
         """It is moto's server, of this run alone."""
+        ...
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """Kafka's topics; None: there is no Kafka."""
         ...
 
     async def open(self, stack: AsyncExitStack) -> None:
@@ -93,6 +99,7 @@ class ServerBackend:
     """
 
     patience = 20.0  #: as long as an SQS long poll lasts
+    cluster = None
 
     def __init__(self, endpoint_url: str | None = None, *, skip_idle: bool = False, time_scale: float = 1.0) -> None:
         if endpoint_url is not None and time_scale != 1.0:
@@ -181,6 +188,7 @@ class MemoryBackend:
         self.services: Mapping[str, Service] = {service.name: service for service in services}
         self.clock = VirtualClock(loop)
         self.news = News()
+        self.cluster = Cluster(self.clock, self.news.happened)
 
     async def open(self, stack: AsyncExitStack) -> None:
         """See `Backend`."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.aws.client import code_of
+from pipeline.aws.names import arn_name
 from pipeline.emulator.backend import Backend
 from pipeline.emulator.mappings.actions import SendToDestination
 from pipeline.errors import ConfigurationError
@@ -41,6 +42,11 @@ async def _put(s3: Any, bucket: str, key: str, body: bytes) -> None:
 def check(destination: str) -> None:
     """Raise `ConfigurationError` for what is no destination of a mapping."""
     _parts(destination)
+
+
+def queue_of(destination: str | None) -> str | None:
+    """The name of a destination that is a queue: there dead letters are looked for."""
+    return arn_name(destination) if destination is not None and destination.startswith("arn:aws:sqs:") else None
 
 
 def _parts(arn: str) -> tuple[str, str, str]:

@@ -12,6 +12,7 @@ from pipeline.emulator.activity import Activity
 from pipeline.emulator.mappings.actions import (
     Action,
     BatchFailed,
+    Commit,
     Delete,
     Dropped,
     Filtered,
@@ -80,6 +81,10 @@ class ShardPort(Protocol):
         """Send to an on-failure destination."""
         ...
 
+    async def commit(self, wanted: Commit) -> None:
+        """Commit a partition's offset."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Handling:
@@ -109,6 +114,10 @@ class Driver(Generic[M, P]):
         self._failure: BaseException | None = None
         self._is_blind = False  #: its source could not be asked
         self._is_stopping = False
+
+    def through(self, around: Callable[[P], P]) -> None:
+        """Put something between this and its port. Call it before `run`."""
+        self._port = around(self._port)
 
     @property
     def wakes_at(self) -> float | None:
@@ -251,7 +260,7 @@ class ShardDriver(Driver[ShardMachine, ShardPort]):
     """Runs a stream's or topic's mapping."""
 
     def _commands(self) -> dict[type, Callable[[Any], Coroutine[Any, Any, None]]]:
-        return {**super()._commands(), ListShards: self._list, SendToDestination: self._send}
+        return {**super()._commands(), ListShards: self._list, SendToDestination: self._send, Commit: self._commit}
 
     def _polls(self) -> dict[type, Callable[[Any, Look], Coroutine[Any, Any, None]]]:
         return {Read: self._read}
@@ -277,3 +286,7 @@ class ShardDriver(Driver[ShardMachine, ShardPort]):
     async def _send(self, wanted: SendToDestination) -> None:
         is_done, _ = await self._try(f"send to {wanted.destination}", self._port.send(wanted))
         self._told(self.machine.sent if is_done else self.machine.not_sent, wanted.send)
+
+    async def _commit(self, wanted: Commit) -> None:
+        # What is not committed comes again to whoever takes over.
+        await self._try(f"commit {wanted.shard}", self._port.commit(wanted))

@@ -1,4 +1,4 @@
-"""Sources for plain handlers: a queue, a stream or a table's stream by its ARN, and the mapping's own settings."""
+"""Sources for plain handlers: a queue, a stream, a table's stream or a topic by its ARN, and the mapping's own settings."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from functools import partial
 from typing import Any
 
 from pipeline.aws.names import arn_name
-from pipeline.emulator import destinations, queues, streams
+from pipeline.emulator import destinations, queues, streams, topics
 from pipeline.emulator.backend import Backend
 from pipeline.emulator.dead_letters import DeadLetterQueue
 from pipeline.emulator.functions.function import FunctionSettings
 from pipeline.emulator.local_source import LocalSource
-from pipeline.emulator.mappings.settings import QueueSettings, StreamSettings
+from pipeline.emulator.mappings.settings import KafkaSettings, QueueSettings, StreamSettings
+from pipeline.emulator.services.cluster import CLUSTER_ARN
 from pipeline.emulator.streams import Stream
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError
 
 #: What is known from the source and the function, and is no setting of a mapping.
-_GIVEN = frozenset({"is_fifo", "function_timeout", "visibility_timeout", "function_name", "source_arn"})
+_GIVEN = frozenset({"is_fifo", "function_timeout", "visibility_timeout", "function_name", "source_arn", "topics"})
 
 
 async def open_source(
@@ -31,8 +32,17 @@ async def open_source(
 ) -> LocalSource:
     """A source that is there, ready to be mapped to a function. Raises `ConfigurationError`."""
     service = arn.split(":")[2]
-    kind = QueueSettings if service == "sqs" else StreamSettings
+    kind: Any = {"sqs": QueueSettings, "kafka": KafkaSettings}.get(service, StreamSettings)
     _check(options, kind)
+    if service == "kafka":
+        kafka_settings = KafkaSettings(
+            topics=(name,),
+            function_name=function.name,
+            function_timeout=function.timeout,
+            source_arn=CLUSTER_ARN,
+            **options,
+        )
+        return topics.opened(kafka_settings, environment, backend)
     if service == "sqs":
         url = (await backend.client("sqs").get_queue_url(QueueName=arn_name(arn)))["QueueUrl"]
         is_fifo = arn.endswith(".fifo")
@@ -42,16 +52,11 @@ async def open_source(
         destinations.check(options["on_failure"])
     stream_settings = StreamSettings(function_name=function.name, source_arn=arn, **options)
     stream = Stream(name, arn, "kinesis" if service == "kinesis" else "dynamodb", stream_settings)
-    dead = DeadLetterQueue(_queue_of(stream_settings.on_failure), environment, backend)
+    dead = DeadLetterQueue(destinations.queue_of(stream_settings.on_failure), environment, backend)
     return await streams.opened(stream, function.name, dead, environment, backend)
 
 
-def _queue_of(destination: str | None) -> str | None:
-    """An on-failure destination that is a queue is where dead letters are looked for."""
-    return arn_name(destination) if destination is not None and destination.split(":")[2] == "sqs" else None
-
-
-def _check(options: Mapping[str, Any], kind: type[QueueSettings | StreamSettings]) -> None:
+def _check(options: Mapping[str, Any], kind: type[QueueSettings | StreamSettings | KafkaSettings]) -> None:
     known = sorted(set(kind.__dataclass_fields__) - _GIVEN)
     for name in options:
         if name not in known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipeline.emulator.destinations import send
 from pipeline.emulator.driver import Look
 from pipeline.emulator.event import size_of, stream_record
 from pipeline.emulator.isolation import REGION
-from pipeline.emulator.mappings.actions import Read, SendToDestination, Shard, StreamRecord
+from pipeline.emulator.mappings.actions import Commit, Read, SendToDestination, Shard, StreamRecord
 from pipeline.emulator.mappings.machine import Page
 
 _log = logging.getLogger(__name__)
@@ -40,21 +40,12 @@ class Port(ABC):
         """See `ShardPort`."""
         await send(record, self._backend)
 
+    async def commit(self, wanted: Commit) -> None:  # noqa: B027 - not abstract: for streams there is nothing to do
+        """See `ShardPort`: a stream's mapping asks for none."""
+
     async def read(self, wanted: Read, look: Look) -> Page:
         """See `ShardPort`."""
-        clock, looks = self._backend.clock, 0
-        end = clock.now() + self._backend.patience
-        while True:
-            count = look.activity.count
-            page = await self._read(wanted)
-            left = end - clock.now()
-            # Kinesis also gives empty pages on the way to a shard's end.
-            if page.records or page.has_ended or left <= 0:
-                return page
-            if not page.millis_behind:
-                look.found_nothing(count)
-            await self._backend.pause(look.activity, count, looks, left)
-            looks += 1
+        return await patiently(self._read, wanted, look, self._backend)
 
     async def start(self, shards: Sequence[Shard], position: str, timestamp: float | None) -> None:
         """Remember where the shards that there are begin: what is sent from now on is seen from "LATEST" too."""
@@ -167,12 +158,28 @@ class TableStreamPort(Port):
         return str(answer["ShardIterator"])
 
     def _record(self, record: Mapping[str, Any], shard: str) -> StreamRecord:
-        member = {**_plain(record), "eventSourceARN": self._arn}
+        member: dict[str, Any] = {**_plain(record), "eventSourceARN": self._arn}
         change = member["dynamodb"]
         keys = repr(sorted(change.get("Keys", {}).items()))  # what belongs together: one item's changes
         arrived_at = float(change.get("ApproximateCreationDateTime") or self._backend.clock.now())
         number = str(change["SequenceNumber"])
         return StreamRecord(number, member, size_of(member), arrived_at, keys, member, self._ids(member))
+
+
+async def patiently(read: Callable[[Read], Awaitable[Page]], wanted: Read, look: Look, backend: Backend) -> Page:
+    """What a read finds, repeated while it is nothing, for as long as the backend has patience."""
+    looks, end = 0, backend.clock.now() + backend.patience
+    while True:
+        count = look.activity.count
+        page = await read(wanted)
+        left = end - backend.clock.now()
+        # Kinesis also gives empty pages on the way to a shard's end.
+        if page.records or page.has_ended or left <= 0:
+            return page
+        if not page.millis_behind:
+            look.found_nothing(count)
+        await backend.pause(look.activity, count, looks, left)
+        looks += 1
 
 
 def _shard(shard: Mapping[str, Any], *parents: str) -> Shard:

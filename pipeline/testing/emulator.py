@@ -28,11 +28,12 @@ from pipeline.emulator.mappings.answers import Answer, Returned
 from pipeline.emulator.report import Report, Tally
 from pipeline.emulator.run import Run
 from pipeline.emulator.services.memory import in_memory
+from pipeline.emulator.services.topic import RETENTION
 from pipeline.emulator.virtual import VirtualClock, VirtualLoop
 from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.handler import Handler
-from pipeline.testing.resources import Bucket, Queue, Stream, Table
+from pipeline.testing.resources import Bucket, Queue, Stream, Table, Topic
 
 T = TypeVar("T")
 R = TypeVar("R", Queue, Stream, Table, Bucket)
@@ -126,6 +127,10 @@ class Emulator:
         """An S3 bucket."""
         return self._found(Bucket, name)
 
+    def topic(self, name: str, *, partitions: int = 1, retention: float = RETENTION) -> Topic:
+        """A topic of a Kafka cluster. `retention`: seconds; default 7 days."""
+        return Topic.create(self._memory, name, partitions=partitions, retention=retention)
+
     def client(self, service: str) -> Any:
         """A client of a service in memory with boto3's methods: `client("sqs").send_message(...)`."""
         return _Client(self._memory, service)
@@ -134,7 +139,7 @@ class Emulator:
 
     def map(
         self,
-        source: Queue | Stream | Table,
+        source: Queue | Stream | Table | Topic,
         handler: Callable[[Any, Any], Any] | str,
         *,
         name: str | None = None,
@@ -145,8 +150,8 @@ class Emulator:
     ) -> FunctionMapping:
         """An event source mapping from a source to a plain Lambda handler, a function or its name ("app.handler").
 
-        `settings`: of the mapping, by the names of `QueueSettings` and `StreamSettings`, such as `batch_size=10,
-        report_batch_item_failures=True`. Raises `ConfigurationError` for what AWS would refuse.
+        `settings`: of the mapping, by the names of `QueueSettings`, `StreamSettings` and `KafkaSettings`, such as
+        `batch_size=10, report_batch_item_failures=True`. Raises `ConfigurationError` for what AWS would refuse.
         """
         if isinstance(handler, Handler):
             raise ConfigurationError(f"'{handler.stage.name}' is a handler of a pipeline: add the pipeline instead")
@@ -210,7 +215,7 @@ class Emulator:
 
     async def _map_plain(
         self,
-        source: Queue | Stream | Table,
+        source: Queue | Stream | Table | Topic,
         handler: Callable[[Any, Any], Any] | str,
         settings: FunctionSettings,
         options: Mapping[str, Any],

@@ -1,4 +1,4 @@
-"""What an `Emulator` holds: queues, streams, tables and buckets, with plain values in and out."""
+"""What an `Emulator` holds: queues, streams, tables, buckets and topics, with plain values in and out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Any, Self
 
 from pipeline.aws.dynamodb import attribute
 from pipeline.emulator.backend import MemoryBackend
+from pipeline.emulator.services.cluster import topic_arn
+from pipeline.emulator.services.service import ServiceError
+from pipeline.emulator.services.topic import Topic as KafkaTopic
+from pipeline.emulator.services.topic import TopicRecord
 from pipeline.errors import PipelineError, SinkRefused
 
 
@@ -246,6 +250,73 @@ class Bucket(_Resource):
         """Every object's bytes, by its key."""
         found: dict[str, bytes] = self.backend.services["s3"].objects(self.name)  # type: ignore[attr-defined]
         return found
+
+
+@dataclass(frozen=True)
+class Topic(_Resource):
+    """A topic of a Kafka cluster."""
+
+    @classmethod
+    def create(cls, backend: MemoryBackend, name: str, *, partitions: int, retention: float) -> Self:
+        """Make it. Raises `PipelineError` when there is one of that name."""
+        try:
+            backend.cluster.create(name, partitions=partitions, retention=retention)
+        except ServiceError as error:
+            raise PipelineError(f"the topic '{name}' cannot be made: {error}") from None
+        return cls(backend, name, topic_arn(name))
+
+    def send(
+        self,
+        *payloads: Any,
+        key: str | None = None,
+        partition: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        timestamp: float | None = None,
+    ) -> list[tuple[int, int]]:
+        """Send payloads: bytes and text as they are, everything else as JSON; each one's partition and offset.
+
+        `key`: for all; where there is none, and no `partition`, each partition gets one in turn. `timestamp`: the
+        producer's, epoch seconds.
+        """
+        given = [(name, value.encode()) for name, value in (headers or {}).items()]
+        found: list[tuple[int, int]] = []
+        for payload in payloads:
+            value = payload if isinstance(payload, bytes) else _text(payload).encode()
+            named = None if key is None else key.encode()
+            try:
+                record = self.backend.cluster.append(
+                    self.name, value, key=named, headers=given, partition=partition, timestamp=timestamp
+                )
+            except ServiceError as error:
+                raise PipelineError(f"the topic '{self.name}' does not take the record: {error}") from None
+            found.append((record.partition, record.offset))
+        return found
+
+    @property
+    def records(self) -> list[TopicRecord]:
+        """What it keeps, one partition after the other."""
+        return self._topic.records(self.backend.clock.now())
+
+    @property
+    def values(self) -> list[Any]:
+        """The records' values: as JSON where they are, else as text."""
+        return [_decoded((record.value or b"").decode()) for record in self.records]
+
+    def committed(self, group: str) -> Mapping[int, int]:
+        """By partition, the offset from which a consumer group goes on."""
+        return self._topic.committed(group)
+
+    def lag(self, group: str) -> int:
+        """Records that a consumer group has not committed."""
+        return self._topic.lag(group, self.backend.clock.now())
+
+    def add_partitions(self, count: int) -> None:
+        """Add partitions; its mappings look for new ones every 5 minutes."""
+        self._topic.add_partitions(count)
+
+    @property
+    def _topic(self) -> KafkaTopic:
+        return self.backend.cluster.topic(self.name)
 
 
 def _text(payload: Any) -> str:

@@ -162,6 +162,10 @@ class Topic:
         logs = [(self._log(number, now), places.get(number, 0)) for number in range(self.partitions)]
         return sum(log.end - max(place, log.start) for log, place in logs)
 
+    def records(self, now: float) -> list[TopicRecord]:
+        """All that it keeps, one partition after the other."""
+        return [record for number in range(self.partitions) for record in self._log(number, now).records]
+
     def next_change(self, now: float) -> float | None:
         """When the retention takes the next record, epoch seconds; None: there is none."""
         firsts = [self._log(number, now).records for number in range(self.partitions)]
@@ -193,6 +197,20 @@ class Consumer:
         self._topic = topic
         self._group = group
         self._places: dict[int, int] = {}
+        self._read_to: dict[int, int] = {}
+
+    def start(self, position: str, timestamp: float | None, now: float) -> None:
+        """Begin at once where a first read would begin: what is written from now on is behind "LATEST"."""
+        for number, shard in enumerate(self.shards()):
+            self._places[number] = self._start(number, Read(shard.id, None, position, timestamp, 1), now)
+
+    def unread(self, now: float) -> int:
+        """Records of which no read has told yet."""
+        count = 0
+        for number in range(self._topic.partitions):
+            place = self._read_to.get(number, self._places.get(number, 0))
+            count += self._topic.end(number, now) - max(place, self._topic.beginning(number, now))
+        return count
 
     def shards(self) -> list[Shard]:
         """The topic's partitions, as a mapping knows them: "orders-0"."""
@@ -208,6 +226,7 @@ class Consumer:
             self._places[number] = self._start(number, wanted, now)
         place = max(self._places[number], self._topic.beginning(number, now))
         found = self._topic.fetch(number, place, now, limit=wanted.limit)
+        self._read_to[number] = place + len(found)
         return Page([self._record(one) for one in found], millis_behind=self._behind(number, found, now))
 
     def commit(self, wanted: Commit) -> None:
