@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -18,8 +18,11 @@ from pipeline.emulator import plain, resources
 from pipeline.emulator.backend import MemoryBackend
 from pipeline.emulator.boto import boto3_in_memory
 from pipeline.emulator.driver import Invocable
+from pipeline.emulator.faults.inject import Bears, MemoryInjector, bears_of
+from pipeline.emulator.faults.plan import Faults, faults_of
+from pipeline.emulator.faults.rules import Rule
 from pipeline.emulator.functions.engine import EngineSandbox
-from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, FunctionSettings
+from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, FunctionSettings, Sandbox
 from pipeline.emulator.functions.thread import ThreadSandbox
 from pipeline.emulator.functions.thread import plain as plain_handler
 from pipeline.emulator.local import function_settings, labels
@@ -72,9 +75,15 @@ class Emulator:
     a plain handler finds the table that it writes to; no call ever leaves the process.
 
     `seed`: of all chance. The same seed gives the same run, as far as handlers in threads are deterministic.
+    `faults`: what goes wrong: a profile's name ("duplicates", "crashes", "throttles", "slow", "skew", "poison",
+    "everything") by the seed, `Faults(seed, profile)`, or single ones such as `crash(after="handler")`. `run` brings
+    the run to rest also then: nothing goes wrong after an hour of virtual time.
     """
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self, *, seed: int = 0, faults: Faults | Rule | Iterable[Rule] | str | None = None) -> None:
+        #: What goes wrong, and what has; None: nothing does.
+        self.faults = faults_of(faults, seed)
+        self._injector: MemoryInjector | None = None
         self._chance = random.Random(seed)
         self._runner = asyncio.Runner(loop_factory=VirtualLoop)
         self._stack = AsyncExitStack()
@@ -90,6 +99,9 @@ class Emulator:
         self._loop = loop
         self._backend = MemoryBackend(in_memory(self._chance, VirtualClock(loop).now), loop)
         self._around.enter_context(boto3_in_memory(self._backend, loop))
+        if self.faults is not None:
+            self._injector = MemoryInjector(self.faults, self._backend, loop)
+            self._stack.push_async_callback(self._injector.close)
         self._run = self._runner.run(self._open())
         return self
 
@@ -223,9 +235,12 @@ class Emulator:
         environment = self._memory.environment()
         self._stack.push_async_callback(environment.aclose)
         opened = await plain.open_source(source.arn, source.name, settings, self._memory, environment, options)
-        function = Function(settings, lambda: ThreadSandbox(plain_handler(handler)), self._memory.clock)
         mapping = FunctionMapping(settings.name)
-        await self._map(settings.name, opened, function, recorded=_Recorded(function, mapping.invocations, self._loop))
+        bears = Bears(options.get("maximum_retry_attempts"), takes_poison="on_failure" in options)
+        make: Callable[[], Sandbox] = lambda: ThreadSandbox(plain_handler(handler))  # noqa: E731
+        if self._injector is not None:
+            make = self._injector.plain(settings.name, make)
+        await self._map(settings.name, opened, settings, make, bears, kept=mapping.invocations)
         return mapping
 
     async def _add(self, stages: Sequence[Stage]) -> None:
@@ -238,35 +253,45 @@ class Emulator:
 
     async def _add_stage(self, stage: Stage, label: str, source: LocalSource) -> None:
         tally = Tally()
-        function = Function(
-            function_settings(stage),
-            lambda: EngineSandbox(stage, self._memory.environment, [tally.observe]),
-            self._memory.clock,
-        )
+        observers = [tally.observe]
+        make: Callable[[], Sandbox] = lambda: EngineSandbox(stage, self._memory.environment, observers)  # noqa: E731
+        if self._injector is not None:
+            make = self._injector.engine(label, stage, observers)
+        tells_letters = stage.dead_letters == stage.source.dead_letters
         await self._map(
-            label, source, function, tally=tally, tells_letters=stage.dead_letters == stage.source.dead_letters
+            label, source, function_settings(stage), make, bears_of(stage), tally=tally, tells_letters=tells_letters
         )
 
     async def _map(
         self,
         label: str,
         source: LocalSource,
-        function: Function,
+        settings: FunctionSettings,
+        make: Callable[[], Sandbox],
+        bears: Bears,
         *,
-        recorded: Invocable | None = None,
+        kept: list[Invocation] | None = None,
         tally: Tally | None = None,
         tells_letters: bool = False,
     ) -> None:
+        function = Function(settings, make, self._memory.clock)
         self._stack.push_async_callback(function.close)
-        await self._running.map(
-            label, source, recorded or function, tally=tally, limit=MAX_ENVIRONMENTS, tells_letters=tells_letters
+        invocable: Invocable = function
+        if self._injector is not None:
+            invocable = self._injector.invocable(label, function, source, bears)
+        if kept is not None:
+            invocable = _Recorded(invocable, kept, self._loop)
+        mapped = await self._running.map(
+            label, source, invocable, tally=tally, limit=MAX_ENVIRONMENTS, tells_letters=tells_letters
         )
+        if self._injector is not None:
+            self._injector.source(mapped, bears)
 
 
 class _Recorded:
     """A function whose invocations are kept."""
 
-    def __init__(self, function: Function, kept: list[Invocation], loop: VirtualLoop) -> None:
+    def __init__(self, function: Invocable, kept: list[Invocation], loop: VirtualLoop) -> None:
         self._function = function
         self._kept = kept
         self._loop = loop

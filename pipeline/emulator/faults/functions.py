@@ -1,0 +1,93 @@
+"""Faults of invocations: what stands between a mapping and its function."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
+from pipeline.emulator.driver import Invocable
+from pipeline.emulator.faults.kinds import Kind, Point
+from pipeline.emulator.faults.place import INVOCATION
+from pipeline.emulator.faults.plan import Faults, Now
+from pipeline.emulator.faults.story import invoked, outcome_of
+from pipeline.emulator.mappings.answers import Answer, Returned, Throttled, Unheard
+from pipeline.emulator.mappings.response import ResponseError, named_failures
+
+#: Of a queue, a FIFO queue and a stream: what can befall an invocation there.
+STANDARD = frozenset({Kind.OVERLAP, Kind.LOST_RESPONSE, Kind.LATE_RESPONSE, Kind.THROTTLED_INVOCATION})
+FIFO = STANDARD - {Kind.OVERLAP}
+STREAM = frozenset({Kind.REPEAT, Kind.LOST_RESPONSE, Kind.THROTTLED_INVOCATION})
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class FaultyFunction:
+    """A function that is not always reached, and not always heard of; see `Invocable`.
+
+    `late`: seconds after which an answer comes too late: a queue's messages are visible again.
+    """
+
+    def __init__(
+        self, inner: Invocable, name: str, faults: Faults, now: Now, *, kinds: Collection[Kind], late: float = 0.0
+    ) -> None:
+        self._inner = inner
+        self._name = name
+        self._faults = faults
+        self._now = now
+        self._kinds = kinds
+        self._late = late
+        self._invocations = 0
+
+    async def invoke(self, event: Any) -> Answer:
+        """See `Invocable`."""
+        number = self._next()
+        self._faults.note(f"{self._name}[{number}]", invoked(event), self._now())
+        kind = self._faults.at(Point(self._name, "invocation", number), self._kinds, self._now())
+        if kind is Kind.THROTTLED_INVOCATION:
+            return Throttled()
+        if kind is Kind.OVERLAP:
+            other = self._next()
+            self._faults.note(f"{self._name}[{other}]", invoked(event), self._now())
+            first, second = await asyncio.gather(self._invoke(event, number), self._invoke(event, other))
+            return together(first, second, [record["messageId"] for record in event["Records"]])
+        answer = await self._invoke(event, number)
+        if kind is Kind.REPEAT:
+            again = self._next()
+            self._faults.note(f"{self._name}[{again}]", invoked(event), self._now())
+            return await self._invoke(event, again)
+        if kind is Kind.LOST_RESPONSE:
+            return Unheard()
+        if kind is Kind.LATE_RESPONSE:
+            await asyncio.sleep(self._late)
+        return answer
+
+    def _next(self) -> int:
+        self._invocations += 1
+        return self._invocations
+
+    async def _invoke(self, event: Any, number: int) -> Answer:
+        token = INVOCATION.set(number)
+        try:
+            answer = await self._inner.invoke(event)
+        finally:
+            INVOCATION.reset(token)
+        self._faults.note(f"{self._name}[{number}]", outcome_of(answer), self._now())
+        return answer
+
+
+def together(first: Answer, second: Answer, ids: Collection[str]) -> Answer:
+    """What two deliveries of the same messages come to: what either was done with is deleted."""
+    done = [answer for answer in (first, second) if isinstance(answer, Returned)]
+    if not done:
+        return first if isinstance(second, Throttled) else second
+    failed: frozenset[str] | None = None
+    for answer in done:
+        try:
+            named = named_failures(answer.payload, frozenset(ids))
+        except ResponseError:
+            continue  # of this delivery nothing is deleted
+        failed = named if failed is None else failed & named
+    if failed is None or len(done) == 1:
+        return done[0]
+    return Returned({"batchItemFailures": [{"itemIdentifier": name} for name in sorted(failed)]})

@@ -1,0 +1,170 @@
+"""Puts faults between the parts of a run: around its functions, execution environments and sources."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pipeline.aws.names import arn_name
+from pipeline.emulator.backend import MemoryBackend
+from pipeline.emulator.driver import Invocable, QueueDriver
+from pipeline.emulator.faults.functions import FIFO, STANDARD, STREAM, FaultyFunction
+from pipeline.emulator.faults.kinds import Kind, Point
+from pipeline.emulator.faults.place import Place, mortal_tasks
+from pipeline.emulator.faults.plan import Faults
+from pipeline.emulator.faults.sandboxes import EngineFaults, PlainFaults, ServedFaults
+from pipeline.emulator.faults.services import around
+from pipeline.emulator.faults.sources import POISON, FaultyQueue, FaultyShards
+from pipeline.emulator.faults.steps import breakable
+from pipeline.emulator.functions.engine import EngineSandbox
+from pipeline.emulator.functions.function import Sandbox
+from pipeline.emulator.functions.thread import Runtime, ThreadSandbox
+from pipeline.emulator.local_source import LocalSource
+from pipeline.emulator.run import Mapped
+from pipeline.emulator.virtual import VirtualClock, VirtualLoop
+from pipeline.engine.stage import Stage
+from pipeline.ports import Clock
+from pipeline.telemetry.events import Observer
+
+#: Seconds by which a clock is wrong, either way: more than that NTP does not leave.
+_SKEW = 2.0
+#: Poison has a group of its own on a FIFO queue, and stops no other.
+_POISON_GROUP = "poison"
+
+
+@dataclass(frozen=True)
+class Bears:
+    """What a mapping puts up with, beside its queue. `retries`: of a batch, or of a record; None and -1: any number."""
+
+    retries: int | None = None
+    takes_poison: bool = False  #: what can never be processed comes to rest somewhere
+
+
+def bears_of(stage: Stage) -> Bears:
+    """Of a pipeline's handler: it has attempts, and dead letters."""
+    return Bears(None if stage.retry is None else stage.retry.attempts - 1, takes_poison=True)
+
+
+class Injector:
+    """Common to runs in memory and on a server. `clock`: the run's."""
+
+    def __init__(self, faults: Faults, clock: Clock) -> None:
+        self.faults = faults
+        self._now = clock.now
+
+    def invocable(self, name: str, inner: Invocable, source: LocalSource, bears: Bears) -> Invocable:
+        """A function behind a source."""
+        queue = self._queue(source)
+        for limit in (bears.retries, queue.redrives):
+            if limit is not None and limit >= 0:
+                self.faults.allow(name, limit)
+        kinds = STREAM if source.is_stream else FIFO if source.arn.endswith(".fifo") else STANDARD
+        if queue.visibility is None:
+            kinds -= {Kind.LATE_RESPONSE}
+        return FaultyFunction(inner, name, self.faults, self._now, kinds=kinds, late=(queue.visibility or 0.0) + 1.0)
+
+    def source(self, mapped: Mapped, bears: Bears) -> None:
+        """A mapping's source. Call it before its driver runs."""
+        source, driver = mapped.source, mapped.driver
+        takes_poison = bears.takes_poison or self._queue(source).redrives is not None
+        spoil = partial(source.offer, [POISON], lambda _: _POISON_GROUP, None) if takes_poison else None
+        # What comes once more costs its function a receive, beside what that met itself.
+        self.faults.allow(source.name, self.faults.limit(mapped.label))
+        if isinstance(driver, QueueDriver):
+            driver.through(lambda port: FaultyQueue(port, source.name, self.faults, self._now, spoil))
+        else:
+            driver.through(lambda port: FaultyShards(port, source.name, self.faults, self._now, spoil))
+
+    def _queue(self, source: LocalSource) -> _Queue:
+        """What is known of a source's queue."""
+        return _Queue()
+
+
+@dataclass(frozen=True)
+class _Queue:
+    visibility: float | None = None  #: seconds that a message is hidden
+    redrives: int | None = None  #: receives beyond the first that a message has
+
+
+class MemoryInjector(Injector):
+    """Of a run in memory and in virtual time."""
+
+    def __init__(self, faults: Faults, backend: MemoryBackend, loop: VirtualLoop) -> None:
+        clock = VirtualClock(loop)
+        super().__init__(faults, clock)
+        self._backend = backend
+        self._loop = loop
+        self._places: list[Place] = []
+        mortal_tasks(loop)
+        if faults.at(Point("sqs", "order"), (Kind.REORDERING,), clock.now()) is not None:
+            queues: Any = backend.services["sqs"]
+            queues.shuffled = True
+
+    def plain(self, name: str, make: Callable[[], Sandbox]) -> Callable[[], Sandbox]:
+        """Makes environments of a plain handler."""
+
+        def made() -> Sandbox:
+            place = Place(self.faults, name, self._now, raises=True)
+            return PlainFaults(place, make(), around(place, self._backend.client))
+
+        return made
+
+    def engine(self, name: str, stage: Stage, observers: Sequence[Observer]) -> Callable[[], Sandbox]:
+        """Makes environments of a pipeline's handler."""
+
+        def made() -> Sandbox:
+            place = Place(self.faults, name, self._now, closes_at_once=stage.signature.kind.in_thread)
+            self._places.append(place)
+            stands = around(place, self._backend.client)
+            clock = VirtualClock(self._loop, skew=self._skew(name))
+            environment = partial(self._backend.environment, clock=clock, around=stands)
+            watching = [place.watching(observer) for observer in observers]
+            return EngineFaults(place, lambda: EngineSandbox(breakable(stage, place), environment, watching), stands)
+
+        return made
+
+    async def close(self) -> None:
+        """End what is left of dead environments."""
+        for place in self._places:
+            await place.bury()
+
+    def _queue(self, source: LocalSource) -> _Queue:
+        if source.arn.split(":")[2] != "sqs":
+            return _Queue()
+        url = self._backend.call_now("sqs", "get_queue_url", {"QueueName": arn_name(source.arn)})["QueueUrl"]
+        asked = {"QueueUrl": url, "AttributeNames": ["All"]}
+        found = self._backend.call_now("sqs", "get_queue_attributes", asked)["Attributes"]
+        policy = found.get("RedrivePolicy")
+        redrives = None if policy is None else int(json.loads(policy)["maxReceiveCount"]) - 1
+        return _Queue(float(found["VisibilityTimeout"]), redrives)
+
+    def _skew(self, name: str) -> float:
+        point = Point(name, "environment")
+        if self.faults.at(point, (Kind.SKEW,), self._now()) is None:
+            return 0.0
+        return self.faults.chance(point, "seconds").uniform(-_SKEW, _SKEW)
+
+
+class ServerInjector(Injector):
+    """Of pipelines on a server, in real time: crashes, duplicates, and what befalls invocations."""
+
+    def served(
+        self,
+        name: str,
+        stage: Stage,
+        make: Callable[[Stage, Clock, Observer], Runtime],
+        clock: Clock,
+        observer: Observer,
+    ) -> Callable[[], Sandbox]:
+        """Makes environments of a pipeline's handler."""
+
+        def made() -> Sandbox:
+            place = Place(self.faults, name, self._now)
+            broken = breakable(stage, place, slow=False)
+            watching = place.watching(observer)
+            return ServedFaults(place, ThreadSandbox(lambda: make(broken, clock, watching)))
+
+        return made

@@ -1,0 +1,58 @@
+"""What can go wrong, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """A kind of fault. Each is something that AWS's documentation says can happen; none of them loses anything."""
+
+    DUPLICATE = "duplicate"  #: a deletion does not take: what was done comes once more
+    OVERLAP = "overlap"  #: a standard queue hands the same messages out twice at once
+    REPEAT = "repeat"  #: a stream's batch comes again after it was done: the checkpoint was lost
+    REORDERING = "reordering"  #: standard queues hand out in any order
+    LOST_RESPONSE = "lost response"  #: the function ran, and the mapping never heard of it
+    LATE_RESPONSE = "late response"  #: the mapping heard of it when the messages were visible again
+    THROTTLED_INVOCATION = "throttled invocation"
+    THROTTLED_CALL = "throttled call"  #: a service refuses a call that it would take later
+    PARTIAL_FAILURE = "partial failure"  #: a call succeeds, and some of its entries do not
+    TIME_OUT = "time-out after the write"  #: a call is done, and its answer never comes
+    SLOW_CALL = "slow call"
+    SLOW_HANDLER = "slow handler"
+    CRASH = "crash"  #: the execution environment is gone between two steps, as by SIGKILL
+    SKEW = "clock skew"  #: of an execution environment's clock
+    POISON = "poison record"  #: one more record in a source, which can never be processed
+
+
+#: What can cost a record a receive or an attempt: only so many invocations of a function meet these.
+COSTLY = frozenset(
+    {
+        *(Kind.DUPLICATE, Kind.LOST_RESPONSE, Kind.LATE_RESPONSE, Kind.THROTTLED_INVOCATION, Kind.THROTTLED_CALL),
+        *(Kind.PARTIAL_FAILURE, Kind.TIME_OUT, Kind.SLOW_CALL, Kind.SLOW_HANDLER, Kind.CRASH),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place where something can go wrong.
+
+    `where`: a function, or a source. `step`: such as "after handler", "dynamodb.put_item", "invocation".
+    `invocation`: of the function, counted from 1; None where there is none.
+    """
+
+    where: str
+    step: str
+    invocation: int | None = None
+
+    @property
+    def scope(self) -> str:
+        """The function's invocation, or the source."""
+        return self.where if self.invocation is None else f"{self.where}[{self.invocation}]"
+
+    @property
+    def name(self) -> str:
+        """As it stands in the ids of faults."""
+        return f"{self.scope} {self.step}"

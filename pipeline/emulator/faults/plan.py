@@ -1,0 +1,195 @@
+"""`Faults`: what goes wrong in a run, decided by a seed or named one by one.
+
+A decision depends on the seed, the point's name and how often that point was reached, and on nothing else. So the same
+seed gives the same faults, and taking one away leaves the others where they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from pipeline.emulator.faults.kinds import COSTLY, Kind, Point
+from pipeline.emulator.faults.profiles import Profile, profile_named
+from pipeline.emulator.faults.rules import Rule
+from pipeline.errors import ConfigurationError
+
+#: Lines of a run that are kept; a story is short, or nobody reads it.
+_KEPT = 2_000
+_NONE = Profile(name="none")
+
+#: Asks the time of a run.
+Now = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Fired:
+    """A fault that happened."""
+
+    at: float  #: seconds since the run began
+    point: Point
+    occurrence: int  #: how often the point was reached, from 1
+    kind: Kind
+
+    @property
+    def id(self) -> str:
+        """What names this fault in every run of the same seed."""
+        return _id(self.kind, self.point, self.occurrence)
+
+    def __str__(self) -> str:
+        times = "" if self.occurrence == 1 else f", the {self.occurrence}. time"
+        return f"{self.kind}: {self.point.name}{times}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that happened in a run."""
+
+    at: float  #: seconds since the run began
+    where: str  #: a function's invocation, or a source
+    text: str
+    is_fault: bool = False
+
+
+class Faults:
+    """What goes wrong. One object is for one run.
+
+    `profile`: one of `PROFILES`, or a `Profile` of your own. `only`: the ids of the faults that may happen, of those that
+    the seed would let happen; for replaying and shrinking.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        profile: str | Profile = "everything",
+        *,
+        only: Collection[str] | None = None,
+        rules: Iterable[Rule] = (),
+    ) -> None:
+        self.seed = seed
+        self.profile = profile if isinstance(profile, Profile) else profile_named(profile)
+        self.only = None if only is None else frozenset(only)
+        self.fired: list[Fired] = []
+        self.lines: list[Line] = []
+        self._rules = list(rules)
+        self._met = [0] * len(self._rules)
+        self._reached: Counter[str] = Counter()
+        self._limits: dict[str, int] = {}
+        self._spoiled: dict[str, set[str]] = {}
+        self._began_at: float | None = None
+        self._lock = threading.Lock()  # a local run asks from several threads
+
+    @classmethod
+    def of(cls, *rules: Rule) -> Self:
+        """Exactly these faults, each when its point is reached: `Faults.of(crash(after="handler"), throttle(...))`."""
+        return cls(0, _NONE, rules=rules)
+
+    def again(self, only: Collection[str] | None = None) -> Faults:
+        """The same once more, for another run, with only these of its faults; None: with all."""
+        return Faults(self.seed, self.profile, only=only, rules=self._rules)
+
+    def allow(self, where: str, spoiled: int | None) -> None:
+        """Of a function, at most so many invocations may meet what costs a receive or an attempt; None: the profile's."""
+        if spoiled is not None:
+            self._limits[where] = min(max(spoiled, 0), self._limits.get(where, self.profile.spoiled))
+
+    def limit(self, where: str) -> int:
+        """How many invocations of a function may meet what costs a receive or an attempt."""
+        return self._limits.get(where, self.profile.spoiled)
+
+    def at(self, point: Point, kinds: Collection[Kind], now: float) -> Kind | None:
+        """What goes wrong at this point, of what can; None: nothing. `now`: in any seconds, always the same."""
+        with self._lock:
+            self._reached[point.name] += 1
+            occurrence = self._reached[point.name]
+            elapsed = self._elapsed(now)
+            kind = self._by_rule(point, kinds)
+            if kind is None:
+                kind = self._by_chance(point, occurrence, kinds, elapsed)
+            if kind is not None:
+                fired = Fired(elapsed, point, occurrence, kind)
+                self.fired.append(fired)
+                self._note(Line(elapsed, point.scope, str(fired), is_fault=True))
+            return kind
+
+    def chance(self, point: Point, what: str) -> random.Random:
+        """The chance of a fault's details at its point as it was reached last: how slow, say, or which entries."""
+        return random.Random(f"{self.seed}:{point.name}:{self._reached[point.name]}:{what}")
+
+    def note(self, where: str, text: str, now: float) -> None:
+        """Keep what happened, for the story."""
+        with self._lock:
+            self._note(Line(self._elapsed(now), where, text))
+
+    def _note(self, line: Line) -> None:
+        if len(self.lines) < _KEPT:
+            self.lines.append(line)
+
+    def _elapsed(self, now: float) -> float:
+        if self._began_at is None:
+            self._began_at = now
+        return now - self._began_at
+
+    def _by_rule(self, point: Point, kinds: Collection[Kind]) -> Kind | None:
+        found: Kind | None = None
+        for index, rule in enumerate(self._rules):
+            if rule.kind in kinds and rule.fits(point):
+                self._met[index] += 1
+                if found is None and rule.nth <= self._met[index] < rule.nth + rule.times:
+                    found = rule.kind
+        return found
+
+    def _by_chance(self, point: Point, occurrence: int, kinds: Collection[Kind], elapsed: float) -> Kind | None:
+        if elapsed > self.profile.seconds:
+            return None
+        for kind in Kind:
+            rate = self.profile.rates.get(kind, 0.0)
+            if kind not in kinds or not rate:
+                continue
+            identifier = _id(kind, point, occurrence)
+            if _draw(f"{self.seed}:{identifier}") >= rate:
+                continue
+            # What is left out gives its place to no other: the others stay where they are.
+            is_meant = self.only is None or identifier in self.only
+            return kind if is_meant and (kind not in COSTLY or self._may_spoil(point)) else None
+        return None
+
+    def _may_spoil(self, point: Point) -> bool:
+        """A record is in one invocation at a time: what one invocation meets costs each record one receive."""
+        spoiled = self._spoiled.setdefault(point.where, set())
+        scope = point.scope if point.invocation is not None else f"{point.scope} {self._reached[point.name]}"
+        if scope not in spoiled:
+            if len(spoiled) >= self.limit(point.where):
+                return False
+            spoiled.add(scope)
+        return True
+
+
+def faults_of(given: Faults | Rule | Iterable[Rule] | str | int | None, seed: int) -> Faults | None:
+    """What a user gave as faults: a plan, single faults, a profile's name, or a seed. Raises `ConfigurationError`."""
+    if given is None or isinstance(given, Faults):
+        return given
+    if isinstance(given, str):
+        return Faults(seed, given)
+    if isinstance(given, Rule):
+        return Faults.of(given)
+    if isinstance(given, int) and not isinstance(given, bool):
+        return Faults(given)
+    rules = list(given) if isinstance(given, Iterable) else []
+    if not rules or not all(isinstance(rule, Rule) for rule in rules):
+        raise ConfigurationError(f"faults={given!r}: give a profile's name, Faults(seed), or faults such as crash(...)")
+    return Faults.of(*rules)
+
+
+def _id(kind: Kind, point: Point, occurrence: int) -> str:
+    return f"{kind} at {point.name} #{occurrence}"
+
+
+def _draw(text: str) -> float:
+    """A number from [0, 1) that depends on the text alone, in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
