@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TextIO
 
 from pipeline.emulator import resources
+from pipeline.emulator.driver import Invocable
+from pipeline.emulator.faults.inject import Bears, ServerInjector
 from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, FunctionSettings, Sandbox
 from pipeline.emulator.functions.thread import Runtime, ThreadSandbox
 from pipeline.emulator.local_source import LocalSource
@@ -45,6 +47,7 @@ class Local(ServerRun):
     Without `endpoint_url` an embedded moto server is started for the run. With one, resources are
     made there when missing, and nothing is reset. `skip_idle`: draining moves the embedded server's
     clock on instead of waiting. `time_scale`: idle time passes that much faster (embedded only).
+    `faults`: a seed; responses get lost, records come twice, and environments are killed between two steps.
 
     The checkpoints of streams live in this object. A run that is started again on a server that is
     still there reads its streams from their `starting_position` again: from "TRIM_HORIZON" every
@@ -64,7 +67,7 @@ class Local(ServerRun):
         self.stages = _stages(pipelines)
         super().__init__(endpoint_url=endpoint_url, skip_idle=skip_idle, time_scale=time_scale)
         self._make = runtime or lambda_runtime()
-        self._functions: dict[str, Function] = {}
+        self._injector = None if faults is None else ServerInjector(faults, self.clock)
         self._tallies: dict[str, Tally] = {}
         self._environment = self._backend.environment()
 
@@ -110,7 +113,12 @@ class Local(ServerRun):
         self._functions[label] = function
         self._stack.push_async_callback(function.close)
         tells_letters = stage.dead_letters == stage.source.dead_letters
-        await self._run.map(label, source, function, tally=tally, limit=limit, tells_letters=tells_letters)
+        invocable: Invocable = function
+        if self._injector is not None:
+            invocable = self._injector.invocable(label, function, source, Bears())
+        mapped = await self._run.map(label, source, invocable, tally=tally, limit=limit, tells_letters=tells_letters)
+        if self._injector is not None:
+            self._injector.source(mapped, Bears())
 
     async def _unmap(self, label: str) -> None:
         await self._run.unmap(label)
@@ -118,6 +126,8 @@ class Local(ServerRun):
 
     def _sandbox(self, stage: Stage, label: str) -> Callable[[], Sandbox]:
         tally = self._tallies[label]
+        if self._injector is not None:
+            return self._injector.served(label, stage, self._make, self.clock, tally.observe)
         return lambda: ThreadSandbox(lambda: self._make(stage, self.clock, tally.observe))
 
 

@@ -25,8 +25,8 @@ async def local(
     and idle waiting (back-offs, visibility timeouts, batching windows) is skipped while draining.
     With one, resources are made there when missing, nothing is reset, and waiting is real; streams
     are read from their `starting_position` each time, because checkpoints end with the run.
-    `faults`: a seed; responses get lost and batches are delivered twice. `runtime`: what runs a
-    handler's invocations, instead of the one that is deployed.
+    `faults`: a seed; responses get lost, records come twice, and environments are killed between two
+    steps. `runtime`: what runs a handler's invocations, instead of the one that is deployed.
     """
     from pipeline.emulator.local import Local
 

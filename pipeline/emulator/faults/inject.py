@@ -15,6 +15,7 @@ from pipeline.emulator.faults.functions import FIFO, STANDARD, STREAM, FaultyFun
 from pipeline.emulator.faults.kinds import Kind, Point
 from pipeline.emulator.faults.place import Place, mortal_tasks
 from pipeline.emulator.faults.plan import Faults
+from pipeline.emulator.faults.profiles import SERVER
 from pipeline.emulator.faults.sandboxes import EngineFaults, PlainFaults, ServedFaults
 from pipeline.emulator.faults.services import around
 from pipeline.emulator.faults.sources import POISON, FaultyQueue, FaultyShards
@@ -149,7 +150,13 @@ class MemoryInjector(Injector):
 
 
 class ServerInjector(Injector):
-    """Of pipelines on a server, in real time: crashes, duplicates, and what befalls invocations."""
+    """Of pipelines on a server, in real time: crashes, duplicates, and what befalls invocations.
+
+    Calls go to the server as they are, clocks are right, and nothing is slow: that would take the developer's time.
+    """
+
+    def __init__(self, seed: int, clock: Clock) -> None:
+        super().__init__(Faults(seed, SERVER), clock)
 
     def served(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -54,6 +56,22 @@ PROFILES: Mapping[str, Profile] = {
         ),
     )
 }
+
+#: Of a run on a server, in real time. It may last for days, so nothing is counted and nothing stops: that a record meets so
+#: much that it is given up is less likely than one in a million.
+SERVER = Profile(
+    name="server",
+    rates={
+        Kind.DUPLICATE: 0.05,
+        Kind.OVERLAP: 0.05,
+        Kind.REPEAT: 0.1,
+        Kind.LOST_RESPONSE: 0.1,
+        Kind.THROTTLED_INVOCATION: 0.05,
+        Kind.CRASH: 0.003,
+    },
+    seconds=math.inf,
+    spoiled=sys.maxsize,
+)
 
 
 def profile_named(name: str) -> Profile:
