@@ -1420,6 +1420,8 @@ async def test_what_statements_say_of_items(tables: Tables) -> None:
 CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("SET n = n + 1, x = 'y'", {"n": N(6), "x": S("y")}),
     ("SET n = 1 - n", {"n": N(-4)}),
+    ("SET n = n -1, x = -1.5", {"n": N(4), "x": N("-1.5")}),
+    ("SET n = n-1", {"n": N(4)}),
     ("SET l = list_append(l, [3])", {"l": {"L": [N(1), N(2), N(3)]}}),
     ("SET x = if_not_exists(x, n)", {"x": N(5)}),
     ("SET s = set_add(s, <<'b'>>)", {"s": {"SS": ["a", "b"]}}),

@@ -70,7 +70,7 @@ Statement: TypeAlias = Insert | Change | Remove | Select
 
 _TOKEN = re.compile(
     r"""(?:\s|--[^\n]*(?:\n|$))*(?:
-        (?P<number>-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
+        (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
       | (?P<name>[A-Za-z_$][\w$]*)
       | "(?P<quoted>(?:[^"]|"")*)"
       | '(?P<text>(?:[^']|'')*)'
@@ -283,6 +283,8 @@ class _Statement(Parser):
         token = self._next
         if token.kind == "name":
             return token.text.upper() in ("TRUE", "FALSE", "NULL")
+        if token.kind == "sign" and token.text == "-":
+            return self._peek(1).kind == "number"
         return token.kind in ("number", "text", "parameter") or (
             token.kind == "sign" and token.text in ("{", "[", "<<")
         )
@@ -297,6 +299,8 @@ class _Statement(Parser):
             return {"S": token.text.replace("''", "'")}
         if token.kind == "number":
             return taken({"N": token.text})
+        if token.kind == "sign" and token.text == "-" and self._next.kind == "number":
+            return taken({"N": f"-{self._take().text}"})
         if token.kind == "name" and token.text.upper() in ("TRUE", "FALSE"):
             return {"BOOL": token.text.upper() == "TRUE"}
         if token.kind == "name" and token.text.upper() == "NULL":
