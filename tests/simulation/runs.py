@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from tests.simulation.model import Promise, World, simulate
 from tests.simulation.modes import PROMISES
 from tests.simulation.queues import QueueWorld
 from tests.simulation.streams import StreamWorld
+from tests.simulation.whole import Whole
 
 
 @dataclass
@@ -43,6 +45,20 @@ def _engine(source: type[World], promise_type: type[Promise], kind: str, seed: i
     return told
 
 
+def _whole(seed: int) -> Told:
+    logging.disable(logging.CRITICAL)  # an emulator says what goes wrong, and nearly everything does
+    try:
+        whole = Whole(seed).play()
+    finally:
+        logging.disable(logging.NOTSET)
+    trouble = whole.trouble
+    kills = sum(place.is_dead for place in trouble.places)
+    told = Told(1, len(whole.sent), kills, trouble.counts, Counter())
+    if whole.violation is not None:
+        told.stories.append(("whole", seed, whole.story()))
+    return told
+
+
 _SOURCES: Mapping[str, type[World]] = {"queue": QueueWorld, "stream": StreamWorld}
 
 #: "queue" is SQS, standard and FIFO by chance; "stream" is Kinesis, also without idempotency.
@@ -51,6 +67,7 @@ KINDS: dict[str, Callable[[int], Told]] = {
     for promise in (Promise, *PROMISES)
     for name, source in _SOURCES.items()
 }
+KINDS["whole"] = _whole
 
 
 def run(kind: str, seed: int) -> Told:
