@@ -7,6 +7,7 @@ a cold start. Both are replaced by botocore's own means: a loader of its documen
 
 from __future__ import annotations
 
+import functools
 import gzip
 import os
 from pathlib import Path
@@ -19,16 +20,15 @@ from botocore.loaders import JSONFileLoader, Loader
 SERVICES = ("dynamodb", "events", "kinesis", "s3", "sqs")
 
 
+_BOTOCORES_OWN = str(Loader.BUILTIN_DATA_PATH) + os.sep
+
+
 class Files(JSONFileLoader):  # type: ignore[misc]  # botocore has no types
     """JSON files into plain dicts, which keep their order as well."""
 
     def load_file(self, file_path: str) -> Any:
         """What a file holds; None when there is none. `file_path` lacks its extension."""
-        for extension, read in ((".json", Path.read_bytes), (".json.gz", _unzipped)):
-            path = Path(f"{file_path}{extension}")
-            if path.is_file():
-                return orjson.loads(read(path))
-        return None
+        return _read_once(file_path) if file_path.startswith(_BOTOCORES_OWN) else _read(file_path)
 
 
 class Models(Loader):  # type: ignore[misc]
@@ -48,6 +48,19 @@ class Models(Loader):  # type: ignore[misc]
     def list_available_services(self, type_name: str) -> list[str]:
         """The toolkit's services, which is who asks."""
         return list(SERVICES)
+
+
+def _read(file_path: str) -> Any:
+    for extension, read in ((".json", Path.read_bytes), (".json.gz", _unzipped)):
+        path = Path(f"{file_path}{extension}")
+        if path.is_file():
+            return orjson.loads(read(path))
+    return None
+
+
+#: botocore's own files do not change while it runs, and its clients share what a loader holds without changing it. So a
+#: process reads each of them once, however many environments it opens: tests open one each.
+_read_once = functools.cache(_read)
 
 
 def _folders(search_path: str | None) -> list[str]:
