@@ -84,7 +84,7 @@ class Local(ServerRun):
         Raises `ConfigurationError`, and then the old ones go on.
         """
         stages = _stages(pipelines)
-        await resources.make(stages, self._environment, is_embedded=self._backend.is_embedded)
+        await resources.make(stages, self._environment)
         sources = await resources.open_sources(stages, self._environment, self._backend)
         before = dict(zip(labels(self.stages), self.stages, strict=True))
         self.stages = stages
@@ -101,7 +101,7 @@ class Local(ServerRun):
 
     async def _open(self) -> None:
         self._stack.push_async_callback(self._environment.aclose)
-        await resources.make(self.stages, self._environment, is_embedded=self._backend.is_embedded)
+        await resources.make(self.stages, self._environment)
         sources = await resources.open_sources(self.stages, self._environment, self._backend)
         for stage, label, source in zip(self.stages, labels(self.stages), sources, strict=True):
             await self._map(stage, label, source)

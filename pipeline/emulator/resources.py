@@ -19,8 +19,8 @@ Open = Callable[[Stage, ProcessEnvironment, Backend], Awaitable[LocalSource]]
 _KINDS: dict[str, Open] = {"sqs": queues.open_queue, "kinesis": streams.open_stream}
 
 
-async def make(stages: Sequence[Stage], environment: Environment, *, is_embedded: bool = False) -> None:
-    """Make what the stages declare, where it is missing. `is_embedded`: on the toolkit's own server.
+async def make(stages: Sequence[Stage], environment: Environment) -> None:
+    """Make what the stages declare, where it is missing.
 
     Sources come first: a queue or stream that is a sink here and a source there gets the source's settings.
     Before any of them, the parts that cannot work in such a run, or must not, say so.
@@ -29,7 +29,7 @@ async def make(stages: Sequence[Stage], environment: Environment, *, is_embedded
         for part in (stage.source, *stage.sinks, stage.dead_letters, stage.store):
             check_local = getattr(part, "check_local", None)
             if check_local is not None:
-                check_local(is_embedded=is_embedded)
+                check_local()
     for stage in stages:
         await _create(stage.source, environment, timeout=stage.deploy.timeout)
     for stage in stages:

@@ -51,7 +51,7 @@ class DynamoDB:
     - True: 25 records take one call for their claims and one for their ends (PartiQL, `BatchExecuteStatement`). Of those
       whose key is taken the entry is read once more: a repeat costs a refused write and a consistent read; a takeover, or
       a key whose entry has expired, another write too. Servers that imitate DynamoDB get conditions on statements wrong:
-      moto accepts a second INSERT of one key. The embedded server of a local run has none, and a local run says so.
+      moto accepts a second INSERT of one key. The embedded server of a local run answers them as DynamoDB does.
     - False: two calls a record, sent side by side. A repeat costs a refused write. Of a table that is named by `existing`
       that is the default: DynamoDB runs statements only on tables of the caller's own account. For one that is, in the
       function's own region, say `batched=True`.
@@ -84,14 +84,6 @@ class DynamoDB:
         if self.table is None:
             raise ConfigurationError("stores.DynamoDB() has no table: name one, or let a Pipeline assemble it")
         return Resource("dynamodb", self.table, self.existing)
-
-    def check_local(self, *, is_embedded: bool) -> None:
-        """Raise `ConfigurationError` for statements on the embedded server, which answers each with status 500."""
-        if self.batched and is_embedded:
-            raise ConfigurationError(
-                "stores.DynamoDB(batched=True): the embedded server of a local run has no batched statements, so that no "
-                "record could be claimed: leave batched= out, and statements are used where the endpoint is AWS's own"
-            )
 
     async def claim(
         self, requests: Sequence[ClaimRequest], environment: Environment

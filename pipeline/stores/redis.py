@@ -94,7 +94,7 @@ class Redis:
             f"the server (VpcConfig){url} and the extra 'redis'"
         )
 
-    def check_local(self, *, is_embedded: bool) -> None:
+    def check_local(self) -> None:
         """Raise `ConfigurationError` unless the server is on this machine: a local run reaches no other."""
         address = self._address()
         if not address.is_here:

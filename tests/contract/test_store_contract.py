@@ -645,18 +645,12 @@ def _shop(store: stores.DynamoDB) -> Pipeline:
     return shop
 
 
-async def test_a_local_run_on_the_embedded_server_refuses_statements() -> None:
-    with pytest.raises(ConfigurationError, match="leave batched= out"):
-        async with Local(_shop(stores.DynamoDB("entries", batched=True))):
-            pytest.fail("it started")
-    async with Local(_shop(stores.DynamoDB("entries"))) as run:
+@pytest.mark.parametrize("batched", [None, True])
+async def test_a_local_run_has_statements_too(*, batched: bool | None) -> None:
+    async with Local(_shop(stores.DynamoDB("entries", batched=batched))) as run:
         await run.send("orders", [{"id": 1}, {"id": 1}])
         counts = (await run.drain()).handlers["price"]
     assert (counts.succeeded, counts.duplicates) == (1, 1)
-
-
-def test_another_server_of_a_local_run_may_have_statements() -> None:
-    stores.DynamoDB("entries", batched=True).check_local(is_embedded=False)
 
 
 async def test_a_memory_store_does_not_keep_what_has_expired(memory: Bench) -> None:
