@@ -11,6 +11,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.emulator.faults.plan import Faults as Faults
+    from pipeline.emulator.faults.profiles import Profile as Profile
+    from pipeline.emulator.faults.rules import crash as crash
+    from pipeline.emulator.faults.rules import delay_response as delay_response
+    from pipeline.emulator.faults.rules import duplicate as duplicate
+    from pipeline.emulator.faults.rules import fail_partly as fail_partly
+    from pipeline.emulator.faults.rules import lose_response as lose_response
+    from pipeline.emulator.faults.rules import poison as poison
+    from pipeline.emulator.faults.rules import repeat as repeat
+    from pipeline.emulator.faults.rules import shuffle as shuffle
+    from pipeline.emulator.faults.rules import skew as skew
+    from pipeline.emulator.faults.rules import slow_down as slow_down
+    from pipeline.emulator.faults.rules import throttle as throttle
+    from pipeline.emulator.faults.rules import time_out as time_out
     from pipeline.emulator.local_source import DeadLetterMessage as DeadLetterMessage
     from pipeline.emulator.report import Counts as Counts
     from pipeline.emulator.report import Report as Report
@@ -24,6 +38,20 @@ if TYPE_CHECKING:
     from pipeline.testing.local import local as local
 
 _HOMES = {
+    "Faults": "pipeline.emulator.faults.plan",
+    "Profile": "pipeline.emulator.faults.profiles",
+    "crash": "pipeline.emulator.faults.rules",
+    "delay_response": "pipeline.emulator.faults.rules",
+    "duplicate": "pipeline.emulator.faults.rules",
+    "fail_partly": "pipeline.emulator.faults.rules",
+    "lose_response": "pipeline.emulator.faults.rules",
+    "poison": "pipeline.emulator.faults.rules",
+    "repeat": "pipeline.emulator.faults.rules",
+    "shuffle": "pipeline.emulator.faults.rules",
+    "skew": "pipeline.emulator.faults.rules",
+    "slow_down": "pipeline.emulator.faults.rules",
+    "throttle": "pipeline.emulator.faults.rules",
+    "time_out": "pipeline.emulator.faults.rules",
     "Counts": "pipeline.emulator.report",
     "DeadLetterMessage": "pipeline.emulator.local_source",
     "DrainTimeout": "pipeline.emulator.run",
@@ -42,13 +70,27 @@ __all__ = [
     "DeadLetterMessage",
     "DrainTimeout",
     "Emulator",
+    "Faults",
     "FunctionMapping",
     "Invocation",
     "InvokeResult",
+    "Profile",
     "Report",
     "ainvoke",
+    "crash",
+    "delay_response",
+    "duplicate",
+    "fail_partly",
     "invoke",
     "local",
+    "lose_response",
+    "poison",
+    "repeat",
+    "shuffle",
+    "skew",
+    "slow_down",
+    "throttle",
+    "time_out",
 ]
 
 
