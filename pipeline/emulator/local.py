@@ -136,6 +136,7 @@ def _stages(pipelines: Declared | Sequence[Declared]) -> list[Stage]:
     stages = [stage for pipeline in declared for stage in pipeline.stages()]
     if not stages:
         raise ConfigurationError("there is nothing to run: the pipeline has no handlers")
+    resources.check(stages)
     return stages
 
 

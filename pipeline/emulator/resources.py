@@ -19,17 +19,20 @@ Open = Callable[[Stage, ProcessEnvironment, Backend], Awaitable[LocalSource]]
 _KINDS: dict[str, Open] = {"sqs": queues.open_queue, "kinesis": streams.open_stream}
 
 
-async def make(stages: Sequence[Stage], environment: Environment) -> None:
-    """Make what the stages declare, where it is missing.
-
-    Sources come first: a queue or stream that is a sink here and a source there gets the source's settings.
-    Before any of them, the parts that cannot work in such a run, or must not, say so.
-    """
+def check(stages: Sequence[Stage]) -> None:
+    """Raise `ConfigurationError` for parts that must not take part in a local run, before anything is made."""
     for stage in stages:
         for part in (stage.source, *stage.sinks, stage.dead_letters, stage.store):
             check_local = getattr(part, "check_local", None)
             if check_local is not None:
                 check_local()
+
+
+async def make(stages: Sequence[Stage], environment: Environment) -> None:
+    """Make what the stages declare, where it is missing.
+
+    Sources come first: a queue or stream that is a sink here and a source there gets the source's settings.
+    """
     for stage in stages:
         await _create(stage.source, environment, timeout=stage.deploy.timeout)
     for stage in stages:

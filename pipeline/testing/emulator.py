@@ -246,6 +246,7 @@ class Emulator:
     async def _add(self, stages: Sequence[Stage]) -> None:
         environment = self._memory.environment()
         self._stack.push_async_callback(environment.aclose)
+        resources.check(stages)
         await resources.make(stages, environment)
         sources = await resources.open_sources(stages, environment, self._memory)
         for stage, label, source in zip(stages, labels(stages), sources, strict=True):
