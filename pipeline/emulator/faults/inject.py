@@ -20,6 +20,7 @@ from pipeline.emulator.faults.sandboxes import EngineFaults, PlainFaults, Served
 from pipeline.emulator.faults.services import around
 from pipeline.emulator.faults.sources import POISON, FaultyQueue, FaultyShards
 from pipeline.emulator.faults.steps import breakable
+from pipeline.emulator.faults.turns import Turns
 from pipeline.emulator.functions.engine import EngineSandbox
 from pipeline.emulator.functions.function import Sandbox
 from pipeline.emulator.functions.thread import Runtime, ThreadSandbox
@@ -27,6 +28,7 @@ from pipeline.emulator.local_source import LocalSource
 from pipeline.emulator.run import Mapped
 from pipeline.emulator.virtual import VirtualClock, VirtualLoop
 from pipeline.engine.stage import Stage
+from pipeline.errors import ConfigurationError
 from pipeline.ports import Clock
 from pipeline.telemetry.events import Observer
 
@@ -94,11 +96,16 @@ class MemoryInjector(Injector):
     """Of a run in memory and in virtual time."""
 
     def __init__(self, faults: Faults, backend: MemoryBackend, loop: VirtualLoop) -> None:
+        if faults.has_begun:
+            raise ConfigurationError(
+                "these faults have happened already: give each Emulator its own, as by faults.again()"
+            )
         clock = VirtualClock(loop)
         super().__init__(faults, clock)
         self._backend = backend
         self._loop = loop
         self._places: list[Place] = []
+        self._turns = Turns()
         mortal_tasks(loop)
         if faults.at(Point("sqs", "order"), (Kind.REORDERING,), clock.now()) is not None:
             queues: Any = backend.services["sqs"]
@@ -109,7 +116,7 @@ class MemoryInjector(Injector):
 
         def made() -> Sandbox:
             place = Place(self.faults, name, self._now, raises=True)
-            return PlainFaults(place, make(), around(place, self._backend.client))
+            return PlainFaults(place, make(), around(place, self._backend.client), self._turns)
 
         return made
 

@@ -89,6 +89,11 @@ class Faults:
         """Exactly these faults, each when its point is reached: `Faults.of(crash(after="handler"), throttle(...))`."""
         return cls(0, _NONE, rules=rules)
 
+    @property
+    def has_begun(self) -> bool:
+        """A run has asked it."""
+        return self._began_at is not None
+
     def again(self, only: Collection[str] | None = None) -> Faults:
         """The same once more, for another run, with only these of its faults; None: with all."""
         return Faults(self.seed, self.profile, only=only, rules=self._rules)
