@@ -14,4 +14,6 @@ def main() -> None:
             raise
         print("Error: the command line needs the extra: pip install 'fanout-pipeline[cli]'", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     cli(prog_name="pipeline")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 import click
+
+#: What a shell reports of a program that Ctrl-C ended.
+_INTERRUPTED = 130
 
 #: Where each command lives; the first line of its docstring is its help.
 _COMMANDS = {
@@ -26,6 +30,12 @@ class _Lazy(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(home), cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(_INTERRUPTED)  # click would make it 1, which says that something was found
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

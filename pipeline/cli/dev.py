@@ -8,23 +8,26 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO, TypeVar, cast
 
 import click
 
 from pipeline.cli import feed, progress, targets
 from pipeline.cli.feed import Feed
 from pipeline.deploy.local.run import TemplateRun
+from pipeline.emulator import embedded
 from pipeline.emulator.local import Local, lambda_runtime
-from pipeline.emulator.reload import ReloadError, edits
+from pipeline.emulator.reload import Edit, ReloadError, edits
 from pipeline.emulator.report import Report
 from pipeline.emulator.server_run import ServerRun
 from pipeline.errors import ConfigurationError, PipelineError
 
 _INTERRUPTED = 130
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ class _Result:
 
 It makes everything that is declared and runs event source mappings that behave as AWS's do. AWS itself is never reached.
 While it waits for more, an edit of the project's files is taken over, and the queues keep what stands in them. It ends on
-Ctrl-C; with --until-drained, when every source is empty. The exit code is 0 when no record was exhausted (rejected
-records are settled), else 1; 2 for misuse. The handlers' log lines go to stderr.
+Ctrl-C, once what runs has come to its end; with --until-drained, when every source is empty. The exit code is 0 when no
+record was exhausted (rejected records are settled) and no line refused, else 1; 2 for misuse; 130 for Ctrl-C before
+anything ran, or a second time. The handlers' log lines go to stderr.
 """)  # fmt: skip
 @click.argument("target", required=False)
 @click.option(
@@ -72,8 +76,9 @@ records are settled), else 1; 2 for misuse. The handlers' log lines go to stderr
 )  # fmt: skip
 @click.option(
     "--in-process", is_flag=True,
-    help="With --template: run the functions in this process, where a debugger reaches them. Their handlers must be "
-    "importable from here, and they share modules and environment variables.",
+    help="With --template: run the functions in this process, where a debugger reaches them. They share modules and "
+    "environment variables, each runs one invocation at a time, and none is ended at its timeout, so that one can stand "
+    "at a breakpoint. Meanwhile visibility timeouts pass, and messages come again.",
 )  # fmt: skip
 @click.option(
     "--feed", "feeds", multiple=True, metavar="NAME=FILE",
@@ -120,8 +125,8 @@ def dev(
         raise click.UsageError(str(error)) from None
     except (PipelineError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    except KeyboardInterrupt:
-        raise SystemExit(_INTERRUPTED) from None  # before anything ran
+    if result is None:
+        raise SystemExit(_INTERRUPTED)  # before anything ran
     progress.finish(result.report)
     if summary is not None:
         document = {**result.report.to_dict(), "refused_lines": result.refused}
@@ -151,17 +156,31 @@ def _parameters(values: Sequence[str]) -> dict[str, str]:
     return found
 
 
-async def _run(options: _Options) -> _Result:
+async def _run(options: _Options) -> _Result | None:
+    """What it came to; None when it was stopped before anything ran."""
     stopping = _stop_on_signals()
     env = _local(options) if options.template is None else _template(options, options.template)
     _check_feeds(options.feeds, env)
-    async with env:
+    async with AsyncExitStack() as stack:
+        _, is_open = await _until_stopped(stack.enter_async_context(env), stopping)
+        if not is_open:
+            return None
         if isinstance(env, TemplateRun):
             for problem in env.problems:
                 click.echo(str(problem), err=True)
         async with progress.shown(env):
-            refused, drained = await _until_stopped(_work(env, options), stopping)
-        return _Result(await env.report(drained=drained), refused)
+            refused, is_done = await _until_stopped(_work(env, options), stopping)
+            if not is_done:
+                await _stop(env)
+        return _Result(await env.report(drained=is_done), refused or 0)
+
+
+async def _stop(env: ServerRun) -> None:
+    running = env.activity.running
+    if running:
+        what = "1 invocation comes to its end" if running == 1 else f"{running} invocations come to their end"
+        click.echo(f"{what} first; Ctrl-C again ends at once", err=True)
+    await env.stop()
 
 
 def _local(options: _Options) -> Local:
@@ -187,49 +206,59 @@ def _template(options: _Options, path: Path) -> TemplateRun:
 
 async def _work(env: ServerRun, options: _Options) -> int:
     """Feed, and drain if that is asked; how many lines were refused."""
+    works = [_feed(env, options), env.broken()]
+    if options.reload:
+        works.append(_reload_local(env, options) if isinstance(env, Local) else _reload_template(env))
+    refused: int = await _first_to_end(works)
+    return refused
+
+
+async def _feed(env: ServerRun, options: _Options) -> int:
     refused = sum(await asyncio.gather(*(feed.run(one, env) for one in options.feeds)))
     if options.until_drained:
         await env.drain(timeout=None)
         return refused
-    if not options.feeds:
-        click.echo(f"ready at {env.endpoint_url}; Ctrl-C ends it", err=True)
-    await _first_to_end([env.broken(), *(_reloads(env, options) if options.reload else ())])
+    click.echo(f"{'fed; ' if options.feeds else ''}ready at {env.endpoint_url}; Ctrl-C ends it", err=True)
+    await asyncio.Event().wait()
     return refused
 
 
-def _reloads(env: ServerRun, options: _Options) -> list[Coroutine[Any, Any, None]]:
-    """What takes over each edit of the project's files, for ever."""
-    if isinstance(env, TemplateRun):
-        return [_renew(env, directory) for directory in env.directories]
+async def _reload_local(env: ServerRun, options: _Options) -> None:
+    """Take over each edit of the project's files, for ever."""
     assert isinstance(env, Local)
-    return [_reload(env, options)]
-
-
-async def _reload(env: Local, options: _Options) -> None:
     async for edit in edits(Path.cwd()):
-        try:
-            pipelines = targets.reload(options.target)
-            await env.renew(pipelines)
-        except (ReloadError, ConfigurationError, click.UsageError) as error:
-            text = error.message if isinstance(error, click.UsageError) else str(error)
-            click.echo(f"not reloaded: {text}\n{getattr(error, 'trace', '')}", err=True)
-        else:
-            click.echo(f"reloaded: {_named(edit.files)}", err=True)
+        await _taken_over(edit, lambda: env.renew(targets.reload(options.target)))
 
 
-async def _renew(env: TemplateRun, directory: Path) -> None:
-    async for edit in edits(directory):
-        env.renew()
+async def _reload_template(env: ServerRun) -> None:
+    """Take over each edit of the template and of the functions' files, for ever."""
+    assert isinstance(env, TemplateRun)
+    while True:
+        directories = env.directories
+        async with aclosing(edits(*directories, also=[env.path])) as watching:
+            async for edit in watching:
+                await _taken_over(edit, lambda: env.renew(edit.files))  # noqa: B023 - called before the next
+                if env.directories != directories:
+                    break
+
+
+async def _taken_over(edit: Edit, renew: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await renew()
+    except (ReloadError, ConfigurationError, click.UsageError) as error:
+        text = error.message if isinstance(error, click.UsageError) else str(error)
+        click.echo(f"not reloaded: {text}\n{getattr(error, 'trace', '')}".rstrip(), err=True)
+    else:
         click.echo(f"reloaded: {_named(edit.files)}", err=True)
 
 
-async def _first_to_end(works: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Until one of them ends, which all do by raising only."""
+async def _first_to_end(works: Sequence[Coroutine[Any, Any, Any]]) -> Any:
+    """What the first of them to end returned, or raised."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        (first, *_) = [task.result() for task in done]  # each of them: any may have failed
+        return first
     finally:
         for task in tasks:
             task.cancel()
@@ -240,7 +269,7 @@ def _named(files: Sequence[Path]) -> str:
     return ", ".join(sorted(path.name for path in files))
 
 
-async def _until_stopped(work: Coroutine[Any, Any, int], stopping: asyncio.Event) -> tuple[int, bool]:
+async def _until_stopped(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> tuple[T | None, bool]:
     """What the work came to, and whether it came to its end."""
     working = asyncio.create_task(work)
     stopped = asyncio.create_task(stopping.wait())
@@ -250,7 +279,7 @@ async def _until_stopped(work: Coroutine[Any, Any, int], stopping: asyncio.Event
         return working.result(), True
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
-    return 0, False
+    return None, False
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -259,6 +288,8 @@ def _stop_on_signals() -> asyncio.Event:
 
     def stop() -> None:
         if stopping.is_set():
+            embedded.end_all()  # functions' processes end with us by themselves
+            progress.show_cursor()
             os._exit(_INTERRUPTED)
         stopping.set()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import MappingProxyType
 
 import click
@@ -17,6 +17,7 @@ from rich.table import Table
 from pipeline.emulator.local_source import Depth
 from pipeline.emulator.report import Counts, Report
 from pipeline.emulator.server_run import ServerRun
+from pipeline.errors import PipelineError
 
 _LIVE_SECONDS = 0.5
 _PLAIN_SECONDS = 2.0
@@ -53,6 +54,13 @@ def finish(report: Report) -> None:
         return
     for name, counts in report.handlers.items():
         click.echo(line(name, counts))
+
+
+def show_cursor() -> None:
+    """The live table hides it: for a program that ends in the middle."""
+    if sys.stdout.isatty():
+        sys.stdout.write("\x1b[?25h\n")
+        sys.stdout.flush()
 
 
 def line(name: str, counts: Counts) -> str:
@@ -106,7 +114,8 @@ def _lag(seconds: float | None) -> str:
 async def _live(env: ServerRun) -> None:
     with Live(console=Console(), auto_refresh=False, transient=True) as live:
         while True:
-            live.update(table(await env.report(), await env.depths(), await env.lags()), refresh=True)
+            with suppress(PipelineError):  # a server that does not answer may do so again
+                live.update(table(await env.report(), await env.depths(), await env.lags()), refresh=True)
             await asyncio.sleep(_LIVE_SECONDS)
 
 
@@ -114,8 +123,13 @@ async def _plain(env: ServerRun) -> None:
     said: dict[str, str] = {}
     while True:
         await asyncio.sleep(_PLAIN_SECONDS)
-        for name, counts in (await env.report()).handlers.items():
-            text = line(name, counts)
-            if said.get(name) != text and (counts.deliveries or counts.filtered):
-                click.echo(text)
-            said[name] = text
+        with suppress(PipelineError):
+            _tell(await env.report(), said)
+
+
+def _tell(report: Report, said: dict[str, str]) -> None:
+    for name, counts in report.handlers.items():
+        text = line(name, counts)
+        if said.get(name) != text and (counts.deliveries or counts.filtered):
+            click.echo(text)
+        said[name] = text

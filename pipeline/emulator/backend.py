@@ -11,8 +11,9 @@ from pipeline.aws.client import provide
 from pipeline.emulator import embedded
 from pipeline.emulator.activity import Activity
 from pipeline.emulator.clock import SkippingClock
-from pipeline.emulator.isolation import REGION, isolated
+from pipeline.emulator.isolation import REGION, check_endpoint, isolated
 from pipeline.emulator.pace import Pace, Skip, Wakes
+from pipeline.emulator.probe import probe
 from pipeline.emulator.services.client import Around, MemoryClient, News
 from pipeline.emulator.services.cluster import Cluster
 from pipeline.emulator.services.service import Service
@@ -114,8 +115,11 @@ class ServerBackend:
 
     async def open(self, stack: AsyncExitStack) -> None:
         """See `Backend`."""
-        if self.endpoint_url is None:
-            self._server = await asyncio.to_thread(embedded.lease)
+        if self.endpoint_url is not None:
+            check_endpoint(self.endpoint_url)
+            await probe(self.endpoint_url)
+        else:
+            self._server = await _leased()
             stack.callback(embedded.give_back, self._server)
             self.endpoint_url = self._server.endpoint_url
         stack.enter_context(isolated(self.endpoint_url))
@@ -175,6 +179,14 @@ class ServerBackend:
             return done.value
         entering.close()
         raise PipelineError(f"the {service} client could not be made at once")
+
+
+async def _leased() -> embedded.EmbeddedServer:
+    try:
+        return await asyncio.to_thread(embedded.lease)
+    except asyncio.CancelledError:
+        embedded.end_all()  # the thread would wait for it, and the program for the thread
+        raise
 
 
 class MemoryBackend:

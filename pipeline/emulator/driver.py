@@ -114,6 +114,7 @@ class Driver(Generic[M, P]):
         self._failure: BaseException | None = None
         self._is_blind = False  #: its source could not be asked
         self._is_stopping = False
+        self._told_reason: str | None = None  #: why a whole batch came back, when that was last told
 
     def through(self, around: Callable[[P], P]) -> None:
         """Put something between this and its port. Call it before `run`."""
@@ -223,7 +224,9 @@ class Driver(Generic[M, P]):
             _log.error("%s: %s: %d records are given up: %s", label, fact.where, len(fact.ids), fact.reason)
         elif isinstance(fact, BatchFailed) and fact.is_whole:
             tally.invocation_failed()
-            _log.error("%s: the whole batch comes back: %s", label, fact.reason)
+            is_told, self._told_reason = fact.reason == self._told_reason, fact.reason
+            (first, *_) = fact.reason.splitlines() or [""]
+            _log.error("%s: the whole batch comes back%s", label, " again" if is_told else f": {first}")
         elif isinstance(fact, Dropped):
             _log.warning("%s: %d messages are let go unhandled, which costs each a receive", label, len(fact.ids))
         elif isinstance(fact, Undelivered):

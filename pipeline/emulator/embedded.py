@@ -17,6 +17,8 @@ from pipeline.errors import ConfigurationError
 _START_SECONDS = 60
 _idle: list[EmbeddedServer] = []
 _idle_lock = threading.Lock()
+#: Every server's process that runs, also while it starts.
+_processes: set[subprocess.Popen[bytes]] = set()
 
 
 class EmbeddedServer:
@@ -28,6 +30,7 @@ class EmbeddedServer:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_clean_environment()
         )
+        _processes.add(self._process)
         self._owner = os.getpid()
         self.endpoint_url = f"http://127.0.0.1:{self._read_port()}"
         # Whatever it says from here on is noise, but a full pipe would stop it.
@@ -76,6 +79,7 @@ class EmbeddedServer:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        _processes.discard(self._process)
         for stream in (self._process.stdin,):
             if stream is not None:
                 stream.close()
@@ -123,6 +127,12 @@ def give_back(server: EmbeddedServer) -> None:
     if server.alive:
         with _idle_lock:
             _idle.append(server)
+
+
+def end_all() -> None:
+    """Kill every server of this process, also one that starts: who waits for it gets a `ConfigurationError`."""
+    for process in tuple(_processes):
+        process.kill()
 
 
 def _swallow(stream: Any) -> None:

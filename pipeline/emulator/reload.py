@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,20 +43,21 @@ class Edit:
     modules: tuple[str, ...]  #: those of them that this process has loaded, by name
 
 
-async def edits(project: Path, *, also: Collection[Path] = ()) -> AsyncIterator[Edit]:
-    """Each edit of a Python file below the project's directory, or of one of the files `also`.
+async def edits(*projects: Path, also: Collection[Path] = ()) -> AsyncGenerator[Edit, None]:
+    """Each edit of a Python file below a project's directory, or of one of the files `also`.
 
     Hidden directories, installed packages and build outputs do not count. Watching begins with the first `anext`, and
     ends with `aclose` or a cancellation. Raises `ConfigurationError` where the directory cannot be watched.
     """
     from watchfiles import awatch
 
-    project = _resolved(str(project))
+    roots = frozenset(_resolved(str(project)) for project in projects)
     others = frozenset(_resolved(str(path)) for path in also)
-    places = {project, *(path.parent for path in others if not path.is_relative_to(project))}
+    # A directory below another one is watched with it.
+    places = {place for place in roots | {path.parent for path in others} if not roots & set(place.parents)}
 
     def is_wanted(_: object, path: str) -> bool:
-        return Path(path) in others or is_source(project, Path(path))
+        return Path(path) in others or any(is_source(root, Path(path)) for root in roots)
 
     watching = awatch(*places, watch_filter=is_wanted, debounce=_TOGETHER, step=_PAUSE)
     try:
@@ -68,7 +69,7 @@ async def edits(project: Path, *, also: Collection[Path] = ()) -> AsyncIterator[
                 yield Edit(files, _modules_of(files))
     except OSError as error:
         raise ConfigurationError(
-            f"{project} cannot be watched for edits: {error}. Watch a smaller directory, or look from time to time "
+            f"{', '.join(sorted(map(str, places)))} cannot be watched for edits: {error}. Watch a smaller directory, or look from time to time "
             "instead: WATCHFILES_FORCE_POLLING=1"
         ) from error
 
@@ -106,7 +107,23 @@ def reload(
         sys.modules.update(before)
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise ReloadError(_message(error), _trace(project.resolve(), error)) from error
+        raise ReloadError(_message(error), own_lines(project, error)) from error
+
+
+def forget(project: Path) -> None:
+    """Drop the modules below the project's directory: who imports one gets it anew."""
+    _drop(loaded(project))
+
+
+def check_syntax(edited: Iterable[Path]) -> None:
+    """Raise `ReloadError` for a Python file that does not parse: its environments would fail until it is mended."""
+    for path in edited:
+        if path.suffix != ".py" or not path.is_file():
+            continue
+        try:
+            compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as error:
+            raise ReloadError(_message(error), own_lines(path.parent, error)) from error
 
 
 def _drop(modules: Mapping[str, ModuleType]) -> None:
@@ -152,8 +169,9 @@ def _message(error: BaseException) -> str:
     return f"the edited code does not import, so the old code goes on: {last.strip()}{where}"
 
 
-def _trace(project: Path, error: BaseException) -> str:
-    """The traceback, of the project's own lines."""
+def own_lines(project: Path, error: BaseException) -> str:
+    """An error's traceback, of the project's own lines."""
+    project = project.resolve()
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(project)]
     return "".join([*traceback.format_list(own), *traceback.format_exception_only(error)])

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from pipeline.aws.client import sink_error
 from pipeline.emulator.activity import Activity
 from pipeline.emulator.backend import Backend
 from pipeline.emulator.driver import Handling, Invocable, QueueDriver, ShardDriver
 from pipeline.emulator.local_source import DeadLetterMessage, Depth, LocalSource
 from pipeline.emulator.payloads import Key
 from pipeline.emulator.report import Report, Tally
-from pipeline.errors import ConfigurationError, PipelineError, SinkError
+from pipeline.errors import ConfigurationError, PipelineError, SinkError, SinkUnavailable
 
+T = TypeVar("T")
 #: Seconds between two looks whether the backend is still there.
 _CHECK_SECONDS = 1.0
 
@@ -75,6 +77,10 @@ class Run:
         self.mapped = [mapped for mapped in self.mapped if mapped.label != label]
         await _end(self._tasks.pop(label))
 
+    async def stop(self) -> None:
+        """End every mapping; what is at work comes to its end."""
+        await asyncio.gather(*map(_end, self._tasks.values()))
+
     def beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something beside the rest until the run ends; a failure of it fails whoever drains."""
         task = asyncio.create_task(work)
@@ -98,7 +104,9 @@ class Run:
         attributes: Mapping[str, str] | None = None,
     ) -> list[SinkError | None]:
         """Send payloads to a source; for each position None or why it was not taken."""
-        errors = await self.source(source_name).offer(payloads, _key(key), attributes)
+        errors = await self._asked(self.source(source_name).offer(payloads, _key(key), attributes))
+        if any(isinstance(error, SinkUnavailable) for error in errors):
+            self.backend.check()
         self.activity.happened()
         return errors
 
@@ -163,17 +171,17 @@ class Run:
 
     async def depths(self) -> dict[str, Depth]:
         """What waits for each handler in its source, by the names that the report uses."""
-        found = await asyncio.gather(*(mapped.source.depth() for mapped in self.mapped))
+        found = await self._asked(asyncio.gather(*(mapped.source.depth() for mapped in self.mapped)))
         return {mapped.label: depth for mapped, depth in zip(self.mapped, found, strict=True)}
 
     async def lags(self) -> dict[str, float | None]:
         """How many seconds each handler's source is behind, by the names that the report uses."""
-        found = await asyncio.gather(*(mapped.source.lag() for mapped in self.mapped))
+        found = await self._asked(asyncio.gather(*(mapped.source.lag() for mapped in self.mapped)))
         return {mapped.label: lag for mapped, lag in zip(self.mapped, found, strict=True)}
 
     async def report(self, *, drained: bool = False) -> Report:
         """The counts by now."""
-        dead = await asyncio.gather(*map(self._dead_count, self.mapped))
+        dead = await self._asked(asyncio.gather(*map(self._dead_count, self.mapped)))
         return Report(
             {
                 mapped.label: mapped.tally.counts(dead_lettered=count - mapped.dead_before, drained=drained)
@@ -183,7 +191,7 @@ class Run:
 
     async def dead_letters(self, source_name: str) -> list[DeadLetterMessage]:
         """What stands in a source's dead-letter queue; it stays there."""
-        return await self.source(source_name).dead_letters()
+        return await self._asked(self.source(source_name).dead_letters())
 
     def source(self, name: str) -> LocalSource:
         """The source of this name; of several handlers that read one stream, the first one's."""
@@ -194,6 +202,25 @@ class Run:
         if len({source.arn for source in found}) > 1:
             raise ConfigurationError(f"several sources are called '{name}', in {' and '.join(s.arn for s in found)}")
         return found[0]
+
+    async def is_full(self, source_name: str) -> bool:
+        """A source holds so much that more should wait."""
+        return await self._asked(self.source(source_name).is_full())
+
+    @property
+    def is_broken(self) -> bool:
+        """Something of it has ended that should not."""
+        return self._failure is not None
+
+    async def _asked(self, asking: Awaitable[T]) -> T:
+        """What the services answer; a `PipelineError` where they refuse, or do not answer, or have ended."""
+        try:
+            return await asking
+        except PipelineError:
+            raise
+        except Exception as error:
+            self.backend.check()
+            raise sink_error(error, "the AWS server") from error
 
     def _raise_failure(self) -> None:
         if isinstance(self._failure, PipelineError):

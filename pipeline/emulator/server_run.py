@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
+from pipeline.aws.client import sink_error
 from pipeline.emulator.activity import Activity
 from pipeline.emulator.backend import ServerBackend
 from pipeline.emulator.clock import SkippingClock
+from pipeline.emulator.functions.function import Function
 from pipeline.emulator.local_source import DeadLetterMessage, Depth
 from pipeline.emulator.report import Report
 from pipeline.emulator.run import Run
@@ -30,6 +33,7 @@ class ServerRun(ABC):
         self._is_scaled = time_scale != 1.0
         self._stack = AsyncExitStack()
         self._run = Run(self._backend, self._stack)
+        self._functions: dict[str, Function] = {}
 
     @abstractmethod
     async def _open(self) -> None:
@@ -65,7 +69,7 @@ class ServerRun(ABC):
         self._stack.callback(_running.clear)
         try:
             await self._backend.open(self._stack)
-            await self._open()
+            await self._opened()
             self._run.beside(self._run.watch())
             if self._is_scaled:
                 self._run.beside(self._pass_time())
@@ -75,7 +79,20 @@ class ServerRun(ABC):
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._run.is_broken:
+            # What runs need not come to its end: whatever it does with the server, it does in vain.
+            await asyncio.gather(*(function.close() for function in self._functions.values()))
         await self._stack.aclose()
+
+    async def _opened(self) -> None:
+        try:
+            await self._open()
+        except PipelineError:
+            self._backend.check()
+            raise
+        except Exception as error:
+            self._backend.check()
+            raise sink_error(error, f"the AWS server at {self.endpoint_url}") from error
 
     async def send(
         self,
@@ -116,6 +133,10 @@ class ServerRun(ABC):
         """Raise `PipelineError` when the run has broken; returns never."""
         await self._run.broken()
 
+    async def stop(self) -> None:
+        """End the mappings: what is at work comes to its end, and nothing new begins."""
+        await self._run.stop()
+
     async def is_drained(self) -> bool:
         """Every queue is empty, every stream is read to its end, and nothing runs."""
         return await self._run.is_drained()
@@ -134,7 +155,7 @@ class ServerRun(ABC):
 
     async def is_full(self, source_name: str) -> bool:
         """A source holds so much that more should wait."""
-        return await self._run.source(source_name).is_full()
+        return await self._run.is_full(source_name)
 
     async def report(self, *, drained: bool = False) -> Report:
         """The counts by now."""

@@ -111,7 +111,8 @@ class Function:
     """A function that can be invoked. It answers always, and never raises for what a handler does.
 
     `concurrency`: sandboxes that run at once on this machine; who comes beyond them waits. Beyond the function's
-    reserved concurrency an invocation is throttled instead, as by Lambda.
+    reserved concurrency an invocation is throttled instead, as by Lambda. `is_ended_late`: at the deadline it is over;
+    otherwise nothing ends it, so that one can stand at a breakpoint, and its context says that no time is left.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Function:
         clock: Clock,
         *,
         concurrency: int = MAX_ENVIRONMENTS,
+        is_ended_late: bool = True,
         request_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self.settings = settings
@@ -128,10 +130,12 @@ class Function:
         self._make = make
         self._clock = clock
         self._request_id = request_id
+        self._is_ended_late = is_ended_late
         self._slots = asyncio.Semaphore(concurrency)
         self._idle: list[Sandbox] = []
         self._busy: set[Sandbox] = set()
         self._stale: set[Sandbox] = set()
+        self._not_started: FunctionFailed | None = None  #: why the last sandbox did not
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -168,7 +172,8 @@ class Function:
         try:
             sandbox, is_started = await self._take()
         except InvocationFailed as error:
-            return self._failed(error)
+            return self._failed_to_start(error)
+        self._not_started = None
         is_usable = False
         try:
             returned = _as_json(await self._until_deadline(sandbox, event, is_started=is_started))
@@ -214,7 +219,7 @@ class Function:
         invocation = Invocation(
             event, self._request_id(), self._clock.monotonic() + timeout, self._clock, self.settings
         )
-        scope = asyncio.timeout(timeout)
+        scope = asyncio.timeout(timeout if self._is_ended_late else None)
         try:
             async with scope:
                 if not is_started:
@@ -227,6 +232,12 @@ class Function:
                 Cause.TIMED_OUT, "Sandbox.Timedout",
                 f"RequestId: {invocation.request_id} Error: Task timed out after {timeout:.2f} seconds", is_usable=False,
             ) from None  # fmt: skip
+
+    def _failed_to_start(self, error: InvocationFailed) -> FunctionFailed:
+        """Each batch tries again: it is told once, until it starts or another thing is wrong."""
+        is_told = error.failure == self._not_started
+        self._not_started = error.failure
+        return error.failure if is_told else self._failed(error)
 
     def _failed(self, error: InvocationFailed) -> FunctionFailed:
         if error.failure.cause is not Cause.RAISED:  # that the runtime logs itself, with the traceback

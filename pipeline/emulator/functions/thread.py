@@ -141,7 +141,8 @@ class ThreadSandbox:
         except _EndOfInvocation:
             pass  # nobody waits any more
         except BaseException as error:
-            _log.error("an execution environment did not start", exc_info=error)
+            if not isinstance(error, InvocationFailed):  # that says itself what is wrong
+                _log.error("an execution environment did not start", exc_info=error)
             _tell(started, _init_failure(error))
         finally:
             if runtime is not None:
