@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.batch import BatchResult
 from pipeline.decisions.codec import encode
@@ -21,6 +21,9 @@ from pipeline.stores import Memory
 from pipeline.telemetry.events import Observer
 from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
+
+if TYPE_CHECKING:
+    from pipeline.testing.models import Models
 
 
 class InvokeResult(BatchResult):
@@ -39,11 +42,14 @@ class InvokeResult(BatchResult):
 def invoke(handler: Handler[..., Any], payloads: Sequence[Any], **options: Any) -> InvokeResult:
     """Run a handler over payloads and return one outcome for each, in order.
 
-    A payload is encoded as JSON; `str` and `bytes` are bodies as they are. Sinks and the
-    idempotency store are memory, whatever the handler declares; sinks and stores that are in this
-    process anyway (`sinks.Memory()`, `sinks.File(...)`, `stores.Memory()`, your own) are used as
-    they are. A source's `filter` does not apply: Lambda filters before the function is invoked, so every
-    payload that is given here runs (`local` filters).
+    A payload is encoded as JSON; `str` and `bytes` are bodies as they are.
+
+    Sinks of AWS write to services in memory, new and empty for each call, in real time: what the service would
+    refuse (a message that is too large, a float for a table) fails its record here too. Sinks that are in this process
+    anyway (`sinks.Memory()`, `sinks.File(...)`, your own) are used as they are; of others whose resource is elsewhere
+    it is only noted what they would get. The idempotency store is `stores.Memory()`, unless `store` is given or the
+    declared one is in this process; dead letters are only kept. A source's `filter` does not apply: Lambda filters
+    before the function is invoked, so every payload that is given here runs (`Emulator` and `local` filter).
 
     Options: `groups` (a FIFO message group, or a partition key, for each payload), `attributes` (for all records),
     `receive_count` (default 1), `remaining` (seconds until the deadline; default none), `store`
@@ -72,9 +78,11 @@ async def ainvoke(
     """`invoke`, from inside a running event loop."""
     declared = handler.stage
     recorder = _Recorder()
+    environment = ProcessEnvironment(clock=clock)
+    opened = _Opened(environment.clock)
     stage = replace(
         declared,
-        sinks=tuple(_Recording(sink, recorder) for sink in declared.sinks),
+        sinks=tuple([await opened.recording(sink, recorder) for sink in declared.sinks]),
         dead_letters=recorder,
         store=store or _in_process(declared.store) or Memory(),
     )
@@ -90,7 +98,6 @@ async def ainvoke(
         )
         for position, payload in enumerate(payloads)
     ]
-    environment = ProcessEnvironment(clock=clock)
     processor = Processor(
         stage,
         environment,
@@ -104,6 +111,7 @@ async def ainvoke(
     finally:
         processor.close()
         await environment.aclose()
+        await opened.aclose()
     return InvokeResult(result, {sink.name: recorder.values(sink.name) for sink in stage.sinks}, recorder.letters)
 
 
@@ -131,21 +139,48 @@ class _Recorder:
         return [None] * len(letters)
 
 
-class _Recording:
-    """A sink that keeps what it takes; what is in this process anyway is written as well."""
+class _Opened:
+    """The sinks of one call. The services in memory are made when the first sink needs one."""
 
-    def __init__(self, sink: Sink, recorder: _Recorder) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._models: Models | None = None
+
+    async def recording(self, sink: Sink, recorder: _Recorder) -> _Recording:
+        if not _is_remote(sink):
+            return _Recording(sink, recorder, sink)
+        # Deferred: they cost more than everything else that is imported here.
+        from pipeline.testing.models import Models, has_model
+
+        if not has_model(sink):
+            return _Recording(sink, recorder)
+        if self._models is None:
+            self._models = Models(self._clock)
+        return _Recording(sink, recorder, await self._models.bound(sink), self._models.environment)
+
+    async def aclose(self) -> None:
+        if self._models is not None:
+            await self._models.aclose()
+
+
+class _Recording:
+    """A sink that keeps what it takes. `written`: where it is written as well, in an environment of its own if it has one."""
+
+    def __init__(
+        self, sink: Sink, recorder: _Recorder, written: Sink | None = None, environment: Environment | None = None
+    ) -> None:
         self.name = sink.name
         self.when = getattr(sink, "when", None)
-        self._sink = None if _is_remote(sink) else sink
+        self._sink = written
         self._recorder = recorder
+        self._environment = environment
 
     async def write(
         self, outputs: Sequence[Output], environment: Environment, deadline: Deadline
     ) -> Sequence[SinkError | None]:
         errors: Sequence[SinkError | None] = [None] * len(outputs)
         if self._sink is not None:
-            errors = await self._sink.write(outputs, environment, deadline)
+            errors = await self._sink.write(outputs, self._environment or environment, deadline)
         self._recorder.outputs += [output for output, error in zip(outputs, errors, strict=True) if error is None]
         return errors
 
@@ -153,7 +188,7 @@ class _Recording:
         self, effects: Sequence[Effect], environment: Environment, deadline: Deadline
     ) -> Sequence[bool | SinkError]:
         if isinstance(self._sink, FusedSink):
-            answers = await self._sink.write_once(effects, environment, deadline)
+            answers = await self._sink.write_once(effects, self._environment or environment, deadline)
         else:
             answers = [self._recorder.is_new(effect.mark) for effect in effects]
         for effect, answer in zip(effects, answers, strict=True):
