@@ -28,7 +28,6 @@ from pipeline.emulator.local_source import LocalSource
 from pipeline.emulator.run import Mapped
 from pipeline.emulator.virtual import VirtualClock, VirtualLoop
 from pipeline.engine.stage import Stage
-from pipeline.errors import ConfigurationError
 from pipeline.ports import Clock
 from pipeline.telemetry.events import Observer
 
@@ -74,8 +73,7 @@ class Injector:
         source, driver = mapped.source, mapped.driver
         takes_poison = bears.takes_poison or self._queue(source).redrives is not None
         spoil = partial(source.offer, [POISON], lambda _: _POISON_GROUP, None) if takes_poison else None
-        # What comes once more costs its function a receive, beside what that met itself.
-        self.faults.allow(source.name, self.faults.limit(mapped.label))
+        self.faults.share(source.name, mapped.label)
         if isinstance(driver, QueueDriver):
             driver.through(lambda port: FaultyQueue(port, source.name, self.faults, self._now, spoil))
         else:
@@ -96,10 +94,6 @@ class MemoryInjector(Injector):
     """Of a run in memory and in virtual time."""
 
     def __init__(self, faults: Faults, backend: MemoryBackend, loop: VirtualLoop) -> None:
-        if faults.has_begun:
-            raise ConfigurationError(
-                "these faults have happened already: give each Emulator its own, as by faults.again()"
-            )
         clock = VirtualClock(loop)
         super().__init__(faults, clock)
         self._backend = backend

@@ -80,6 +80,7 @@ class Faults:
         self._met = [0] * len(self._rules)
         self._reached: Counter[str] = Counter()
         self._limits: dict[str, int] = {}
+        self._accounts: dict[str, str] = {}
         self._spoiled: dict[str, set[str]] = {}
         self._began_at: float | None = None
         self._lock = threading.Lock()  # a local run asks from several threads
@@ -103,9 +104,9 @@ class Faults:
         if spoiled is not None:
             self._limits[where] = min(max(spoiled, 0), self._limits.get(where, self.profile.spoiled))
 
-    def limit(self, where: str) -> int:
-        """How many invocations of a function may meet what costs a receive or an attempt."""
-        return self._limits.get(where, self.profile.spoiled)
+    def share(self, source: str, function: str) -> None:
+        """What costs a receive at a source counts as if its function had met it."""
+        self._accounts[source] = function
 
     def at(self, point: Point, kinds: Collection[Kind], now: float) -> Kind | None:
         """What goes wrong at this point, of what can; None: nothing. `now`: in any seconds, always the same."""
@@ -166,10 +167,11 @@ class Faults:
 
     def _may_spoil(self, point: Point) -> bool:
         """A record is in one invocation at a time: what one invocation meets costs each record one receive."""
-        spoiled = self._spoiled.setdefault(point.where, set())
+        account = self._accounts.get(point.where, point.where)
+        spoiled = self._spoiled.setdefault(account, set())
         scope = point.scope if point.invocation is not None else f"{point.scope} {self._reached[point.name]}"
         if scope not in spoiled:
-            if len(spoiled) >= self.limit(point.where):
+            if len(spoiled) >= self._limits.get(account, self.profile.spoiled):
                 return False
             spoiled.add(scope)
         return True
@@ -177,6 +179,8 @@ class Faults:
 
 def faults_of(given: Faults | Rule | Iterable[Rule] | str | int | None, seed: int) -> Faults | None:
     """What a user gave as faults: a plan, single faults, a profile's name, or a seed. Raises `ConfigurationError`."""
+    if isinstance(given, Faults) and given.has_begun:
+        raise ConfigurationError("these faults have happened already: give each run its own, as by faults.again()")
     if given is None or isinstance(given, Faults):
         return given
     if isinstance(given, str):

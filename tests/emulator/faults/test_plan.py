@@ -1,0 +1,155 @@
+"""What goes wrong is decided by the seed, the point, and how often it was reached."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import ConfigurationError
+from pipeline.emulator.faults.kinds import COSTLY, Kind, Point
+from pipeline.emulator.faults.plan import Faults, faults_of
+from pipeline.emulator.faults.profiles import PROFILES, Profile
+from pipeline.emulator.faults.rules import crash, throttle
+
+HANDLER = Point("price", "after handler", 1)
+POINTS = [Point(name, step, number) for name in "ab" for step in ("claim", "handler") for number in range(1, 30)]
+ALWAYS = Profile(name="always", rates=dict.fromkeys(Kind, 1.0), seconds=10)
+#: No limit: what a fault costs is another test's matter.
+HALF = Profile(name="half", rates=dict.fromkeys(Kind, 0.3), spoiled=1_000)
+
+
+def fired(faults: Faults, points: list[Point], now: float = 0.0) -> dict[str, Kind | None]:
+    return {point.name: faults.at(point, Kind, now) for point in points}
+
+
+@given(seed=st.integers(), order=st.permutations(POINTS))
+def test_the_order_in_which_points_are_reached_changes_nothing(seed: int, order: list[Point]) -> None:
+    assert fired(Faults(seed, HALF), POINTS) == fired(Faults(seed, HALF), order)
+
+
+@given(seed=st.integers(), data=st.data())
+def test_taking_a_fault_away_leaves_the_others_where_they_are(seed: int, data: st.DataObject) -> None:
+    faults = Faults(seed, HALF)
+    fired(faults, POINTS)
+    ids = [one.id for one in faults.fired]
+    kept = data.draw(st.sets(st.sampled_from(ids))) if ids else set()
+    again = faults.again(kept)
+    fired(again, POINTS)
+    assert [one.id for one in again.fired] == [name for name in ids if name in kept]
+
+
+def test_another_seed_is_another_run() -> None:
+    runs = [fired(Faults(seed, HALF), POINTS) for seed in range(5)]
+    assert all(one != other for one, other in itertools.combinations(runs, 2))
+
+
+def test_a_seed_means_the_same_in_every_process() -> None:
+    faults = Faults(17, "everything")
+    fired(faults, POINTS)
+    assert [one.id for one in faults.fired][:3] == [
+        "duplicate at a[1] claim #1",
+        "reordering at a[2] claim #1",
+        "poison record at a[3] claim #1",
+    ]
+
+
+def test_a_point_that_is_reached_again_is_decided_again() -> None:
+    faults = Faults(3, HALF)
+    kinds = [faults.at(HANDLER, Kind, 0.0) for _ in range(50)]
+    assert len(set(kinds)) > 3
+    assert [one.occurrence for one in faults.fired] == [at for at, kind in enumerate(kinds, 1) if kind is not None]
+
+
+def test_only_what_can_happen_at_a_point_happens_there() -> None:
+    faults = Faults(0, HALF)
+    kinds = {faults.at(HANDLER, (Kind.CRASH, Kind.SLOW_HANDLER), 0.0) for _ in range(200)}
+    assert kinds == {None, Kind.CRASH, Kind.SLOW_HANDLER}
+
+
+def test_nothing_goes_wrong_after_the_profiles_time() -> None:
+    faults = Faults(0, ALWAYS)
+    assert faults.at(HANDLER, Kind, 1_000.0) is not None
+    assert faults.at(HANDLER, Kind, 1_010.0) is not None
+    assert faults.at(HANDLER, Kind, 1_010.1) is None
+
+
+def test_only_so_many_invocations_of_a_function_meet_what_costs_a_receive() -> None:
+    faults = Faults(0, ALWAYS)
+    points = [Point("price", step, number) for number in range(1, 10) for step in ("before claim", "after claim")]
+    spoiled = {point.invocation for point in points if faults.at(point, (Kind.CRASH,), 0.0)}
+    assert spoiled == {1, 2, 3}
+    assert faults.at(Point("other", "after claim", 1), (Kind.CRASH,), 0.0) is Kind.CRASH
+    assert faults.at(Point("price", "invocation", 9), (Kind.OVERLAP,), 0.0) is Kind.OVERLAP  # costs nothing
+
+
+def test_a_source_that_gives_up_early_lets_less_happen() -> None:
+    faults = Faults(0, ALWAYS)
+    faults.allow("price", 1)
+    faults.allow("price", 2)
+    faults.allow("price", None)
+    assert [faults.at(Point("price", "claim", number), (Kind.CRASH,), 0.0) for number in (1, 2)] == [Kind.CRASH, None]
+    faults.allow("never", 0)
+    assert faults.at(Point("never", "claim", 1), (Kind.CRASH,), 0.0) is None
+
+
+def test_what_comes_again_from_a_source_costs_its_function_as_much() -> None:
+    faults = Faults(0, ALWAYS)
+    faults.share("orders", "price")
+    faults.allow("price", 2)
+    deletion = Point("orders", "deletion")
+    assert faults.at(Point("price", "claim", 1), (Kind.CRASH,), 0.0) is Kind.CRASH
+    assert [faults.at(deletion, (Kind.DUPLICATE,), 0.0) for _ in range(2)] == [Kind.DUPLICATE, None]
+    assert faults.at(Point("price", "claim", 2), (Kind.CRASH,), 0.0) is None
+
+
+def test_a_rule_says_where_how_often_and_from_which_time_on() -> None:
+    faults = Faults.of(crash(after="handler", function="price", nth=2, times=2), throttle("sqs.send_message"))
+    other = Point("other", "after handler", 1)
+    before = Point("price", "before handler", 1)
+    assert [faults.at(HANDLER, (Kind.CRASH,), 0.0) for _ in range(4)] == [None, Kind.CRASH, Kind.CRASH, None]
+    assert [faults.at(point, Kind, 0.0) for point in (other, before)] == [None, None]
+    assert faults.at(Point("other", "sqs.send_message", 1), Kind, 0.0) is Kind.THROTTLED_CALL
+    assert next(str(one) for one in faults.fired) == "crash: price[1] after handler, the 2. time"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_each_profile_lets_happen_what_it_says(profile: str) -> None:
+    faults = Faults(1, profile)
+    kinds = {faults.at(Point(f"f{n}", "x", n), (kind,), 0.0) for n in range(300) for kind in Kind} - {None}
+    assert kinds == set(PROFILES[profile].rates)
+    assert profile != "everything" or kinds == set(Kind)
+
+
+def test_what_is_costly_is_what_a_record_can_come_back_for() -> None:
+    assert {Kind.OVERLAP, Kind.REPEAT, Kind.REORDERING, Kind.SKEW, Kind.POISON} == set(Kind) - COSTLY
+
+
+def test_what_can_be_given_as_faults() -> None:
+    plan, rule = Faults(3), crash(after="handler")
+    assert faults_of(None, 1) is None
+    assert faults_of(plan, 1) is plan
+    found = [faults_of(given, 7) for given in ("crashes", 9, rule, [rule, rule])]
+    assert [one and (one.seed, one.profile.name) for one in found] == [
+        (7, "crashes"), (9, "everything"), (0, "none"), (0, "none"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Faults(1, "storm"), "no fault profile 'storm': there is duplicates, crashes, throttles"),
+        (lambda: faults_of([], 0), "give a profile's name"),
+        (lambda: faults_of(["crash"], 0), "give a profile's name"),
+        (lambda: faults_of(True, 0), "give a profile's name"),
+        (lambda: crash(), "before or after which step"),
+        (lambda: crash(before="handler", after="claim"), "before or after which step"),
+        (lambda: crash(after="handler", times=0), "times=0: give a whole number, at least 1"),
+        (lambda: throttle(nth=True), "nth=True"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(make, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make()
