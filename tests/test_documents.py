@@ -1,0 +1,119 @@
+"""The documents: their examples run and print what they say, and what they name is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+EMULATOR, TESTING = ROOT / "docs" / "emulator.md", ROOT / "docs" / "testing.md"
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# (\w+\.py)\n")
+_TEST = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
+
+
+def blocks(document: Path) -> list[tuple[str, str]]:
+    """The language and the text of each block."""
+    return _BLOCK.findall(document.read_text())
+
+
+def examples(document: Path, directory: Path) -> list[str]:
+    """The names of the document's Python files, written to a directory. Each block says its file's name in its first line."""
+    named: list[str] = []
+    for language, text in blocks(document):
+        found = _FILE.match(text)
+        if language == "python" and found is not None:
+            (directory / found[1]).write_text(text)
+            named.append(found[1])
+    return named
+
+
+def failures(document: Path) -> list[tuple[str, list[str]]]:
+    """The files whose failing run the document shows, with the lines that it says are printed."""
+    shown = [text.splitlines() for language, text in blocks(document) if language == "console"]
+    return [(lines[0].split()[-1], lines[1:]) for lines in shown if lines[0].startswith("$ pytest ")]
+
+
+def assert_shown(printed: str, told: list[str]) -> None:
+    """Every line that the document shows is printed, in that order; "..." stands for any number of lines."""
+    rest = [line.rstrip() for line in printed.splitlines()]
+    for line in told:
+        if line != "...":
+            assert line in rest, f"{line!r} is not printed, or not there:\n{printed}"
+            rest = rest[rest.index(line) + 1 :]
+
+
+@pytest.mark.timeout(120)  # a process of its own, and an AWS server
+def test_the_examples_run_and_print_what_the_documents_say(tmp_path: Path) -> None:
+    files = [name for document in (EMULATOR, TESTING) for name in examples(document, tmp_path)]
+    failing = failures(TESTING)
+    # Without the plugins of this project's own tests, and with fewer seeds: 200 take 20 seconds.
+    plugins = ["-p", "pipeline.testing.plugin", "-p", "pytest_asyncio.plugin", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "--show-capture=no", "--faults-seeds", "5", *plugins]
+
+    ran = subprocess.run(
+        [*command, *(name for name in files if name.startswith("test_"))],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=110,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )  # fmt: skip
+
+    failed = re.findall(r"^FAILED (\w+\.py)", ran.stdout, re.MULTILINE)
+    assert failed == [name for name, _ in failing], ran.stdout + ran.stderr
+    for _, told in failing:
+        assert_shown(ran.stdout, told)
+    assert len(re.findall(r"^def test_", "".join((tmp_path / name).read_text() for name in files), re.MULTILINE)) > 8
+
+
+def test_the_tests_that_documents_name_are_there() -> None:
+    there = {name for path in (ROOT / "tests").rglob("test_*.py") for name in _TEST.findall(path.read_text())}
+    for document in DOCUMENTS:
+        named = set(re.findall(r"`(test_\w+)`", document.read_text()))
+        assert named - there == set(), document.name
+
+
+def test_what_differs_from_aws_is_told_and_no_more() -> None:
+    text = EMULATOR.read_text()
+    mended, left = text.split("### What is mended")[1].split("### What is not")
+    still = set().union(*(differences(name) for name in ("bus", "stream", "bucket")))
+    still |= {*differences("table", of="moto"), "test_queries_that_are_none"}  # a case of that one: `DIFFERENT`
+
+    assert set(re.findall(r"`(test_\w+)`", left)) == still
+    assert set(re.findall(r"`(test_\w+)`", mended)) == differences("queue")
+
+
+def differences(suite: str, *, of: str = "") -> set[str]:
+    """The tests that a contract suite says to fail somewhere. Read, because to import the suites takes seconds."""
+    text = (ROOT / "tests" / "contract" / f"test_{suite}_service.py").read_text()
+    table = text.split("\nDIFFERENCES", 1)[1].split("\n}\n", 1)[0]
+    if of:
+        table = table.split(f'"{of}": {{')[1].split("\n    }", 1)[0]
+    found = set(re.findall(r"""f?["'](test_\w+)""", table))
+    assert found
+    return found
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", text):
+            if target.startswith("http"):
+                continue
+            found = document if not target else document.parent / target
+            assert found.exists(), f"{document.name}: {target}"
+            if anchor and found.suffix == ".md":
+                assert anchor in anchors(found), f"{document.name}: {target}#{anchor}"
+        for name in re.findall(r"\[([^\]\[`]+)\](?![(:\[])", re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)):
+            if document == EMULATOR:
+                assert f"\n[{name}]: http" in text, name
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
