@@ -42,8 +42,10 @@ _MAX_DEPTH = 100
 _OBJECT = "dynamodb"
 
 _OPERATORS = ("anything-but", "equals-ignore-case", "exists", "numeric", "prefix", "suffix")
+#: In EventBridge's list ("Comparison operators for use in event patterns"), and not in Lambda's.
+_EVENTBRIDGE_ONLY = ("cidr", "wildcard")
 #: Inside `$or` EventBridge takes a field of such a name for an operator.
-_RESERVED = {*_OPERATORS, "cidr", "wildcard", "exactly", "=", "<", "<=", ">", ">="}
+_RESERVED = {*_OPERATORS, *_EVENTBRIDGE_ONLY, "exactly", "=", "<", "<=", ">", ">="}
 _COMPARISONS: dict[str, Callable[[Decimal, Decimal], bool]] = {
     "=": operator.eq,
     "<": operator.lt,
@@ -306,8 +308,10 @@ def _rule(rule: Any, path: _Path, what: str) -> _Rule | None:
         return _anything_but(value, path, what)
     if name == "numeric":
         return _numeric(value, path, what)
+    elsewhere = ", though EventBridge has it" if name in _EVENTBRIDGE_ONLY else ""
     raise ConfigurationError(
-        f"{what}: {_at(path)}: {name!r} is no operator of Lambda's event filtering: use one of {', '.join(_OPERATORS)}"
+        f"{what}: {_at(path)}: {name!r} is no operator of Lambda's event filtering{elsewhere}: "
+        f"use one of {', '.join(_OPERATORS)}"
     )
 
 

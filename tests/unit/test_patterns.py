@@ -203,7 +203,10 @@ def test_the_mapping_gets_each_pattern_below_the_records_member_and_a_filter_is_
         ({"a": [{}]}, "one operator"),
         ({"a": [{"prefix": "x", "suffix": "y"}]}, "one operator"),
         ({"a": [{"cidr": "10.0.0.0/8"}]}, "'cidr' is no operator of Lambda's"),
-        ({"a": [{"wildcard": "x*"}]}, "'wildcard' is no operator of Lambda's"),
+        (
+            {"a": [{"wildcard": "x*"}]},
+            "'wildcard' is no operator of Lambda's event filtering, though EventBridge has it: use",
+        ),
         ({"a": [{"prefx": "x"}]}, "use one of anything-but, equals-ignore-case, exists, numeric, prefix, suffix"),
         ({"a": [{"prefix": 5}]}, "'prefix' needs a string"),
         ({"a": [{"prefix": {"equals-ignore-case": "x"}}]}, "'prefix' needs a string"),

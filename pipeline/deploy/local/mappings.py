@@ -58,7 +58,7 @@ def read(
             destination = _destination(reader)
             found = _of_stream(mapping, reader, source, function, destination)
     except ConfigurationError as error:
-        reader.error("", f"{mapping.name}: {error}; the mapping is left out")
+        reader.error("", f"{mapping.name}: {error}; the mapping is left out", is_confined=True)
         return None
     is_enabled = reader.truth("Enabled", default=True)
     if not is_enabled:
@@ -96,13 +96,13 @@ def _of_stream(
     kind = "kinesis" if isinstance(source, Stream) else "dynamodb"
     position = reader.text("StartingPosition")
     if position is None:
-        reader.error("StartingPosition", f"{mapping.name} has no StartingPosition, which AWS wants: TRIM_HORIZON here")
+        raise ConfigurationError("it has no StartingPosition: write TRIM_HORIZON, LATEST or AT_TIMESTAMP")
     return StreamSettings(
         batch_size=_number(reader, "BatchSize", BATCH_SIZES[kind]),
         batching_window=_number(reader, "MaximumBatchingWindowInSeconds", 0),
         filter=_filter(mapping, reader, kind),
         report_batch_item_failures=_reports(reader),
-        starting_position=position or "TRIM_HORIZON",
+        starting_position=position,
         starting_timestamp=_timestamp(reader),
         parallelization_factor=_number(reader, "ParallelizationFactor", 1),
         bisect=reader.truth("BisectBatchOnFunctionError", default=False),

@@ -10,12 +10,14 @@ class Problem:
     """One sentence about one line.
 
     `is_error`: AWS would refuse it, or something that is asked for does not run; else it runs, and not as written.
+    `is_confined`: an error that keeps one mapping from running, and nothing else.
     """
 
     path: str
     line: int
     message: str
     is_error: bool = True
+    is_confined: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {'error' if self.is_error else 'note'}: {self.message}"
@@ -28,9 +30,9 @@ class Problems:
         self._path = path
         self._found: dict[Problem, None] = {}
 
-    def error(self, line: int, message: str) -> None:
+    def error(self, line: int, message: str, *, is_confined: bool = False) -> None:
         """Something is refused, or does not run."""
-        self._found.setdefault(Problem(self._path, line, message))
+        self._found.setdefault(Problem(self._path, line, message, is_confined=is_confined))
 
     def note(self, line: int, message: str) -> None:
         """Something runs, and not as written."""

@@ -86,9 +86,9 @@ class Reader:
             self.error(name, f"{name} must be true or false: it is {str(default).lower()} here")
         return default if truth is None else truth
 
-    def error(self, name: str, message: str) -> None:
-        """A problem at a member."""
-        self._problems.error(self.line_of(name), message)
+    def error(self, name: str, message: str, *, is_confined: bool = False) -> None:
+        """A problem at a member; see `Problem`."""
+        self._problems.error(self.line_of(name), message, is_confined=is_confined)
 
     def note(self, name: str, message: str) -> None:
         """A problem at a member that keeps nothing from running."""

@@ -44,7 +44,8 @@ class TemplateRun(ServerRun):
     Each function runs in processes of its own, by AWS's runtime client. With `in_process` they run in threads of this
     process, where a debugger reaches them: one invocation of each at a time, none of them ended at its timeout, and the
     directories of their sources first on `sys.path`. `output`: gets what the processes write, line by line. Raises
-    `ConfigurationError` for a template with errors, or with nothing to run; what was left out and why is in `problems`.
+    `ConfigurationError` for a template with errors, or with nothing to run; what was left out and why is in `problems`,
+    also a mapping that Lambda would refuse beside others that run.
     """
 
     def __init__(
@@ -202,9 +203,10 @@ class TemplateRun(ServerRun):
         )
 
     def _checked(self, found: Project) -> Project:
-        errors = [str(problem) for problem in found.problems if problem.is_error]
-        if errors:
-            raise ConfigurationError("\n".join(errors))
+        errors = [problem for problem in found.problems if problem.is_error]
+        # What keeps one mapping from running is told, and the others run.
+        if not all(problem.is_confined for problem in errors) or (errors and not found.is_runnable):
+            raise ConfigurationError("\n".join(map(str, errors)))
         if not found.is_runnable:
             notes = "".join(f"\n{problem}" for problem in found.problems)
             raise ConfigurationError(

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.deploy.local import Project, read
-from pipeline.emulator.mappings.settings import QueueSettings, StreamSettings
+from pipeline.deploy.local.run import TemplateRun
+from pipeline.emulator.mappings.settings import QueueSettings
+from pipeline.errors import ConfigurationError
 from tests.deploy.local.conftest import Reading, said
 
 FUNCTION = """
@@ -236,13 +238,54 @@ def test_a_visibility_timeout_below_the_functions_timeout_is_refused(reading: Re
     )
 
 
-def test_a_stream_without_a_starting_position_begins_at_its_first_record(reading: Reading) -> None:
+def test_a_stream_without_a_starting_position_is_left_out(reading: Reading) -> None:
     found = reading(with_event("Stream: !GetAtt S.Arn", "Kinesis", "  S: {Type: AWS::Kinesis::Stream}\n"))
-    settings = found.mappings[0].settings
 
-    assert isinstance(settings, StreamSettings)
-    assert settings.starting_position == "TRIM_HORIZON"
-    assert messages(found) == ["F.E has no StartingPosition, which AWS wants: TRIM_HORIZON here"]
+    assert found.mappings == ()
+    assert (
+        "F.E: it has no StartingPosition: write TRIM_HORIZON, LATEST or AT_TIMESTAMP; the mapping is left out"
+        in messages(found)
+    )
+
+
+CIDR = """FilterCriteria: {Filters: [{Pattern: '{"body": {"ip": [{"cidr": "10.0.0.0/8"}]}}'}]}"""
+
+
+@pytest.mark.parametrize(
+    ("refused", "told"),
+    [
+        ("Type: Kinesis, Properties: {Stream: !GetAtt S.Arn}", "it has no StartingPosition"),
+        (f"Type: SQS, Properties: {{Queue: !GetAtt Other.Arn, {CIDR}}}", "'cidr' is no operator of Lambda's"),
+    ],
+)
+def test_a_mapping_that_lambda_refuses_does_not_keep_the_others_from_running(
+    tmp_path: Path, reading: Reading, refused: str, told: str
+) -> None:
+    more = (
+        QUEUE
+        + "  Other: {Type: AWS::SQS::Queue, Properties: {VisibilityTimeout: 60}}\n  S: {Type: AWS::Kinesis::Stream}\n"
+    )
+    both = with_event("Queue: !GetAtt Q.Arn", more=more).replace(
+        "      Events:\n", f"      Events:\n        Refused: {{{refused}}}\n"
+    )
+    reading(both)
+    run = TemplateRun(tmp_path / "template.yaml")
+    (problem,) = run.problems
+
+    assert [one.name for one in run.project.mappings] == ["F.E"]
+    assert problem.is_error
+    assert f"F.Refused: {'' if 'no Start' in told else 'FilterCriteria: '}" in problem.message
+    assert told in problem.message
+
+    # Alone there is nothing to run; and what is wrong with more than a mapping stops everything.
+    reading(
+        both.replace("        E:\n          Type: SQS\n          Properties:\n            Queue: !GetAtt Q.Arn\n", "")
+    )
+    with pytest.raises(ConfigurationError, match="nothing to run"):
+        TemplateRun(tmp_path / "template.yaml")
+    reading(both.replace("Timeout: 10", "Timeout: 1000"))
+    with pytest.raises(ConfigurationError, match="Timeout 1000 is out of range"):
+        TemplateRun(tmp_path / "template.yaml")
 
 
 def test_a_table_without_a_stream(reading: Reading) -> None:
