@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
@@ -209,9 +210,11 @@ class MemoryBackend:
         """See `Backend`."""
         self.news.tell(activity.became_quiet)
 
-    def environment(self, *, clock: Clock | None = None, around: Around | None = None) -> ProcessEnvironment:
-        """See `Backend`. `around`: stands between this environment's clients and the services."""
-        environment = ProcessEnvironment(clock=clock or self.clock)
+    def environment(
+        self, *, clock: Clock | None = None, around: Around | None = None, chance: random.Random | None = None
+    ) -> ProcessEnvironment:
+        """See `Backend`. `around`: stands between this environment's clients and the services. `chance`: of all its own."""
+        environment = _environment(clock or self.clock, chance or random.Random())
         for name in self.services:
             provide(environment, name, self.client(name, around=around))
         return environment
@@ -254,3 +257,7 @@ class MemoryBackend:
 
     def check(self) -> None:
         """See `Backend`: it lives as long as this process."""
+
+
+def _environment(clock: Clock, chance: random.Random) -> ProcessEnvironment:
+    return ProcessEnvironment(clock=clock, chance=chance.random, token=lambda: f"{chance.getrandbits(128):032x}")

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -255,7 +256,8 @@ class Emulator:
     async def _add_stage(self, stage: Stage, label: str, source: LocalSource) -> None:
         tally = Tally()
         observers = [tally.observe]
-        make: Callable[[], Sandbox] = lambda: EngineSandbox(stage, self._memory.environment, observers)  # noqa: E731
+        environment = partial(self._memory.environment, chance=self._chance)
+        make: Callable[[], Sandbox] = lambda: EngineSandbox(stage, environment, observers)  # noqa: E731
         if self._injector is not None:
             make = self._injector.engine(label, stage, observers)
         tells_letters = stage.dead_letters == stage.source.dead_letters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -122,9 +123,12 @@ class MemoryInjector(Injector):
             self._places.append(place)
             stands = around(place, self._backend.client)
             clock = VirtualClock(self._loop, skew=self._skew(name))
-            environment = partial(self._backend.environment, clock=clock, around=stands)
+            chance = random.Random(f"{self.faults.seed}:{name}:{len(self._places)}")
+            environment = partial(self._backend.environment, clock=clock, around=stands, chance=chance)
             watching = [place.watching(observer) for observer in observers]
-            return EngineFaults(place, lambda: EngineSandbox(breakable(stage, place), environment, watching), stands)
+            return EngineFaults(
+                place, lambda: EngineSandbox(breakable(stage, place, self._turns), environment, watching), stands
+            )
 
         return made
 

@@ -11,6 +11,7 @@ from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline
 from pipeline.emulator.faults.kinds import Kind
 from pipeline.emulator.faults.place import Place
+from pipeline.emulator.faults.turns import Turns
 from pipeline.engine.context import Context
 from pipeline.engine.stage import Call, Middleware, Stage
 from pipeline.ports import (
@@ -26,8 +27,9 @@ from pipeline.ports import (
 from pipeline.record import Record
 
 
-def breakable(stage: Stage, place: Place, *, slow: bool = True) -> Stage:
-    """The same stage in an environment that can die. `slow`: its handler can be slow."""
+def breakable(stage: Stage, place: Place, turns: Turns | None = None, *, slow: bool = True) -> Stage:
+    """The same stage in an environment that can die. `slow`: its handler can be slow. `turns`: of handlers in threads."""
+    turns = turns if stage.signature.kind.in_thread else None
     return replace(
         stage,
         store=None if stage.store is None else _Store(stage.store, place),
@@ -36,11 +38,11 @@ def breakable(stage: Stage, place: Place, *, slow: bool = True) -> Stage:
         ),
         dead_letters=_DeadLetters(stage.dead_letters, place),
         source=_Source(stage.source, place),
-        middleware=(_handler(place, stage.deploy.timeout if slow else None), *stage.middleware),
+        middleware=(_handler(place, turns, stage.deploy.timeout if slow else None), *stage.middleware),
     )
 
 
-def _handler(place: Place, timeout: float | None) -> Middleware:
+def _handler(place: Place, turns: Turns | None, timeout: float | None) -> Middleware:
     def around(call: Call) -> Call:
         async def breaking(record: Record[Any], context: Context) -> Any:
             await place.passes("before handler")
@@ -49,13 +51,22 @@ def _handler(place: Place, timeout: float | None) -> Middleware:
                 point, kind = place.decide("handler", (Kind.SLOW_HANDLER,))
                 if kind is not None:
                     await asyncio.sleep(place.faults.chance(point, "seconds").uniform(0.05, 0.8) * timeout)
-            result = await call(record, context)
+            result = await (call(record, context) if turns is None else _in_turn(turns, call, record, context))
             await place.passes("after handler")
             return result
 
         return breaking
 
     return around
+
+
+async def _in_turn(turns: Turns, call: Call, record: Record[Any], context: Context) -> Any:
+    who = object()
+    await turns.take(who)
+    try:
+        return await call(record, context)
+    finally:
+        turns.give_up(who)
 
 
 class _Wrapped:

@@ -28,12 +28,12 @@ class Turns:
             self._waiting.append((who, granted))
             try:
                 await granted
-            except asyncio.CancelledError:
+            except BaseException:  # also when its coroutine is closed
                 self._forget(who, granted)
                 raise
         try:
             await _rest()
-        except asyncio.CancelledError:
+        except BaseException:
             self.give_up(who)
             raise
 

@@ -105,18 +105,25 @@ def sell(
     runs: list[str] = []
     shipped: list[str] = []
 
-    def price(order: dict[str, Any]) -> dict[str, Any]:
+    def run(order: dict[str, Any]) -> dict[str, Any]:
         runs.append(order["id"])
         if order["id"] == "no":
             raise Reject("no")
         return order
 
-    async def price_async(order: dict[str, Any]) -> dict[str, Any]:
-        return price(order)
+    declared = shop.handler(
+        sources.SQS("orders"), sinks=[sinks.DynamoDB("ledger"), sinks.SQS("parcels.fifo")], key="id"
+    )
+    if is_async:
 
-    source = sources.SQS("orders")
-    out = [sinks.DynamoDB("ledger"), sinks.SQS("parcels.fifo")]
-    shop.handler(source, sinks=out, key="id", name="price")(price_async if is_async else price)
+        @declared
+        async def price(order: dict[str, Any]) -> dict[str, Any]:
+            return run(order)
+    else:
+
+        @declared
+        def price(order: dict[str, Any]) -> dict[str, Any]:
+            return run(order)
 
     @shop.handler(sources.SQS("parcels.fifo"), key="id")
     def ship(parcel: dict[str, Any]) -> None:
