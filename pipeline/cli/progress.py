@@ -58,9 +58,10 @@ def finish(report: Report) -> None:
 
 def show_cursor() -> None:
     """The live table hides it: for a program that ends in the middle."""
-    if sys.stdout.isatty():
-        sys.stdout.write("\x1b[?25h\n")
-        sys.stdout.flush()
+    terminal = sys.__stdout__  # the table puts its own in the place of the other
+    if terminal is not None and terminal.isatty():
+        terminal.write("\x1b[?25h\n")
+        terminal.flush()
 
 
 def line(name: str, counts: Counts) -> str:

@@ -104,6 +104,7 @@ class Run:
         attributes: Mapping[str, str] | None = None,
     ) -> list[SinkError | None]:
         """Send payloads to a source; for each position None or why it was not taken."""
+        self.backend.check()
         errors = await self._asked(self.source(source_name).offer(payloads, _key(key), attributes))
         if any(isinstance(error, SinkUnavailable) for error in errors):
             self.backend.check()
