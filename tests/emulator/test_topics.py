@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
 
 from pipeline import ConfigurationError, PipelineError
@@ -166,6 +167,21 @@ def test_what_is_given_up_goes_to_a_topic_under_its_key_where_another_function_f
     # Infinite retries, with a destination, are 10 retries.
     assert sum(2 in values for batch in seen.batches for values in batch.values()) == 11
     assert (report["handler"].succeeded, report["handler"].dead_lettered) == (1, 1)
+
+
+def test_what_is_given_up_goes_to_a_bucket(aws: Emulator) -> None:
+    """Lambda developer guide, "Capturing discarded batches for Amazon MSK and self-managed Apache Kafka event sources"."""
+    orders, kept = aws.topic("orders"), aws.bucket("given-up")
+    seen = Seen({2: 99})
+    aws.map(
+        orders, seen, name="handler", report_batch_item_failures=True, maximum_retry_attempts=0, on_failure=kept.arn,
+    )  # fmt: skip
+    orders.send(1, 2, 3)
+    aws.run()
+    s3 = boto3.client("s3", region_name="us-east-1")
+    (found,) = s3.list_objects_v2(Bucket=kept.name)["Contents"]
+    assert found["Key"].startswith("aws/lambda/")
+    assert [batch["orders-0"] for batch in seen.batches] == [[1, 2, 3]]
 
 
 def test_a_mapping_that_begins_at_the_latest_sees_what_is_sent_after_it_was_made(aws: Emulator) -> None:
