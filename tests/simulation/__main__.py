@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 
+from tests.simulation import planted
 from tests.simulation.runs import KINDS, Told, run
 
 
@@ -26,7 +27,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one a processor)")
     parser.add_argument("--keep-going", action="store_true", help="do not end at the first violation")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--planted", action="store_true", help="within how many seeds each planted bug is found")
     given = parser.parse_args()
+    if given.planted:
+        return 1 if planted.table(given.jobs) else 0
     kinds = given.only or list(KINDS)
     each = math.ceil(given.seeds / len(kinds))
     wanted = [(kind, seed) for seed in range(given.first, given.first + each) for kind in kinds]

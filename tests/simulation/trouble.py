@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
 from pipeline.emulator.driver import Invocable, Look, QueuePort
 from pipeline.emulator.functions.engine import EngineSandbox
@@ -28,12 +28,21 @@ from pipeline.emulator.mappings.answers import Answer, Throttled, Unheard
 #: Odds of each kind, of a call or of an invocation, in each profile.
 PROFILES: Mapping[str, Mapping[str, float]] = {
     "none": {},
-    "duplicates": {"duplicate": 0.3, "shuffled": 1.0},
-    "crashes": {"kill before": 0.04, "kill after": 0.04, "kill in the handler": 0.04, "lost answer": 0.05},
-    "throttles": {"throttled call": 0.15, "half done": 0.3, "throttled": 0.05, "done, and lost": 0.08},
+    "duplicates": {"duplicate": 0.5, "too early": 0.1, "shuffled": 1.0},
+    "crashes": {
+        "cut off": 0.15,
+        "kill before": 0.04,
+        "kill after": 0.04,
+        "kill in the handler": 0.04,
+        "lost answer": 0.05,
+    },
+    "throttles": {"outage": 0.3, "throttled call": 0.15, "half done": 0.3, "throttled": 0.05, "done, and lost": 0.08},
     "slow": {"slow call": 0.1, "slow handler": 0.05, "late answer": 0.05, "skew": 1.0},
     "everything": {
-        "duplicate": 0.15,
+        "outage": 0.1,
+        "duplicate": 0.3,
+        "too early": 0.03,
+        "cut off": 0.1,
         "shuffled": 0.5,
         "kill before": 0.01,
         "kill after": 0.01,
@@ -52,7 +61,18 @@ PROFILES: Mapping[str, Mapping[str, float]] = {
 #: Virtual seconds after which nothing goes wrong any more.
 FAULTY_SECONDS = 120.0
 #: Kinds that may cost the records that they meet an attempt, or a receive.
-_COSTLY = frozenset({"kill before", "kill after", "kill in the handler", "lost answer", "throttled", "late answer"})
+_COSTLY = frozenset(
+    {
+        "kill before",
+        "kill after",
+        "kill in the handler",
+        "lost answer",
+        "throttled",
+        "late answer",
+        "too early",
+        "cut off",
+    }
+)
 #: A wall clock is wrong by so many seconds at most: leases end later by more than that.
 MAX_SKEW = 1.0
 
@@ -68,7 +88,14 @@ class Trouble:
     note: Callable[[str], None]
     counts: Counter[str] = field(default_factory=Counter)
     places: list[Place] = field(default_factory=list)
+    outages: list[tuple[str, float, float]] = field(default_factory=list)  #: what, from when to when
     is_over: bool = False  #: the run has come to its end; what is left is only to be cleared away
+
+    def __post_init__(self) -> None:
+        for what in ("-dlq", "ledger", "events"):
+            if self.strikes("outage"):
+                begin = self.chance.uniform(0, 20)
+                self.outages.append((what, begin, begin + self.chance.uniform(10, 90)))
 
     def strikes(self, kind: str) -> bool:
         """Does this kind of fault happen here and now?"""
@@ -81,6 +108,11 @@ class Trouble:
             self.budget -= 1
         self.counts[kind] += 1
         return True
+
+    def is_out(self, service: str, operation: str, parameters: Mapping[str, Any]) -> bool:
+        """Is what this call is for out of reach for everybody?"""
+        what = "ledger" if operation == "batch_write_item" else str(parameters.get("QueueUrl", ""))
+        return any(name in what and begin <= self.now() < end for name, begin, end in self.outages)
 
     def first_of(self, *kinds: str) -> str | None:
         """The first of these kinds that happens."""
@@ -103,6 +135,7 @@ class Place:
     skew: float
     is_dead: bool = False
     troubled_at: float = float("-inf")  #: when its store last did not answer in time
+    cut_off_until: float = float("-inf")  #: its store is out of reach until then
     sandbox: EngineSandbox | None = None
     world: Any = None  #: whose handlers run there
 
@@ -128,10 +161,20 @@ class Place:
         """Stands between its clients and the services."""
         if self.is_dead:
             await self.never()
+        CALLER.set(self)
         trouble = self.trouble
-        kind = trouble.first_of(
-            "kill before", "throttled call", "half done", "slow call", "done, and lost", "kill after"
-        )
+        kinds = ["kill before", "throttled call", "slow call", "done, and lost", "kill after"]
+        if operation in _PARTIAL:
+            kinds.append("half done")
+        if service == "dynamodb" and trouble.now() < self.cut_off_until:
+            self.troubled_at = trouble.now()
+            await asyncio.sleep(0.2)
+            raise EndpointConnectionError(endpoint_url=f"https://{service}")
+        if trouble.is_out(service, operation, parameters):
+            trouble.counts["call in an outage"] += 1
+            await asyncio.sleep(0.01)
+            raise _throttled(operation)
+        kind = trouble.first_of(*kinds)
         where = f"{service}.{operation}"
         if kind is not None:
             trouble.note(f"{self.name} {where}: {kind}")
@@ -156,8 +199,13 @@ class Place:
         return answer
 
 
-#: The environment in which the running task is.
+#: The environment in which the running task is, and the one that makes the running call.
 HERE: ContextVar[Place] = ContextVar("HERE")
+CALLER: ContextVar[Place] = ContextVar("CALLER")
+#: Operations whose answers may refuse some of their entries.
+_PARTIAL = frozenset(
+    {"batch_write_item", "change_message_visibility_batch", "delete_message_batch", "put_records", "send_message_batch"}
+)
 
 
 class Placed(EngineSandbox):

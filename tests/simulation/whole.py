@@ -19,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from pipeline import (
     Backoff,
     Checkpoint,
@@ -47,7 +49,7 @@ from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.modes import Mode
 from pipeline.engine.stage import Stage
 from pipeline.testing import DrainTimeout, Emulator
-from tests.simulation.trouble import HERE, PROFILES, Place, Placed, Repeating, Trouble, Troubled
+from tests.simulation.trouble import CALLER, HERE, PROFILES, Place, Placed, Repeating, Trouble, Troubled
 
 #: The matrix: a seed's place in it is the seed modulo its size.
 SOURCES = ("sqs", "fifo", "kinesis")
@@ -118,7 +120,9 @@ class Whole:
         self.retries = chance.random() < 0.85  #: the handler does; else only its source
         self.batch_size = chance.choice([1, 3, 10]) if self.source == "fifo" else chance.choice([1, 4, 10, 10])
         self.concurrency = chance.choice([1, 3, 100])
-        self.timeout = chance.choice([12, 30])
+        self.timeout = chance.choice([12, 30, 30])
+        self.lease = chance.choice([20.0, 20.0, 60.0]) if self.mode == "claim" else None
+        self.queue = "orders.fifo" if self.source == "fifo" else "orders"
         self.shards = chance.randint(1, 3)
         self.parts = chance.choice([1, 1, 2]) if self.mode != "none" else 1
         kinds = ["sqs", "fifo", "kinesis"]
@@ -128,6 +132,7 @@ class Whole:
         self.by_key = {record.key: record for record in reversed(self.sent)}
         self.receives: Counter[str] = Counter()
         self.handed_out: dict[str, str] = {}  #: by receipt: the record
+        self.gone: set[str] = set()  #: records that their mapping deleted from their queue
         self.letters: Counter[str] = Counter()  #: dead letters that the handler wrote, by record
         self.given_up: set[str] = set()  #: records that the stream's mapping sent to its destination
         self.ledger: Counter[str] = Counter()  #: writes of each item
@@ -163,7 +168,7 @@ class Whole:
 
     def _mode(self) -> Mode | None:
         made: Mapping[str, Callable[[], Mode | None]] = {
-            "claim": lambda: Claim(lease=self.chance.choice([20.0, 60.0])),
+            "claim": lambda: Claim(lease=self.lease or 60.0),
             "mark": lambda: Mark(cache=self.chance.choice([0, 1000])),
             "fused": lambda: Fused(cache=self.chance.choice([0, 1000])),
             "checkpoint": Checkpoint,
@@ -207,9 +212,8 @@ class Whole:
                 bisect=self.chance.random() < 0.7,
                 filter=wanted,
             )
-        name = "orders.fifo" if self.source == "fifo" else "orders"
         most = 1000 if self.retries else MAX_RECEIVES
-        return sources.SQS(name, batch_size=self.batch_size, max_receive_count=most, filter=wanted)
+        return sources.SQS(self.queue, batch_size=self.batch_size, max_receive_count=most, filter=wanted)
 
     # -- The run.
 
@@ -233,13 +237,12 @@ class Whole:
         try:
             aws.add(self._pipeline())
             left = list(self.sent)
-            name = "orders.fifo" if self.source == "fifo" else "orders"
             while left:
                 some, left = left[: (count := self.chance.randint(1, 12))], left[count:]
                 lanes = {json.dumps(record.body): record.lane for record in some}
                 for record in some:
                     self.note(f"{record.name} is sent: {record.kind}, {record.key}, {record.lane}")
-                aws.send(name, [record.body for record in some], key=lambda body: lanes[json.dumps(body)])
+                aws.send(self.queue, [record.body for record in some], key=lambda body: lanes[json.dumps(body)])
                 if left:
                     aws.advance(self.chance.uniform(0, 5))
             try:
@@ -310,6 +313,14 @@ class Whole:
             seconds = self.chance.uniform(0.01, 1.0)
             if self.trouble.strikes("slow handler"):
                 seconds = self.chance.uniform(2, 0.6 * self.timeout)
+            if self.trouble.strikes("too early"):
+                self._expose(sent)
+            if self.lease is not None and self.timeout > self.lease + 5 and self.trouble.strikes("cut off"):
+                # Its lease ends, and somebody else may get the record, and take it over.
+                seconds = self.lease + self.chance.uniform(1, 4)
+                place.cut_off_until = self.now + seconds - self.chance.uniform(-0.2, 0.5)
+                self.note(f"{place.name} cannot reach its store until {place.cut_off_until:.3f}, beside {sent.name}")
+                self._expose(sent)
             await asyncio.sleep(seconds)
             if place.is_dead or kill:
                 await place.die()
@@ -326,6 +337,17 @@ class Whole:
                 self.running.remove(run)
         self.note(f"{place.name} run of {sent.name} has finished")
         return [{"id": effect, "r": sent.name} for effect in sent.effects]
+
+    def _expose(self, sent: Sent) -> None:
+        """The visibility timeout of a message ends before its time."""
+        receipts = [receipt for receipt, name in self.handed_out.items() if name == sent.name]
+        if not receipts:  # it is a stream's
+            return
+        url = f"https://sqs.us-east-1.amazonaws.com/123456789012/{self.queue}"
+        asked = {"QueueUrl": url, "ReceiptHandle": receipts[-1], "VisibilityTimeout": 0}
+        with suppress(ClientError):
+            self.aws._memory.call_now("sqs", "change_message_visibility", asked)
+            self.note(f"{sent.name} is visible too early")
 
     def _started(self, sent: Sent, place: Place) -> Run:
         self.note(f"{place.name} runs {sent.name} ({sent.key})")
@@ -362,6 +384,25 @@ class Whole:
         item = dynamodb.inner.operations["get_item"](asked, EPOCH + self.now).get("Item")
         return item is not None and item["status"]["S"] == "COMPLETED"
 
+    def entries(self) -> dict[str, Mapping[str, Any]]:
+        """What stands in the store."""
+        dynamodb: Any = self.aws._memory.services["dynamodb"]
+        asked = {"TableName": "shop-idempotency", "ConsistentRead": True}
+        found: list[dict[str, Any]] = dynamodb.inner.operations["scan"](asked, EPOCH + self.now)["Items"]
+        return {item["id"]["S"]: item for item in found}
+
+    def check_entries(
+        self, before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]], caller: Place
+    ) -> None:
+        """A claim is completed by who holds it, and by nobody else."""
+        for identifier, item in after.items():
+            old = before.get(identifier, {})
+            if item["status"]["S"] != "COMPLETED" or item == old:
+                continue
+            owner = old.get("owner", {}).get("S", "")
+            if not owner.startswith(f"{caller.name}."):
+                self.fail(f"{caller.name} completes a claim that belongs to {owner or 'nobody'}")
+
     # -- What the wire shows.
 
     def saw(self, operation: str, given: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
@@ -390,6 +431,10 @@ class Whole:
                 continue
             self.note(f"{name} is deleted")
             self._check_acknowledged(self.by_name[name], "deleted")
+            queues: Any = self.aws._memory.services["sqs"]
+            left = [_names(message["body"])[0] for message in queues.inner.peek(self.queue)]
+            if name not in left:
+                self.gone.add(name)
 
     def _saw_send_message_batch(self, given: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         queue = _queue(given)
@@ -538,6 +583,8 @@ class Whole:
         is_redriven = sent.name in dead and not self.letters[sent.name]
         if is_redriven and self.receives[sent.name] != (1000 if self.retries else MAX_RECEIVES):
             self.fail(f"{sent.name} is given up by its queue after {self.receives[sent.name]} receives")
+        if self.source != "kinesis" and sent.name not in self.gone and not is_redriven:
+            self.fail(f"{sent.name} was not deleted from its queue, and is not there any more")
         if self._is_unwanted(sent):
             if is_dead or (self.has_effects(sent) and sent.kind != "garbage"):
                 self.fail(f"{sent.name} is {sent.kind}, and was not just passed over")
@@ -596,7 +643,11 @@ class Tapped:
 
     def _seen(self, name: str, call: Operation, whole: Whole) -> Operation:
         def operation(parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
+            is_claim = whole.mode == "claim" and "Statements" in parameters and "COMPLETED" in str(parameters)
+            before = whole.entries() if is_claim else {}
             answer = call(parameters, now)
+            if is_claim:
+                whole.check_entries(before, whole.entries(), CALLER.get())
             whole.saw(name, parameters, answer)
             return answer
 
