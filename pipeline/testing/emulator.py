@@ -73,7 +73,8 @@ class Emulator:
 
     Use it in `with`. Time is virtual: an hour of retries passes in milliseconds, and not at all between two calls of
     yours. While the block lasts, boto3's and aiobotocore's clients of this process call the services in memory, so that
-    a plain handler finds the table that it writes to; no call ever leaves the process.
+    a plain handler finds the table that it writes to; none of their calls leaves the process. What a handler sends by
+    other means, such as to a signed URL, is its own; it is signed with nobody's keys.
 
     `seed`: of all chance. The same seed gives the same run, as far as handlers in threads are deterministic.
     `faults`: what goes wrong: a profile's name ("duplicates", "crashes", "throttles", "slow", "skew", "poison",
@@ -91,6 +92,7 @@ class Emulator:
         self._around = ExitStack()
         self._backend: MemoryBackend | None = None
         self._run: Run | None = None
+        self._functions: list[Function] = []
 
     def __enter__(self) -> Self:
         if _is_in_loop():
@@ -99,17 +101,21 @@ class Emulator:
         assert isinstance(loop, VirtualLoop)
         self._loop = loop
         self._backend = MemoryBackend(in_memory(self._chance, VirtualClock(loop).now), loop)
-        self._around.enter_context(boto3_in_memory(self._backend, loop))
-        if self.faults is not None:
-            self._injector = MemoryInjector(self.faults, self._backend, loop)
-            self._stack.push_async_callback(self._injector.close)
-        self._run = self._runner.run(self._open())
+        with ExitStack() as around:
+            around.enter_context(boto3_in_memory(self._backend, loop))
+            if self.faults is not None:
+                self._injector = MemoryInjector(self.faults, self._backend, loop)
+                self._stack.push_async_callback(self._injector.close)
+            self._run = self._runner.run(self._open())
+            self._around = around.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if kind is not None:  # a failed test does not wait for handlers
+                self._do(self._end_invocations())
             self._do(self._stack.aclose())
         finally:
             self._runner.close()
@@ -223,6 +229,9 @@ class Emulator:
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)
 
+    async def _end_invocations(self) -> None:
+        await asyncio.gather(*(function.close() for function in self._functions))
+
     async def _open(self) -> Run:
         return Run(self._memory, self._stack)
 
@@ -278,6 +287,7 @@ class Emulator:
         tells_letters: bool = False,
     ) -> None:
         function = Function(settings, make, self._memory.clock)
+        self._functions.append(function)
         self._stack.push_async_callback(function.close)
         invocable: Invocable = function
         if self._injector is not None:

@@ -28,6 +28,8 @@ from pipeline.emulator.mappings.answers import Cause
 
 _log = logging.getLogger(__name__)
 _CLOSE_SECONDS = 5.0
+#: What the names of sandboxes' threads begin with.
+SANDBOX = "sandbox-"
 _numbers = itertools.count(1)
 
 
@@ -82,7 +84,7 @@ class ThreadSandbox:
         started, self._ended = loop.create_future(), loop.create_future()
         work = contextvars.copy_context().run
         self._thread = threading.Thread(
-            target=work, args=(self._serve, started, self._ended), name=f"sandbox-{self._number}", daemon=True
+            target=work, args=(self._serve, started, self._ended), name=f"{SANDBOX}{self._number}", daemon=True
         )
         self._thread.start()
         await self._wait_for(started)

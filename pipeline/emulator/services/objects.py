@@ -98,6 +98,11 @@ class ObjectBody:
         self._body = body
         self._read = 0
 
+    @property
+    def left(self) -> bytes:
+        """What was not read yet."""
+        return self._body[self._read :]
+
     async def read(self, amt: int | None = None) -> bytes:
         """At most so many bytes of what is left; all without a number."""
         end = None if amt is None or amt < 0 else self._read + amt
