@@ -27,7 +27,7 @@ class _Selector(selectors.SelectSelector):
             return ready
         if timeout is None:  # without a timer only another thread can bring something
             return super().select(None)
-        if self.loop.threads:
+        if self.loop.threads > 0:  # less than none: an invocation was given up whose thread waits for a slow call
             return self._wait(timeout)
         return self._jump(timeout)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.emulator.faults.shrink import shrunk
@@ -12,6 +12,7 @@ from pipeline.emulator.faults.shrink import shrunk
 IDS = [f"fault {number}" for number in range(40)]
 
 
+@settings(max_examples=40, deadline=None)
 @given(planted=st.sets(st.sampled_from(IDS), max_size=4))
 def test_exactly_the_planted_faults_are_found(planted: AbstractSet[str]) -> None:
     found = shrunk(IDS, lambda some: some >= planted, runs=10_000, seconds=1e9)
