@@ -51,8 +51,14 @@ def reload(target: str | None) -> list[Pipeline]:
     """Like `load`, but of the files as they are now. Raises `ReloadError` too: then the old modules stand."""
     chosen = (target,) if target else _from_pyproject(Path.cwd())
     names = [one.partition(":")[0] for one in chosen]
-    files.reload(Path.cwd(), names, lambda name: _import(name, str(Path.cwd())))
+    files.reload(Path.cwd(), names, _import_again)
     return load(target)
+
+
+def _import_again(name: str) -> ModuleType:
+    """What it raises, `ReloadError` tells."""
+    with watched(name):
+        return importlib.import_module(name)
 
 
 def _load(target: str, directory: str) -> list[Pipeline]:
