@@ -19,7 +19,9 @@ from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError
 
 #: What is known from the source and the function, and is no setting of a mapping.
-_GIVEN = frozenset({"is_fifo", "function_timeout", "visibility_timeout", "function_name", "source_arn", "topics"})
+_GIVEN = frozenset(
+    {"is_fifo", "function_timeout", "visibility_timeout", "function_name", "source_arn", "topics", "retention"}
+)
 
 
 async def open_source(
@@ -50,10 +52,17 @@ async def open_source(
         return await queues.opened(name, url, settings, environment, backend)
     if options.get("on_failure") is not None:
         destinations.check(options["on_failure"])
-    stream_settings = StreamSettings(function_name=function.name, source_arn=arn, **options)
-    stream = Stream(name, arn, "kinesis" if service == "kinesis" else "dynamodb", stream_settings)
+    is_kinesis = service == "kinesis"
+    retention = await _retention(arn, backend) if is_kinesis else streams.TABLE_RETENTION
+    stream_settings = StreamSettings(function_name=function.name, source_arn=arn, retention=retention, **options)
+    stream = Stream(name, arn, "kinesis" if is_kinesis else "dynamodb", stream_settings)
     dead = DeadLetterQueue(destinations.queue_of(stream_settings.on_failure), environment, backend)
     return await streams.opened(stream, function.name, dead, environment, backend)
+
+
+async def _retention(arn: str, backend: Backend) -> float:
+    found = await backend.client("kinesis").describe_stream_summary(StreamARN=arn)
+    return streams.retention_of(found["StreamDescriptionSummary"])
 
 
 def _check(options: Mapping[str, Any], kind: type[QueueSettings | StreamSettings | KafkaSettings]) -> None:

@@ -20,6 +20,9 @@ from pipeline.emulator.mappings.actions import Commit, Read, SendToDestination, 
 from pipeline.emulator.mappings.machine import Page
 
 _log = logging.getLogger(__name__)
+#: Seconds after which an idle shard is looked at again at the latest: its iterator expires after 300 (Kinesis API
+#: reference, GetRecords), and a new one for "LATEST" would pass over what came meanwhile.
+_FRESH = 240.0
 
 #: The ids of a record's member, as a handler knows them.
 Ids = Callable[[Mapping[str, Any]], tuple[str, ...]]
@@ -57,16 +60,22 @@ class Port(ABC):
         place = wanted.shard, wanted.after
         iterator = self._next.pop(place, None) or await self._iterator(wanted)
         try:
-            answer = await self._client.get_records(ShardIterator=iterator, Limit=wanted.limit, **self._reading)
+            answer = await self._get_records(iterator, wanted)
         except Exception as error:
             if code_of(error) != "ExpiredIteratorException":
                 raise
-            return Page([], millis_behind=1)  # it is asked again, with a new one
+            answer = await self._get_records(await self._iterator(wanted), wanted)
         records = [self._record(record, wanted.shard) for record in answer["Records"]]
         following = answer.get("NextShardIterator")
         if following is not None:
             self._next[wanted.shard, records[-1].number if records else wanted.after] = following
         return Page(records, following is None, answer.get("MillisBehindLatest") or 0)
+
+    async def _get_records(self, iterator: str, wanted: Read) -> dict[str, Any]:
+        answer: dict[str, Any] = await self._client.get_records(
+            ShardIterator=iterator, Limit=wanted.limit, **self._reading
+        )
+        return answer
 
     async def _iterator(self, wanted: Read) -> str:
         where: dict[str, Any] = {"ShardIteratorType": wanted.position}
@@ -151,7 +160,13 @@ class TableStreamPort(Port):
         if wanted.after is None:
             return await self._get_iterator(wanted.shard, {"ShardIteratorType": wanted.position})
         where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": wanted.after}
-        return await self._get_iterator(wanted.shard, where)
+        try:
+            return await self._get_iterator(wanted.shard, where)
+        except Exception as error:
+            if code_of(error) != "TrimmedDataAccessException":
+                raise
+            # It is forgotten by now: what is left of the shard came after it.
+            return await self._get_iterator(wanted.shard, {"ShardIteratorType": "TRIM_HORIZON"})
 
     async def _get_iterator(self, shard: str, where: Mapping[str, Any]) -> str:
         answer = await self._client.get_shard_iterator(StreamArn=self._arn, ShardId=shard, **where)
@@ -178,7 +193,7 @@ async def patiently(read: Callable[[Read], Awaitable[Page]], wanted: Read, look:
             return page
         if not page.millis_behind:
             look.found_nothing(count)
-        await backend.pause(look.activity, count, looks, left)
+        await backend.pause(look.activity, count, looks, min(left, _FRESH))
         looks += 1
 
 

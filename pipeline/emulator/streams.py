@@ -30,6 +30,8 @@ from pipeline.sources.kinesis_dead_letters import ENCODING
 
 #: A call's size. Kinesis takes 10 MiB, but other servers still the 5 MiB that it took before.
 _CALL_BYTES = 5 * 1024 * 1024
+#: Seconds for which a table's stream keeps a record (DynamoDB developer guide, "Change data capture for DynamoDB Streams").
+TABLE_RETENTION = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ async def open_stream(stage: Stage, environment: ProcessEnvironment, backend: Ba
         found = await made.describe_stream_summary(**kinesis.stream_parameters(source.resource))
     except Exception as error:
         raise sink_error(error, f"stream '{source.name}'") from None
-    arn: str = found["StreamDescriptionSummary"]["StreamARN"]
+    summary = found["StreamDescriptionSummary"]
+    arn: str = summary["StreamARN"]
     function = f"{stage.pipeline}-{stage.name}"
     settings = StreamSettings(
         batch_size=source.batch_size,
@@ -157,6 +160,7 @@ async def open_stream(stage: Stage, environment: ProcessEnvironment, backend: Ba
         bisect=source.bisect,
         maximum_retry_attempts=source.retry_attempts,
         maximum_record_age=source.max_record_age,
+        retention=retention_of(summary),
         on_failure=f"arn:aws:s3:::{given_up(source.resource).physical}",
         function_name=function,
         source_arn=arn,
@@ -193,6 +197,11 @@ async def opened(
     settings = stream.settings
     await port.start(await port.shards(), settings.starting_position, settings.starting_timestamp)
     return LocalStream(stream, port, dead, environment, key)
+
+
+def retention_of(summary: Mapping[str, Any]) -> float:
+    """Seconds for which a stream keeps a record, of `DescribeStreamSummary`'s answer."""
+    return float(summary["RetentionPeriodHours"] * 3600)
 
 
 def _own_id(member: Mapping[str, Any]) -> tuple[str, ...]:
