@@ -21,8 +21,7 @@ from pipeline.errors import PipelineError
 
 _LIVE_SECONDS = 0.5
 _PLAIN_SECONDS = 2.0
-_COLUMNS = (
-    "handler",
+_NUMBERS = (
     "records",
     "succeeded",
     "duplicates",
@@ -31,8 +30,11 @@ _COLUMNS = (
     "batches",
     "deliveries",
     "dead",
-    "outputs",
+    "filtered",
 )
+_COLUMNS = ("handler", *_NUMBERS, "outputs", "waiting", "lag")
+#: Shown also while there is nothing of it.
+_ALWAYS = {"handler", "records", "succeeded", "batches", "deliveries", "dead", "waiting", "lag"}
 
 
 @asynccontextmanager
@@ -79,33 +81,39 @@ def table(
     report: Report, depths: Mapping[str, Depth], lags: Mapping[str, float | None] = MappingProxyType({})
 ) -> Table:
     """The handlers as a table, with what waits for each."""
-    made = Table(*_COLUMNS, box=SIMPLE, padding=(0, 1, 0, 0))
-    has_filtered = report.totals.filtered > 0
-    if has_filtered:
-        made.add_column("filtered")
-    if depths:
-        made.add_column("waiting")
-        made.add_column("lag")
-    for column in made.columns[1:]:
-        column.justify = "right"
-    for name, counts in report.handlers.items():
-        numbers = (
-            counts.records,
-            counts.succeeded,
-            counts.duplicates,
-            counts.rejected,
-            counts.exhausted,
-            counts.batches,
-            counts.deliveries,
-            counts.dead_lettered,
-        )
-        cells = [name, *map(str, numbers), "\n".join(f"{sink} {count}" for sink, count in counts.outputs.items())]
-        if has_filtered:
-            cells.append(str(counts.filtered))
-        if depths:
-            cells += [depths[name].waiting, _lag(lags.get(name))]
-        made.add_row(*cells)
+    rows = [_row(name, counts, depths.get(name), lags.get(name)) for name, counts in report.handlers.items()]
+    # A terminal is narrow: what there is nothing of is left out.
+    names = [
+        name for name in (_COLUMNS if depths else _COLUMNS[:-2]) if name in _ALWAYS or any(row[name] for row in rows)
+    ]
+    made = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for name in names:
+        made.add_column(name, justify="left" if name == "handler" else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(row[name] or "0" if name in _NUMBERS else row[name] for name in names))
     return made
+
+
+def _row(name: str, counts: Counts, depth: Depth | None, lag: float | None) -> dict[str, str]:
+    """The cells by their columns; empty: there is nothing of it."""
+    numbers = {
+        "records": counts.records,
+        "succeeded": counts.succeeded,
+        "duplicates": counts.duplicates,
+        "rejected": counts.rejected,
+        "exhausted": counts.exhausted,
+        "batches": counts.batches,
+        "deliveries": counts.deliveries,
+        "dead": counts.dead_lettered,
+        "filtered": counts.filtered,
+    }
+    return {
+        "handler": name,
+        **{column: str(number or "") for column, number in numbers.items()},
+        "outputs": "\n".join(f"{sink} {count}" for sink, count in counts.outputs.items()),
+        "waiting": "" if depth is None else depth.waiting,
+        "lag": _lag(lag),
+    }
 
 
 def _lag(seconds: float | None) -> str:
