@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_the_examples_run_and_print_what_the_documents_say(tmp_path: Path) -> No
     for _, told in failing:
         assert_shown(ran.stdout, told)
     assert len(re.findall(r"^def test_", "".join((tmp_path / name).read_text() for name in files), re.MULTILINE)) > 8
+
+
+@pytest.mark.timeout(120)  # an AWS server, and a process for the function
+def test_the_command_of_the_emulators_document_prints_what_it_says(tmp_path: Path) -> None:
+    (console,) = [text.splitlines() for language, text in blocks(EMULATOR) if language == "console"]
+    feed = next(line for line in console if line.startswith("$ printf")).removeprefix("$ ")
+    command = next(line for line in console if line.startswith("$ pipeline")).removeprefix("$ pipeline ").split()
+    for name in ("app.py", "template.yaml"):
+        shutil.copy(ROOT / "tests" / "deploy" / "local" / "plain" / name, tmp_path)
+    subprocess.run(["sh", "-c", feed], cwd=tmp_path, check=True)
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "pipeline", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert ran.stdout.splitlines()[-1:] == console[-1:], ran.stderr[-2000:]
 
 
 def test_the_tests_that_documents_name_are_there() -> None:
