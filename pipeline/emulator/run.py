@@ -61,7 +61,12 @@ class Run:
         limit: int,
         tells_letters: bool = False,
     ) -> Mapped:
-        """Bring a source's records to a function from now on. `limit`: invocations at once on this machine."""
+        """Bring a source's records to a function from now on. `limit`: invocations at once on this machine.
+
+        Raises `ConfigurationError` for a label that is taken.
+        """
+        if label in self._tasks:
+            raise ConfigurationError(f"'{label}' has a mapping already: give this one another name")
         tally = tally or Tally()
         handling = Handling(
             label=label, function=function, tally=tally, activity=self.activity, clock=self.backend.clock

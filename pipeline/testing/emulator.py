@@ -40,6 +40,7 @@ from pipeline.handler import Handler
 from pipeline.testing.resources import Bucket, Queue, Stream, Table, Topic
 
 T = TypeVar("T")
+MakeSandbox = Callable[[], Sandbox]
 R = TypeVar("R", Queue, Stream, Table, Bucket)
 
 #: Virtual seconds that a run takes at most, unless told otherwise: a queue keeps a message for 14 days at most.
@@ -93,6 +94,8 @@ class Emulator:
         self._backend: MemoryBackend | None = None
         self._run: Run | None = None
         self._functions: list[Function] = []
+        self._plain: dict[str, _PlainFunction] = {}
+        self._labels: set[str] = set()
 
     def __enter__(self) -> Self:
         if _is_in_loop():
@@ -170,7 +173,9 @@ class Emulator:
         """An event source mapping from a source to a plain Lambda handler, a function or its name ("app.handler").
 
         `settings`: of the mapping, by the names of `QueueSettings`, `StreamSettings` and `KafkaSettings`, such as
-        `batch_size=10, report_batch_item_failures=True`. Raises `ConfigurationError` for what AWS would refuse.
+        `batch_size=10, report_batch_item_failures=True`. `name`: the function's; default: the handler's own. Several
+        mappings of one handler are one function, with one reserved concurrency; the report then has each as
+        "handler:queue", but for the first. Raises `ConfigurationError` for what AWS would refuse.
         """
         if isinstance(handler, Handler):
             raise ConfigurationError(f"'{handler.stage.name}' is a handler of a pipeline: add the pipeline instead")
@@ -244,14 +249,37 @@ class Emulator:
     ) -> FunctionMapping:
         environment = self._memory.environment()
         self._stack.push_async_callback(environment.aclose)
+        found = self._plain.get(settings.name)
+        if found is not None:
+            found.check(handler, settings, source)
         opened = await plain.open_source(source.arn, source.name, settings, self._memory, environment, options)
-        mapping = FunctionMapping(settings.name)
+        if found is None:
+            found = _PlainFunction(handler, self._function(settings, self._plain_sandbox(handler, settings)))
+            self._plain[settings.name] = found
+        found.sources.append(source.arn)
+        label = self._label(settings.name, f"{settings.name}:{source.name}")
+        mapping = FunctionMapping(label)
         bears = Bears(options.get("maximum_retry_attempts"), takes_poison="on_failure" in options)
-        make: Callable[[], Sandbox] = lambda: ThreadSandbox(plain_handler(handler))  # noqa: E731
-        if self._injector is not None:
-            make = self._injector.plain(settings.name, make)
-        await self._map(settings.name, opened, settings, make, bears, kept=mapping.invocations)
+        await self._map(label, opened, found.function, bears, kept=mapping.invocations)
         return mapping
+
+    def _plain_sandbox(self, handler: Callable[[Any, Any], Any] | str, settings: FunctionSettings) -> MakeSandbox:
+        make: MakeSandbox = lambda: ThreadSandbox(plain_handler(handler))  # noqa: E731
+        return make if self._injector is None else self._injector.plain(settings.name, make)
+
+    def _function(self, settings: FunctionSettings, make: MakeSandbox) -> Function:
+        function = Function(settings, make, self._memory.clock)
+        self._functions.append(function)
+        self._stack.push_async_callback(function.close)
+        return function
+
+    def _label(self, *wanted: str) -> str:
+        """The first that is not taken: the report has a line for each."""
+        for label in wanted:
+            if label not in self._labels:
+                self._labels.add(label)
+                return label
+        raise ConfigurationError(f"'{wanted[-1]}' has a mapping already: give this one another name")
 
     async def _add(self, stages: Sequence[Stage]) -> None:
         environment = self._memory.environment()
@@ -260,35 +288,30 @@ class Emulator:
         await resources.make(stages, environment)
         sources = await resources.open_sources(stages, environment, self._memory)
         for stage, label, source in zip(stages, labels(stages), sources, strict=True):
-            await self._add_stage(stage, label, source)
+            await self._add_stage(stage, self._label(label, f"{stage.pipeline}.{stage.name}"), source)
 
     async def _add_stage(self, stage: Stage, label: str, source: LocalSource) -> None:
         tally = Tally()
         observers = [tally.observe]
         environment = partial(self._memory.environment, chance=self._chance)
-        make: Callable[[], Sandbox] = lambda: EngineSandbox(stage, environment, observers)  # noqa: E731
+        make: MakeSandbox = lambda: EngineSandbox(stage, environment, observers)  # noqa: E731
         if self._injector is not None:
             make = self._injector.engine(label, stage, observers)
         tells_letters = stage.dead_letters == stage.source.dead_letters
-        await self._map(
-            label, source, function_settings(stage), make, bears_of(stage), tally=tally, tells_letters=tells_letters
-        )
+        function = self._function(function_settings(stage), make)
+        await self._map(label, source, function, bears_of(stage), tally=tally, tells_letters=tells_letters)
 
     async def _map(
         self,
         label: str,
         source: LocalSource,
-        settings: FunctionSettings,
-        make: Callable[[], Sandbox],
+        function: Function,
         bears: Bears,
         *,
         kept: list[Invocation] | None = None,
         tally: Tally | None = None,
         tells_letters: bool = False,
     ) -> None:
-        function = Function(settings, make, self._memory.clock)
-        self._functions.append(function)
-        self._stack.push_async_callback(function.close)
         invocable: Invocable = function
         if self._injector is not None:
             invocable = self._injector.invocable(label, function, source, bears)
@@ -299,6 +322,33 @@ class Emulator:
         )
         if self._injector is not None:
             self._injector.source(mapped, bears)
+
+
+@dataclass
+class _PlainFunction:
+    """A plain handler's function, and the sources that are mapped to it."""
+
+    handler: Callable[[Any, Any], Any] | str
+    function: Function
+    sources: list[str] = field(default_factory=list)
+
+    def check(
+        self,
+        handler: Callable[[Any, Any], Any] | str,
+        settings: FunctionSettings,
+        source: Queue | Stream | Table | Topic,
+    ) -> None:
+        """Raise `ConfigurationError` unless it can be mapped to one more source."""
+        if handler != self.handler:
+            raise ConfigurationError(f"another function is called '{settings.name}' already: give this one name=")
+        if settings != self.function.settings:
+            raise ConfigurationError(
+                f"'{settings.name}' is one function, and was mapped with {self.function.settings}: give the same, or name="
+            )
+        if source.arn in self.sources:
+            raise ConfigurationError(
+                f"'{settings.name}' is mapped to '{source.name}' already: Lambda refuses a second time"
+            )
 
 
 class _Recorded:

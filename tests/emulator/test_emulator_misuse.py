@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
+from pipeline import ConfigurationError, Pipeline, sources
 from pipeline.testing import Emulator
 
 DAY = 86_400.0
+
+
+def passes(event: Any, context: Any) -> None: ...
 
 
 def fails(event: Any, context: Any) -> Any:
@@ -44,3 +48,58 @@ def test_a_stream_that_was_idle_for_hours_is_still_read_from_where_it_was(kind: 
         source.put(b"1") if kind == "stream" else source.put({"id": "1"})
         aws.run()
     assert [invocation.at for invocation in mapping.invocations] == [7200]
+
+
+def test_two_mappings_of_one_handler_have_a_line_each_and_are_one_function() -> None:
+    at_work: list[int] = []
+
+    def slow(event: Any, context: Any) -> None:
+        at_work.append(len(event["Records"]))
+
+    with Emulator() as aws:
+        first, second = aws.queue("first"), aws.queue("second")
+        one = aws.map(first, slow, reserved_concurrency=1)
+        two = aws.map(second, slow, reserved_concurrency=1)
+        first.send(1, 2, 3)
+        second.send(4)
+        report = aws.run()
+    assert (one.name, two.name) == ("slow", "slow:second")
+    assert {label: counts.succeeded for label, counts in report.handlers.items()} == {"slow": 3, "slow:second": 1}
+    # Both came at the same time: one was throttled, and its message came again.
+    answers = [type(invocation.answer).__name__ for mapping in (one, two) for invocation in mapping.invocations]
+    assert sorted(answers) == ["Returned", "Returned", "Throttled"]
+
+
+def test_what_would_be_two_functions_of_one_name_is_refused() -> None:
+    with Emulator() as aws:
+        first, second = aws.queue("first"), aws.queue("second")
+        aws.map(first, passes)
+        with pytest.raises(
+            ConfigurationError, match="another function is called 'handler' already: give this one name="
+        ):
+            aws.map(first, lambda event, context: None, name="handler")
+            aws.map(second, passes, name="handler")
+        with pytest.raises(ConfigurationError, match="'passes' is one function, and was mapped with .*timeout=3"):
+            aws.map(second, passes, timeout=5)
+        with pytest.raises(ConfigurationError, match="'passes' is mapped to 'first' already"):
+            aws.map(first, passes)
+        aws.map(second, passes, name="other")
+
+
+def test_handlers_of_one_name_in_pipelines_that_are_added_one_after_the_other_have_a_line_each() -> None:
+    def made(name: str) -> Pipeline:
+        pipeline = Pipeline(name)
+
+        @pipeline.handler(sources.SQS(f"{name}-orders"))
+        def price(order: Any) -> None: ...
+
+        return pipeline
+
+    shop = made("shop")
+    with Emulator() as aws:
+        aws.add(shop)
+        aws.add(made("store"))
+        aws.send("shop-orders", [{}, {}])
+        aws.send("store-orders", [{}])
+        report = aws.run()
+        assert {label: counts.succeeded for label, counts in report.handlers.items()} == {"price": 2, "store.price": 1}
