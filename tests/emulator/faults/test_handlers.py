@@ -371,7 +371,8 @@ def test_one_fault_alone_is_where_it_was_among_the_others() -> None:
 
 
 def test_a_healthy_message_never_becomes_a_dead_letter() -> None:
-    for seed in range(12):
+    # 17: a message that was done comes again, and would be one receive too far.
+    for seed in (17, *range(10)):
         run = count("everything", *BODIES[:6], seed=seed)
         assert [body for body in run.dead if body != POISON] == []
         assert set(BODIES[:6]) <= set(run.counts)
