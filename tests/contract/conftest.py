@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NoReturn
 
 import pytest
+from aiobotocore.session import AioSession
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from pipeline.aws.calls import SERVICES, Call, Client, GoOn
 from pipeline.aws.client import client, full_client
+from pipeline.aws.models import Models
 from pipeline.engine.environment import ProcessEnvironment
 from tests.support import redis_server as servers
 
@@ -50,9 +52,18 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+@pytest.fixture(scope="session")
+def botocore_session() -> AioSession:
+    """A session for all tests: making one takes longer than a client, and it keeps no connections."""
+    session = AioSession()
+    session.register_component("data_loader", Models())
+    return session
+
+
 @pytest.fixture
-async def environment(clock: ManualClock) -> AsyncIterator[ProcessEnvironment]:
+async def environment(clock: ManualClock, botocore_session: AioSession) -> AsyncIterator[ProcessEnvironment]:
     made = ProcessEnvironment(clock=clock)
+    made.provide(("aws", "session"), botocore_session)
     yield made
     await made.aclose()
 
