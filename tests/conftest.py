@@ -7,10 +7,17 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pipeline.emulator import embedded
 from pipeline.engine.environment import ProcessEnvironment
 from tests.support import dynamodb_local as local
+
+# How hypothesis searches: differently each time on a developer's machine, the same way in CI.
+# No deadline for one example: a shared core stops for longer than any of them takes.
+settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
 
 #: Why there is no DynamoDB Local, when it was looked for in vain.
 _LOCAL = pytest.StashKey[local.NotToBeHad]()

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from pipeline import Pipeline
-
-# As in tests/unit: no deadline, and the same way each time in CI.
-settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, max_examples=200)
-settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
 
 HEAD = "from pipeline import *\nfrom pipeline import sinks, sources, stores\n\n"
 Declare = Callable[..., list[Pipeline]]
