@@ -246,7 +246,10 @@ def test_what_was_not_reached_says_that_no_time_was_left() -> None:
 # The bytes of an object
 
 
-@given(st.lists(st.one_of(st.text(max_size=20), st.just("x" * 262_145 + "é\n\ud83d"), st.just('"😀\n' * 100_000))))
+BODIES = st.one_of(st.text(max_size=20), st.just("x" * 262_145 + "é\n\ud83d"), st.just('"😀\n' * 100_000))
+
+
+@given(st.lists(BODIES, max_size=4))  # short before long, long before short, and one of each kind between
 def test_each_text_is_one_line_that_reads_back(bodies: list[str]) -> None:
     found = b"".join(chunks([text(body) for body in bodies])).split(b"\n")
     assert found.pop() == b""

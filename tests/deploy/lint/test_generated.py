@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline import Pipeline
 from pipeline.cli import targets
 from pipeline.deploy import lint
 from pipeline.deploy.lint.code import Finder
+from pipeline.deploy.lint.nodes import Members
 from pipeline.deploy.template.assembly import template
 from pipeline.deploy.template.document import text_of
 from pipeline.engine.stage import Stage
@@ -38,10 +40,14 @@ def stages(pipelines: Sequence[Pipeline]) -> list[Stage]:
     return [stage for one in pipelines for stage in one.stages()]
 
 
+@functools.lru_cache(maxsize=1)
+def read(text: str) -> Members:
+    """Reading takes longer than all rules, and the same text is often looked at twice."""
+    return lint.read(text.encode())
+
+
 def found(text: str, declared: Sequence[Stage]) -> list[str]:
-    findings = lint.lint(
-        lint.read(text.encode()), code=Finder(Path(), declared).find, today=TODAY, stages=declared
-    )  # fmt: skip
+    findings = lint.lint(read(text), code=Finder(Path(), declared).find, today=TODAY, stages=declared)
     return [f"{one.rule.id}: {one.subject}: {one.detail}" for one in findings]
 
 
