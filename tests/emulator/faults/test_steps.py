@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import weakref
@@ -63,11 +62,10 @@ def test_nothing_goes_on_in_a_dead_environment() -> None:
     done: list[str] = []
 
     @shop.handler(sources.SQS("orders"), key="id")
-    async def price(order: dict[str, Any]) -> None:
+    async def price(order: dict[str, Any], context: Context) -> None:
         try:
             if order["id"] == "slow":
-                await asyncio.sleep(0)
-                await asyncio.sleep(5)
+                await context.clock.sleep(5)
                 done.append("after the end")
         finally:
             done.append(order["id"])
@@ -89,10 +87,10 @@ def test_nothing_of_a_dead_environment_is_left_when_the_run_is_over() -> None:
     shop = Pipeline("shop", log_level="CRITICAL")
 
     @shop.handler(sources.SQS("orders"), key="id")
-    async def price(order: dict[str, Any]) -> None:
+    async def price(order: dict[str, Any], context: Context) -> None:
         kept = Kept()
         held.append(weakref.ref(kept))
-        await asyncio.sleep(1)
+        await context.clock.sleep(1)
 
     def run() -> None:
         with Emulator(faults=crash(after="handler")) as aws:
