@@ -13,6 +13,7 @@ from pipeline.emulator.faults.plan import Faults, Now
 from pipeline.emulator.faults.story import invoked, outcome_of
 from pipeline.emulator.mappings.answers import Answer, Returned, Throttled, Unheard
 from pipeline.emulator.mappings.response import ResponseError, named_failures
+from pipeline.runtimes.response import partial_response
 
 #: Of a queue, a FIFO queue and a stream: what can befall an invocation there.
 STANDARD = frozenset({Kind.OVERLAP, Kind.LOST_RESPONSE, Kind.LATE_RESPONSE, Kind.THROTTLED_INVOCATION})
@@ -90,4 +91,4 @@ def together(first: Answer, second: Answer, ids: Collection[str]) -> Answer:
         failed = named if failed is None else failed & named
     if failed is None or len(done) == 1:
         return done[0]
-    return Returned({"batchItemFailures": [{"itemIdentifier": name} for name in sorted(failed)]})
+    return Returned(partial_response(sorted(failed)))
