@@ -85,7 +85,7 @@ def completion_without_fencing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(items, "held", lambda owner: ())
 
 
-@bug("and nowhere", "sqs", "mark", "slow")
+@bug("and nowhere", "sqs", "mark", "slow", near=13)
 def a_cancelled_write_swallowed(patch: pytest.MonkeyPatch) -> None:
     write = DynamoDB.write
 
@@ -108,7 +108,7 @@ def the_highest_sequence_number_reported(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Kinesis, "unsettled_ids", highest)
 
 
-@bug("and nowhere", "fifo", "claim", "none")
+@bug("and nowhere", "fifo", "claim", "none", near=8)
 def one_groups_failure_acknowledges_another(patch: pytest.MonkeyPatch) -> None:
     def of_one_group(self: Any, result: Any) -> list[str]:
         unsettled = result.unsettled()
@@ -132,7 +132,7 @@ def a_refused_entry_of_a_batch_taken_for_sent(patch: pytest.MonkeyPatch) -> None
     patch.setattr(sqs_calls, "send", careless)
 
 
-@bug("of its lane is settled", "kinesis", "fused", "throttles")
+@bug("of its lane is settled", "kinesis", "fused", "throttles", near=2)
 def a_refused_record_of_put_records_taken_for_put(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("pipeline.aws.kinesis._result", lambda answer: None)
 
@@ -147,7 +147,7 @@ def unprocessed_items_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DynamoDB, "_send", careless)
 
 
-@bug("and nowhere", "sqs", "claim", "throttles")
+@bug("and nowhere", "sqs", "claim", "throttles", near=10)
 def a_dead_letter_that_was_not_put_is_acknowledged(patch: pytest.MonkeyPatch) -> None:
     put = Endings._put_letters
 
@@ -158,7 +158,7 @@ def a_dead_letter_that_was_not_put_is_acknowledged(patch: pytest.MonkeyPatch) ->
     patch.setattr(Endings, "_put_letters", careless)
 
 
-@bug("and dead-lettered after", "fifo", "claim", "throttles")
+@bug("and dead-lettered after", "fifo", "claim", "throttles", near=15)
 def attempts_counted_for_hand_backs(patch: pytest.MonkeyPatch) -> None:
     release = Endings.release
 
@@ -197,7 +197,7 @@ def a_place_that_passes_a_failure(patch: pytest.MonkeyPatch) -> None:
 # -- In the machines.
 
 
-@bug("and nowhere", "sqs", "none", "none")
+@bug("and nowhere", "sqs", "none", "none", near=17)
 def a_filter_that_deletes_what_it_should_let_through(patch: pytest.MonkeyPatch) -> None:
     accepts = Filter.accepts
 
@@ -207,7 +207,7 @@ def a_filter_that_deletes_what_it_should_let_through(patch: pytest.MonkeyPatch) 
     patch.setattr(Filter, "accepts", short_sighted)
 
 
-@bug("of its lane is settled", "kinesis", "claim", "none")
+@bug("of its lane is settled", "kinesis", "claim", "none", near=3)
 def a_checkpoint_that_moves_past_a_failed_record(patch: pytest.MonkeyPatch) -> None:
     settled_by = StreamMapping._settled_by
 
@@ -234,7 +234,7 @@ def an_answer_that_nobody_heard_taken_for_success(patch: pytest.MonkeyPatch) -> 
     patch.setattr(QueueMapping, "_settled", hopeful)
 
 
-@bug("is lost", "kinesis", "none", "crashes")
+@bug("of its lane is settled", "kinesis", "none", "crashes", near=16)
 def a_lost_response_that_moves_the_checkpoint(patch: pytest.MonkeyPatch) -> None:
     answered = StreamMapping.answered
 
@@ -250,7 +250,7 @@ def a_lost_response_that_moves_the_checkpoint(patch: pytest.MonkeyPatch) -> None
     patch.setattr(StreamMapping, "answered", hopeful)
 
 
-@bug("of its lane is settled", "kinesis", "claim", "none")
+@bug("of its lane is settled", "kinesis", "claim", "none", near=5)
 def a_lane_that_takes_its_newest_batch_first(patch: pytest.MonkeyPatch) -> None:
     form = Lane.form
 
@@ -264,7 +264,7 @@ def a_lane_that_takes_its_newest_batch_first(patch: pytest.MonkeyPatch) -> None:
 # -- In the driver and the services.
 
 
-@bug("was not deleted from its queue", "sqs", "claim", "duplicates")
+@bug("and dead-lettered after", "sqs", "claim", "duplicates", near=1)
 def a_late_delete_with_an_old_receipt_taken_for_done(patch: pytest.MonkeyPatch) -> None:
     receive, delete = QueueDriver._receive, QueueDriver._delete
     done: set[str] = set()
@@ -290,7 +290,7 @@ def a_late_delete_with_an_old_receipt_taken_for_done(patch: pytest.MonkeyPatch) 
     patch.setattr(QueueDriver, "_receive", receiving)
 
 
-@bug("is given up by its queue after", "sqs", "mark", "none")
+@bug("is given up by its queue after", "sqs", "mark", "none", near=20)
 def a_redrive_one_receive_too_early(patch: pytest.MonkeyPatch) -> None:
     receive = Queue.receive
 

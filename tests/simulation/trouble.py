@@ -37,7 +37,7 @@ PROFILES: Mapping[str, Mapping[str, float]] = {
         "lost answer": 0.05,
     },
     "throttles": {"outage": 0.3, "throttled call": 0.15, "half done": 0.3, "throttled": 0.05, "done, and lost": 0.08},
-    "slow": {"slow call": 0.1, "slow handler": 0.05, "late answer": 0.05, "skew": 1.0},
+    "slow": {"slow call": 0.1, "hanging call": 0.03, "slow handler": 0.05, "late answer": 0.05, "skew": 1.0},
     "everything": {
         "outage": 0.1,
         "duplicate": 0.3,
@@ -53,6 +53,7 @@ PROFILES: Mapping[str, Mapping[str, float]] = {
         "throttled": 0.03,
         "done, and lost": 0.04,
         "slow call": 0.03,
+        "hanging call": 0.01,
         "slow handler": 0.02,
         "late answer": 0.02,
         "skew": 0.5,
@@ -71,6 +72,7 @@ _COSTLY = frozenset(
         "late answer",
         "too early",
         "cut off",
+        "hanging call",
     }
 )
 #: A wall clock is wrong by so many seconds at most: leases end later by more than that.
@@ -163,7 +165,7 @@ class Place:
             await self.never()
         CALLER.set(self)
         trouble = self.trouble
-        kinds = ["kill before", "throttled call", "slow call", "done, and lost", "kill after"]
+        kinds = ["kill before", "throttled call", "slow call", "hanging call", "done, and lost", "kill after"]
         if operation in _PARTIAL:
             kinds.append("half done")
         if service == "dynamodb" and trouble.now() < self.cut_off_until:
@@ -180,9 +182,8 @@ class Place:
             trouble.note(f"{self.name} {where}: {kind}")
             if service == "dynamodb":
                 self.troubled_at = trouble.now()
-        await asyncio.sleep(
-            trouble.chance.uniform(1, 6) if kind == "slow call" else trouble.chance.choice([0.004, 0.01])
-        )
+        seconds = {"slow call": trouble.chance.uniform(1, 6), "hanging call": 60.0}
+        await asyncio.sleep(seconds.get(kind or "", trouble.chance.choice([0.004, 0.01])))
         if self.is_dead:
             await self.never()
         if kind == "kill before":

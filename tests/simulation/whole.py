@@ -60,6 +60,7 @@ ATTEMPTS = 6
 BUDGET = 3
 #: Receives after which a queue itself gives a message up, where the handler never does.
 MAX_RECEIVES = 5
+_COMPLETING = frozenset({"batch_execute_statement", "update_item"})
 _NAME = re.compile(r"\br\d+\b")
 
 
@@ -121,7 +122,7 @@ class Whole:
         self.batch_size = chance.choice([1, 3, 10]) if self.source == "fifo" else chance.choice([1, 4, 10, 10])
         self.concurrency = chance.choice([1, 3, 100])
         self.timeout = chance.choice([12, 30, 30])
-        self.lease = chance.choice([20.0, 20.0, 60.0]) if self.mode == "claim" else None
+        self.lease = chance.choice([10.0, 20.0, 60.0]) if self.mode == "claim" else None
         self.queue = "orders.fifo" if self.source == "fifo" else "orders"
         self.shards = chance.randint(1, 3)
         self.parts = chance.choice([1, 1, 2]) if self.mode != "none" else 1
@@ -317,10 +318,10 @@ class Whole:
                 self._expose(sent)
             if self.lease is not None and self.timeout > self.lease + 5 and self.trouble.strikes("cut off"):
                 # Its lease ends, and somebody else may get the record, and take it over.
-                seconds = self.lease + self.chance.uniform(1, 4)
-                place.cut_off_until = self.now + seconds - self.chance.uniform(-0.2, 0.5)
+                seconds = self.chance.uniform(self.lease + 1, 0.85 * self.timeout)
+                place.cut_off_until = self.now + seconds - 0.1
                 self.note(f"{place.name} cannot reach its store until {place.cut_off_until:.3f}, beside {sent.name}")
-                self._expose(sent)
+                self.loop.call_later(seconds - self.chance.uniform(0.1, 0.6), self._expose, sent)
             await asyncio.sleep(seconds)
             if place.is_dead or kill:
                 await place.die()
@@ -643,7 +644,7 @@ class Tapped:
 
     def _seen(self, name: str, call: Operation, whole: Whole) -> Operation:
         def operation(parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
-            is_claim = whole.mode == "claim" and "Statements" in parameters and "COMPLETED" in str(parameters)
+            is_claim = whole.mode == "claim" and name in _COMPLETING and "COMPLETED" in str(parameters)
             before = whole.entries() if is_claim else {}
             answer = call(parameters, now)
             if is_claim:
