@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from uuid import UUID
 
 from botocore.exceptions import ClientError
 
@@ -23,6 +25,7 @@ from pipeline.emulator.faults.inject import Bears, MemoryInjector, bears_of
 from pipeline.emulator.faults.plan import Faults, faults_of
 from pipeline.emulator.faults.rules import Rule
 from pipeline.emulator.functions.engine import EngineSandbox
+from pipeline.emulator.functions.environment import in_thread
 from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, FunctionSettings, Sandbox
 from pipeline.emulator.functions.thread import ThreadSandbox
 from pipeline.emulator.functions.thread import plain as plain_handler
@@ -33,6 +36,7 @@ from pipeline.emulator.report import Report, Tally
 from pipeline.emulator.run import Run
 from pipeline.emulator.services.memory import in_memory
 from pipeline.emulator.services.topic import RETENTION
+from pipeline.emulator.turns import Turns, TurnSandbox
 from pipeline.emulator.virtual import VirtualClock, VirtualLoop
 from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError, PipelineError
@@ -77,7 +81,8 @@ class Emulator:
     a plain handler finds the table that it writes to; none of their calls leaves the process. What a handler sends by
     other means, such as to a signed URL, is its own; it is signed with nobody's keys.
 
-    `seed`: of all chance. The same seed gives the same run, as far as handlers in threads are deterministic.
+    `seed`: of all chance. The same seed gives the same run: plain handlers take turns, and one works at a time, except
+    that others go on while it waits for a call. Threads of a handler's own are not told apart.
     `faults`: what goes wrong: a profile's name ("duplicates", "crashes", "throttles", "slow", "skew", "poison",
     "everything") by the seed, `Faults(seed, profile)`, or single ones such as `crash(after="handler")`. `run` brings
     the run to rest also then: nothing goes wrong after an hour of virtual time.
@@ -94,6 +99,9 @@ class Emulator:
         self._backend: MemoryBackend | None = None
         self._run: Run | None = None
         self._functions: list[Function] = []
+        self._turns = Turns()
+        self._environments = itertools.count(1)  #: of functions in threads
+        self._request_chance = random.Random(f"{seed}:request ids")
         self._plain: dict[str, _PlainFunction] = {}
         self._labels: set[str] = set()
 
@@ -107,7 +115,7 @@ class Emulator:
         with ExitStack() as around:
             around.enter_context(boto3_in_memory(self._backend, loop))
             if self.faults is not None:
-                self._injector = MemoryInjector(self.faults, self._backend, loop)
+                self._injector = MemoryInjector(self.faults, self._backend, loop, self._turns)
                 self._stack.push_async_callback(self._injector.close)
             self._run = self._runner.run(self._open())
             self._around = around.pop_all()
@@ -168,6 +176,7 @@ class Emulator:
         timeout: float = 3,
         memory: int = 128,
         reserved_concurrency: int | None = None,
+        environment: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> FunctionMapping:
         """An event source mapping from a source to a plain Lambda handler, a function or its name ("app.handler").
@@ -175,13 +184,18 @@ class Emulator:
         `settings`: of the mapping, by the names of `QueueSettings`, `StreamSettings` and `KafkaSettings`, such as
         `batch_size=10, report_batch_item_failures=True`. `name`: the function's; default: the handler's own. Several
         mappings of one handler are one function, with one reserved concurrency; the report then has each as
-        "handler:queue", but for the first. Raises `ConfigurationError` for what AWS would refuse.
+        "handler:queue", but for the first. `environment`: its variables; with Lambda's own (AWS_LAMBDA_FUNCTION_NAME
+        and so on) they are the process's while it works, and what is read when a module is imported is read before. Raises `ConfigurationError` for what AWS would refuse.
         """
         if isinstance(handler, Handler):
             raise ConfigurationError(f"'{handler.stage.name}' is a handler of a pipeline: add the pipeline instead")
         called = name or _name_of(handler)
         function = FunctionSettings(
-            name=called, timeout=timeout, memory=memory, reserved_concurrency=reserved_concurrency
+            name=called,
+            timeout=timeout,
+            memory=memory,
+            environment=dict(environment or {}),
+            reserved_concurrency=reserved_concurrency,
         )
         return self._do(self._map_plain(source, handler, function, settings))
 
@@ -254,8 +268,9 @@ class Emulator:
             found.check(handler, settings, source)
         opened = await plain.open_source(source.arn, source.name, settings, self._memory, environment, options)
         if found is None:
-            found = _PlainFunction(handler, self._function(settings, self._plain_sandbox(handler, settings)))
-            self._plain[settings.name] = found
+            variables = in_thread(settings, handler if isinstance(handler, str) else settings.name)
+            make, turn = self._plain_sandbox(handler, settings), partial(self._turns.turn, variables)
+            found = self._plain[settings.name] = _PlainFunction(handler, self._function(settings, make, turn))
         found.sources.append(source.arn)
         label = self._label(settings.name, f"{settings.name}:{source.name}")
         mapping = FunctionMapping(label)
@@ -264,14 +279,26 @@ class Emulator:
         return mapping
 
     def _plain_sandbox(self, handler: Callable[[Any, Any], Any] | str, settings: FunctionSettings) -> MakeSandbox:
-        make: MakeSandbox = lambda: ThreadSandbox(plain_handler(handler))  # noqa: E731
-        return make if self._injector is None else self._injector.plain(settings.name, make)
+        def make() -> Sandbox:
+            return ThreadSandbox(plain_handler(handler), next(self._environments))
 
-    def _function(self, settings: FunctionSettings, make: MakeSandbox) -> Function:
-        function = Function(settings, make, self._memory.clock)
+        if self._injector is not None:
+            return self._injector.plain(settings.name, make)
+        return lambda: TurnSandbox(make(), self._turns)
+
+    def _function(
+        self,
+        settings: FunctionSettings,
+        make: MakeSandbox,
+        turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    ) -> Function:
+        function = Function(settings, make, self._memory.clock, request_id=self._request_id, turn=turn)
         self._functions.append(function)
         self._stack.push_async_callback(function.close)
         return function
+
+    def _request_id(self) -> str:
+        return str(UUID(int=self._request_chance.getrandbits(128), version=4))
 
     def _label(self, *wanted: str) -> str:
         """The first that is not taken: the report has a line for each."""

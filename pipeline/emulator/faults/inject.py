@@ -21,12 +21,12 @@ from pipeline.emulator.faults.sandboxes import EngineFaults, PlainFaults, Served
 from pipeline.emulator.faults.services import around
 from pipeline.emulator.faults.sources import POISON, FaultyQueue, FaultyShards
 from pipeline.emulator.faults.steps import breakable
-from pipeline.emulator.faults.turns import Turns
 from pipeline.emulator.functions.engine import EngineSandbox
 from pipeline.emulator.functions.function import Sandbox
 from pipeline.emulator.functions.thread import Runtime, ThreadSandbox
 from pipeline.emulator.local_source import LocalSource
 from pipeline.emulator.run import Mapped
+from pipeline.emulator.turns import Turns, TurnSandbox
 from pipeline.emulator.virtual import VirtualClock, VirtualLoop
 from pipeline.engine.stage import Stage
 from pipeline.ports import Clock
@@ -92,15 +92,15 @@ class _Queue:
 
 
 class MemoryInjector(Injector):
-    """Of a run in memory and in virtual time."""
+    """Of a run in memory and in virtual time. `turns`: of its handlers in threads."""
 
-    def __init__(self, faults: Faults, backend: MemoryBackend, loop: VirtualLoop) -> None:
+    def __init__(self, faults: Faults, backend: MemoryBackend, loop: VirtualLoop, turns: Turns) -> None:
         clock = VirtualClock(loop)
         super().__init__(faults, clock)
         self._backend = backend
         self._loop = loop
         self._places: list[Place] = []
-        self._turns = Turns()
+        self._turns = turns
         mortal_tasks(loop)
         if faults.at(Point("sqs", "order"), (Kind.REORDERING,), clock.now()) is not None:
             queues: Any = backend.services["sqs"]
@@ -111,7 +111,8 @@ class MemoryInjector(Injector):
 
         def made() -> Sandbox:
             place = Place(self.faults, name, self._now, raises=True)
-            return PlainFaults(place, make(), around(place, self._backend.client), self._turns)
+            inner = TurnSandbox(make(), self._turns, around(place, self._backend.client))
+            return PlainFaults(place, inner, self._turns)
 
         return made
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.emulator.boto import AROUND
 from pipeline.emulator.faults.kinds import Kind
 from pipeline.emulator.faults.place import INVOCATION, PLACE, Place
-from pipeline.emulator.faults.turns import Turns
 from pipeline.emulator.functions.engine import EngineSandbox
 from pipeline.emulator.functions.function import Invocation, InvocationFailed, Sandbox, exited
 from pipeline.emulator.mappings.answers import Cause
 from pipeline.emulator.services.client import Around
+from pipeline.emulator.turns import Turns
 
 
 class EngineFaults:
@@ -47,20 +46,16 @@ class EngineFaults:
 
 
 class PlainFaults:
-    """A plain handler in a thread, in an environment that can die; see `Sandbox`."""
+    """A plain handler in a thread, in an environment that can die; see `Sandbox`. `turns`: of the run."""
 
-    def __init__(self, place: Place, inner: Sandbox, around: Around, turns: Turns) -> None:
+    def __init__(self, place: Place, inner: Sandbox, turns: Turns) -> None:
         self._place = place
         self._inner = inner
-        self._around = self._in_turns(around)
         self._turns = turns
-        self._home = asyncio.get_running_loop()
-        self._is_working = False
 
     async def start(self) -> None:
-        """See `Sandbox`. The thread works in the context variables of who started it."""
-        with self._stood_around():
-            await self._inner.start()
+        """See `Sandbox`."""
+        await self._inner.start()
 
     async def invoke(self, invocation: Invocation) -> Any:
         """See `Sandbox`."""
@@ -69,18 +64,15 @@ class PlainFaults:
         self._dies("before handler", invocation)
         point, kind = place.decide("handler", (Kind.SLOW_HANDLER,))
         if kind is not None:
-            await asyncio.sleep(place.faults.chance(point, "seconds").uniform(0.05, 1.2) * invocation.settings.timeout)
-        await self._turns.take(self)
-        self._is_working = True
+            seconds = place.faults.chance(point, "seconds").uniform(0.05, 1.2) * invocation.settings.timeout
+            async with self._turns.paused():
+                await asyncio.sleep(seconds)
         try:
             returned = await self._inner.invoke(invocation)
         except InvocationFailed:
             if place.is_dead:
                 raise _killed(invocation) from None
             raise
-        finally:
-            self._is_working = False
-            self._turns.give_up(self)
         if place.is_dead:  # something in the handler caught what nothing catches
             raise _killed(invocation)
         self._dies("after handler", invocation)
@@ -94,32 +86,6 @@ class PlainFaults:
         if self._place.decide(step, (Kind.CRASH,))[1] is not None:
             self._place.is_dead = True
             raise _killed(invocation)
-
-    def _in_turns(self, around: Around) -> Around:
-        async def call(
-            service: str,
-            operation: str,
-            parameters: Mapping[str, Any],
-            go: Callable[[], Awaitable[dict[str, Any]]],
-        ) -> dict[str, Any]:
-            if asyncio.get_running_loop() is not self._home:  # a handler with a loop of its own
-                return await around(service, operation, parameters, go)
-            self._turns.give_up(self)
-            try:
-                return await around(service, operation, parameters, go)
-            finally:
-                if self._is_working:  # else nobody waits for the handler any more
-                    await self._turns.take(self)
-
-        return call
-
-    @contextmanager
-    def _stood_around(self) -> Generator[None, None, None]:
-        token = AROUND.set(self._around)
-        try:
-            yield
-        finally:
-            AROUND.reset(token)
 
 
 class ServedFaults:

@@ -11,7 +11,7 @@ from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline
 from pipeline.emulator.faults.kinds import Kind
 from pipeline.emulator.faults.place import Place
-from pipeline.emulator.faults.turns import Turns
+from pipeline.emulator.turns import Turns
 from pipeline.engine.context import Context
 from pipeline.engine.stage import Call, Middleware, Stage
 from pipeline.ports import (

@@ -33,12 +33,27 @@ def variables(settings: FunctionSettings, handler: str, root: Path, endpoint_url
     """
     isolation.check_endpoint(endpoint_url)
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_MEASURING)}
-    declared = {name: value for name, value in settings.environment.items() if not name.startswith(_LEADING_AWAY)}
     return {
         "TZ": ":UTC",
         **kept,
-        **declared,
+        **_declared(settings),
         **isolation.variables(endpoint_url),
+        **_lambdas(settings, handler, root),
+        "AWS_LAMBDA_LOG_STREAM_NAME": stream,
+    }
+
+
+def in_thread(settings: FunctionSettings, handler: str) -> dict[str, str]:
+    """What a function in a thread finds beside the process's own variables, while it works."""
+    return {**_declared(settings), **_lambdas(settings, handler, Path.cwd())}
+
+
+def _declared(settings: FunctionSettings) -> dict[str, str]:
+    return {name: value for name, value in settings.environment.items() if not name.startswith(_LEADING_AWAY)}
+
+
+def _lambdas(settings: FunctionSettings, handler: str, root: Path) -> dict[str, str]:
+    return {
         "_HANDLER": handler,
         "LAMBDA_TASK_ROOT": str(root),
         "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",
@@ -47,7 +62,6 @@ def variables(settings: FunctionSettings, handler: str, root: Path, endpoint_url
         "AWS_LAMBDA_FUNCTION_VERSION": VERSION,
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": log_group(settings.name),
-        "AWS_LAMBDA_LOG_STREAM_NAME": stream,
     }
 
 

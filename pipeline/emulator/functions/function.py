@@ -12,7 +12,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
@@ -112,7 +112,8 @@ class Function:
 
     `concurrency`: sandboxes that run at once on this machine; who comes beyond them waits. Beyond the function's
     reserved concurrency an invocation is throttled instead, as by Lambda. `is_ended_late`: at the deadline it is over;
-    otherwise nothing ends it, so that one can stand at a breakpoint, and its context says that no time is left.
+    otherwise nothing ends it, so that one can stand at a breakpoint, and its context says that no time is left. `turn`: what
+    an invocation waits for before its time begins, and gives back at its end.
     """
 
     def __init__(
@@ -124,12 +125,14 @@ class Function:
         concurrency: int = MAX_ENVIRONMENTS,
         is_ended_late: bool = True,
         request_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        turn: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self.settings = settings
         self.running = 0
         self._make = make
         self._clock = clock
         self._request_id = request_id
+        self._turn = turn
         self._is_ended_late = is_ended_late
         self._slots = asyncio.Semaphore(concurrency)
         self._idle: list[Sandbox] = []
@@ -146,7 +149,7 @@ class Function:
             return Throttled()
         self.running += 1
         try:
-            async with self._slots:
+            async with self._slots, self._turn():
                 return await self._run(json.loads(json.dumps(event)))
         finally:
             self.running -= 1

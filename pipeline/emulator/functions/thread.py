@@ -64,11 +64,13 @@ class ThreadSandbox:
 
     At the deadline the invocation is over, whatever the thread does: `SystemExit` is raised in it at its next step in
     Python, so that a loop ends there. Lambda would have stopped it without a word.
+
+    `number`: stands in the name of its log stream; default: counted over all of this process.
     """
 
-    def __init__(self, make: MakeRuntime) -> None:
+    def __init__(self, make: MakeRuntime, number: int | None = None) -> None:
         self._make = make
-        self._number = next(_numbers)
+        self._number = next(_numbers) if number is None else number
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Future[None] | None = None
