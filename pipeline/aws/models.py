@@ -58,8 +58,9 @@ def _read(file_path: str) -> Any:
     return None
 
 
-#: botocore's own files do not change while it runs, and its clients share what a loader holds without changing it. So a
-#: process reads each of them once, however many environments it opens: tests open one each.
+#: botocore's own files do not change while it runs, and what a loader holds is shared by its clients as it is: at most
+#: they write a partition's defaults into the endpoints that they look up, which makes the next look-up no different. So
+#: a process reads each of them once, however many environments it opens: tests open one each.
 _read_once = functools.cache(_read)
 
 

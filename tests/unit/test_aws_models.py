@@ -9,9 +9,16 @@ import pytest
 from botocore.exceptions import DataNotFoundError, UnknownServiceError
 from botocore.loaders import Loader
 
+from pipeline.aws import models
 from pipeline.aws.client import client
 from pipeline.aws.models import SERVICES, Models
 from pipeline.engine.environment import ProcessEnvironment
+
+@pytest.fixture(autouse=True)
+def nothing_read_before() -> None:
+    """botocore completes endpoints in place as it looks them up: what clients of other tests did is not in the file."""
+    models._read_once.cache_clear()
+
 
 #: Every file that a client, a waiter or a paginator of the toolkit's services may ask for.
 KINDS = ["service-2", "endpoint-rule-set-1", "waiters-2", "paginators-1"]
