@@ -42,6 +42,8 @@ def _run_all(wanted: list[tuple[str, int]], given: argparse.Namespace) -> tuple[
     with multiprocessing.get_context("fork").Pool(given.jobs, initializer=_in_worker) as pool:
         for told in pool.imap_unordered(_one, wanted, chunksize=4):
             total.add(told)
+            for kind, seed, _ in told.stories:
+                print(f"VIOLATION in {kind}, seed {seed}", file=sys.stderr, flush=True)
             seconds = time.monotonic() - began
             if not given.quiet and (seconds - shown_at >= 5 or total.runs == len(wanted)):
                 shown_at = seconds
