@@ -14,6 +14,7 @@ from pipeline.aws.client import client
 from pipeline.aws.models import SERVICES, Models
 from pipeline.engine.environment import ProcessEnvironment
 
+
 @pytest.fixture(autouse=True)
 def nothing_read_before() -> None:
     """botocore completes endpoints in place as it looks them up: what clients of other tests did is not in the file."""
