@@ -136,17 +136,17 @@ def test_the_same_seed_is_the_same_run_of_handlers_in_threads() -> None:
 
 
 def test_what_one_handler_works_for_does_not_count_towards_the_deadline_of_another() -> None:
-    """Four invocations at once, each of half a real second: all of them together work for longer than one may."""
+    """Four invocations at once, each of 0.6 real seconds: all of them together work for longer than one may."""
 
     def busy(event: Any, context: Any) -> None:
-        spin(0.25)
+        spin(0.3)
         sqs.list_queues()
-        spin(0.25)
+        spin(0.3)
 
     sqs = boto3.client("sqs", region_name="us-east-1")
     with Emulator() as aws:
         orders = aws.queue("orders")
-        mapping = aws.map(orders, busy, batch_size=1, timeout=1.5)
+        mapping = aws.map(orders, busy, batch_size=1, timeout=1.1)
         orders.send(*range(4))
         report = aws.run()
     assert [invocation.at for invocation in mapping.invocations] == [0] * 4
