@@ -16,6 +16,7 @@ import threading
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -44,6 +45,8 @@ _NOWHERE = "http://127.0.0.1:9"
 _PARAMETERS = "parameters_in_memory"
 
 Answer = tuple[Any, dict[str, Any]]
+#: A method of a class, and what makes another of it.
+_Change = tuple[type, str, Callable[[Any], Any]]
 #: Threads that an emulator has left behind. Their calls would reach the network with the developer's own credentials.
 _left_behind: WeakSet[threading.Thread] = WeakSet()
 
@@ -59,15 +62,15 @@ def boto3_in_memory(backend: MemoryBackend, loop: VirtualLoop) -> Generator[None
 
     calls = _Calls(backend, loop)
     before = set(threading.enumerate())
-    changes = [
-        (BaseClient, "_convert_to_request_dict", _kept(BaseClient._convert_to_request_dict)),
-        (BaseClient, "_make_request", calls.make(BaseClient._make_request)),
-        (AioBaseClient, "_convert_to_request_dict", _kept(AioBaseClient._convert_to_request_dict)),
-        (AioBaseClient, "_make_request", calls.make_async(AioBaseClient._make_request)),
+    changes: list[_Change] = [
+        (BaseClient, "_convert_to_request_dict", _kept),
+        (BaseClient, "_make_request", calls.make),
+        (AioBaseClient, "_convert_to_request_dict", _kept),
+        (AioBaseClient, "_make_request", calls.make_async),
         # What signs without a call, such as a URL for an upload, signs with nobody's keys.
-        (RequestSigner, "get_auth_instance", _as_nobody(RequestSigner.get_auth_instance)),
-        (URLLib3Session, "send", _refused(URLLib3Session.send)),
-        (AIOHTTPSession, "send", _refused(AIOHTTPSession.send)),
+        (RequestSigner, "get_auth_instance", _as_nobody),
+        (URLLib3Session, "send", _refused),
+        (AIOHTTPSession, "send", _refused),
     ]
     try:
         with _changed(changes), isolated(_NOWHERE):
@@ -220,10 +223,10 @@ def _refused(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _changed(changes: Sequence[tuple[type, str, Any]]) -> Generator[None, None, None]:
+def _changed(changes: Sequence[_Change]) -> Generator[None, None, None]:
     saved = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     for owner, name, change in changes:
-        setattr(owner, name, change)
+        setattr(owner, name, change(getattr(owner, name)))
     try:
         yield
     finally:
@@ -234,14 +237,22 @@ def _changed(changes: Sequence[tuple[type, str, Any]]) -> Generator[None, None, 
 def _leave_behind(threads: Iterable[threading.Thread]) -> None:
     """Refuse the calls of these threads from now on, for the life of the process."""
     _left_behind.update(threads)
-    original = BaseClient._make_request
-    if not _left_behind or getattr(original, "is_guarded", False):
-        return
+    name = "_make_request"
+    original: Any = getattr(BaseClient, name)
+    if _left_behind and not isinstance(original, _Guarded):
+        setattr(BaseClient, name, _Guarded(original))
 
-    def guarded(client: Any, *args: Any) -> Any:
+
+class _Guarded:
+    """A client's `_make_request` that refuses threads that were left behind."""
+
+    def __init__(self, original: Callable[..., Answer]) -> None:
+        self._original = original
+
+    def __get__(self, client: Any, owner: type | None = None) -> Callable[..., Answer]:
+        return self if client is None else partial(self, client)
+
+    def __call__(self, client: Any, *args: Any) -> Answer:
         if threading.current_thread() in _left_behind:
             raise PipelineError("the emulator that this thread was started in is closed: nothing is sent to AWS")
-        return original(client, *args)
-
-    guarded.is_guarded = True  # type: ignore[attr-defined]
-    BaseClient._make_request = guarded
+        return self._original(client, *args)

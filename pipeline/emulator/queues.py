@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -122,7 +121,7 @@ class LocalQueue:
     ) -> list[SinkError | None]:
         """See `LocalSource`. `key` gives the message group on a FIFO queue; default: its own."""
         named = {name: sqs.text_attribute(value) for name, value in (attributes or {}).items()}
-        entries = [_entry(self._queue, payload, key or self._key, named) for payload in payloads]
+        entries = [_entry(self._queue, payload, key or self._key, named, self._environment) for payload in payloads]
         call = partial(sqs.send, url=partial(_constant, self._queue.url), environment=self._environment)
         return await deliver(entries, call, sqs.LIMITS, self._environment, Deadline())
 
@@ -190,7 +189,9 @@ def _message(message: Mapping[str, Any], arn: str) -> Message:
     return Message(message["MessageId"], message["ReceiptHandle"], member, size_of(member), group)
 
 
-def _entry(queue: Queue, payload: Any, group: Key, attributes: Mapping[str, Any]) -> Entry:
+def _entry(
+    queue: Queue, payload: Any, group: Key, attributes: Mapping[str, Any], environment: ProcessEnvironment
+) -> Entry:
     try:
         body = _text(body_of(payload))
         sqs.check_message(body, attributes)
@@ -201,7 +202,7 @@ def _entry(queue: Queue, payload: Any, group: Key, attributes: Mapping[str, Any]
     if sqs.is_fifo(queue.physical):
         key = sqs.identifier(group(payload))
         # Each is meant: sending the same payload twice delivers it twice.
-        message |= {"MessageGroupId": key, "MessageDeduplicationId": uuid.uuid4().hex}
+        message |= {"MessageGroupId": key, "MessageDeduplicationId": environment.token()}
     return Entry(payload=message, size=sqs.message_size(body, attributes), key=key)
 
 
