@@ -141,8 +141,13 @@ def _swallow(stream: Any) -> None:
             pass
 
 
+#: What would change moto: its settings, and AWS's. And what measures tests: the server is killed, so that it would measure
+#: nothing, and start later.
+_NOT_KEPT = ("AWS_", "MOTO_", "COVERAGE_")
+
+
 def _clean_environment() -> dict[str, str]:
-    """Ours without what would change moto: its settings and the AWS variables."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))}
+    """Ours without what does not belong to it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_KEPT)}
     paths = [path for path in sys.path if path]  # the package may be importable only by our path
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
