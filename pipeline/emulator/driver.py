@@ -30,9 +30,12 @@ from pipeline.emulator.mappings.actions import (
 from pipeline.emulator.mappings.answers import Answer
 from pipeline.emulator.mappings.machine import Machine, Page, QueueMachine, ShardMachine
 from pipeline.emulator.report import Tally
+from pipeline.errors import PipelineError, SinkError
 from pipeline.ports import Clock
 
 _log = logging.getLogger(__name__)
+#: Rounds of one moment in which nothing happens, after which a mapping is taken to go round for ever.
+_MOST_ROUNDS = 100_000
 
 
 class Invocable(Protocol):
@@ -114,6 +117,8 @@ class Driver(Generic[M, P]):
         self._failure: BaseException | None = None
         self._is_blind = False  #: its source could not be asked
         self._is_stopping = False
+        self._round: tuple[float, int] | None = None  #: when it last went round, and what had happened by then
+        self._rounds = 0  #: how often since, at that time and without anything happening
         self._told_reason: str | None = None  #: why a whole batch came back, when that was last told
 
     def through(self, around: Callable[[P], P]) -> None:
@@ -184,8 +189,18 @@ class Driver(Generic[M, P]):
         self._activity.ended()
 
     async def _wait(self) -> None:
-        wakes_at = self.machine.wakes_at
-        await self._activity.wait(None if wakes_at is None else max(0.0, wakes_at - self._handling.clock.now()))
+        wakes_at, now = self.machine.wakes_at, self._handling.clock.now()
+        if wakes_at is not None and wakes_at <= now:
+            self._check_progress(now)
+        await self._activity.wait(None if wakes_at is None else max(0.0, wakes_at - now))
+
+    def _check_progress(self, now: float) -> None:
+        """Raise `PipelineError` instead of going round for ever: time stands still, and the mapping wants no time."""
+        here = now, self._activity.count
+        self._rounds = self._rounds + 1 if here == self._round else 0
+        self._round = here
+        if self._rounds >= _MOST_ROUNDS:
+            raise PipelineError(f"the mapping of '{self._handling.label}' goes round and does nothing: its settings?")
 
     async def _stop(self) -> None:
         self._is_stopping = True
@@ -205,10 +220,12 @@ class Driver(Generic[M, P]):
         self._step()
 
     async def _try(self, what: str, call: Awaitable[Any]) -> tuple[bool, Any]:
-        """What a port answered; False: it failed, and a warning says so."""
+        """What a port answered; False: it failed, and a warning says so. Raises `PipelineError` for a run that is wrong."""
         try:
             return True, await call
         except Exception as error:
+            if isinstance(error, PipelineError) and not isinstance(error, SinkError):
+                raise  # what is declared is wrong, and stays wrong
             # The server may come back: a mapping polls for ever, as AWS's does.
             _log.warning("%s: cannot %s: %s", self._handling.label, what, error)
             return False, None

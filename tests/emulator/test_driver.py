@@ -12,7 +12,7 @@ import pytest
 from pipeline.decisions.patterns import read_filter
 from pipeline.emulator.activity import Activity
 from pipeline.emulator.driver import Handling, Look, QueueDriver, ShardDriver
-from pipeline.emulator.mappings.actions import Message, Read, Receive, SendToDestination, Shard, StreamRecord
+from pipeline.emulator.mappings.actions import Commit, Message, Read, Receive, SendToDestination, Shard, StreamRecord
 from pipeline.emulator.mappings.answers import Answer, Cause, FunctionFailed, Returned
 from pipeline.emulator.mappings.machine import Page
 from pipeline.emulator.mappings.queue import QueueMapping
@@ -20,6 +20,7 @@ from pipeline.emulator.mappings.settings import QueueSettings, StreamSettings
 from pipeline.emulator.mappings.stream import StreamMapping
 from pipeline.emulator.report import Counts, Tally
 from pipeline.emulator.virtual import VirtualClock, virtually
+from pipeline.errors import ConfigurationError, PipelineError
 
 VISIBILITY = 30.0
 
@@ -89,6 +90,9 @@ class Shards:
         self._may_fail("send")
         self.sent.append(record)
 
+    async def commit(self, wanted: Commit) -> None:
+        """A stream's mapping asks for none."""
+
     def _may_fail(self, kind: str) -> None:
         if self.failures.get(kind, 0):
             self.failures[kind] -= 1
@@ -130,7 +134,7 @@ class Driven:
         )
 
     def queue(self, port: Queue, **settings: Any) -> QueueDriver:
-        options = {"report_batch_item_failures": True, **settings}
+        options: dict[str, Any] = {"report_batch_item_failures": True, **settings}
         return QueueDriver(QueueMapping(QueueSettings(**options)), port, self.handling)
 
     def stream(self, port: Shards, **settings: Any) -> ShardDriver:
@@ -259,3 +263,24 @@ def test_what_is_given_up_is_sent_to_the_destination_and_said(caplog: pytest.Log
     assert port.sent[0].destination == queue
     assert (counts.exhausted, counts.succeeded) == (2, 0)
     assert "work: shard: 2 records are given up: RetryAttemptsExhausted" in caplog.messages
+
+
+def test_a_port_that_finds_a_declaration_wrong_breaks_the_run() -> None:
+    class Wrong(Queue):
+        async def receive(self, wanted: Receive, look: Look) -> Sequence[Message]:
+            raise ConfigurationError("there is no such thing in memory")
+
+    driven = Driven(Function())
+    with pytest.raises(ConfigurationError, match="no such thing"):
+        driven.run(lambda: driven.queue(Wrong()), lambda: False)
+
+
+def test_a_mapping_that_goes_round_without_end_breaks_the_run() -> None:
+    class Restless(QueueMapping):
+        @property
+        def wakes_at(self) -> float | None:
+            return VirtualClock().now()
+
+    driven = Driven(Function())
+    with pytest.raises(PipelineError, match="the mapping of 'work' goes round and does nothing"):
+        driven.run(lambda: QueueDriver(Restless(QueueSettings()), Queue(), driven.handling), lambda: False)
