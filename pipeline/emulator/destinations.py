@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.aws.client import code_of
 from pipeline.aws.names import arn_name
 from pipeline.emulator.backend import Backend
 from pipeline.emulator.mappings.actions import SendToDestination
+from pipeline.emulator.mappings.destination import s3_body, s3_key
 from pipeline.errors import ConfigurationError
+
+_NO_QUEUE = ("NonExistentQueue", "QueueDoesNotExist")
 
 
 async def send(wanted: SendToDestination, backend: Backend) -> None:
@@ -24,7 +26,7 @@ async def send(wanted: SendToDestination, backend: Backend) -> None:
     elif service == "sns":
         await backend.client("sns").publish(TopicArn=wanted.destination, Message=body)
     else:
-        whole = json.dumps({**wanted.record, "payload": json.dumps(wanted.payload)})
+        whole = json.dumps(s3_body(wanted.record, wanted.payload))
         await _put(backend.client("s3"), name, _object(wanted, backend), whole.encode())
 
 
@@ -39,9 +41,21 @@ async def _put(s3: Any, bucket: str, key: str, body: bytes) -> None:
         await s3.put_object(Bucket=bucket, Key=key, Body=body)
 
 
-def check(destination: str) -> None:
-    """Raise `ConfigurationError` for what is no destination of a mapping."""
-    _parts(destination)
+async def check(destination: str, backend: Backend) -> None:
+    """Raise `ConfigurationError` for what is no destination of a mapping, or is not there. A bucket is made when needed."""
+    service, account, name = _parts(destination)
+    try:
+        client = backend.client(service)
+        if service == "sqs":
+            await client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"nothing can be sent to the on-failure destination {destination}: {error}") from None
+    except Exception as error:
+        if code_of(error) not in _NO_QUEUE:
+            raise
+        raise ConfigurationError(
+            f"the on-failure destination {destination} is not there: make the queue first"
+        ) from None
 
 
 def queue_of(destination: str | None) -> str | None:
@@ -59,9 +73,8 @@ def _parts(arn: str) -> tuple[str, str, str]:
 
 
 def _object(wanted: SendToDestination, backend: Backend) -> str:
-    """An object's key, as Lambda names them: `aws/lambda/<mapping>/<shard>/<date>/<time>-<id>`."""
-    now = datetime.fromtimestamp(backend.clock.now(), UTC)
+    """An object's key, as Lambda names them."""
     context: dict[str, Any] = wanted.record.get("requestContext", {})
     info: dict[str, Any] = wanted.record.get("KinesisBatchInfo") or wanted.record.get("DDBStreamBatchInfo") or {}
-    shard = info.get("shardId", "shard")
-    return f"aws/lambda/local/{shard}/{now:%Y/%m/%d}/{now:%Y-%m-%dT%H.%M.%S}-{context.get('requestId', wanted.send)}"
+    unique = str(context.get("requestId", wanted.send))
+    return s3_key(mapping="local", shard=info.get("shardId", "shard"), now=backend.clock.now(), unique=unique)

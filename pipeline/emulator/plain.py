@@ -7,11 +7,13 @@ from functools import partial
 from typing import Any
 
 from pipeline.aws.names import arn_name
+from pipeline.decisions.patterns import Filter, read_record_filter
 from pipeline.emulator import destinations, queues, streams, topics
 from pipeline.emulator.backend import Backend
 from pipeline.emulator.dead_letters import DeadLetterQueue
 from pipeline.emulator.functions.function import FunctionSettings
 from pipeline.emulator.local_source import LocalSource
+from pipeline.emulator.mappings.kafka_destination import is_topic
 from pipeline.emulator.mappings.settings import KafkaSettings, QueueSettings, StreamSettings
 from pipeline.emulator.services.cluster import CLUSTER_ARN
 from pipeline.emulator.streams import Stream
@@ -22,6 +24,9 @@ from pipeline.errors import ConfigurationError
 _GIVEN = frozenset(
     {"is_fifo", "function_timeout", "visibility_timeout", "function_name", "source_arn", "topics", "retention"}
 )
+
+#: The member of a record that holds the payload, which a filter's patterns look into.
+_PAYLOADS = {"sqs": "body", "kinesis": "data", "dynamodb": "dynamodb", "kafka": "value"}
 
 
 async def open_source(
@@ -34,8 +39,16 @@ async def open_source(
 ) -> LocalSource:
     """A source that is there, ready to be mapped to a function. Raises `ConfigurationError`."""
     service = arn.split(":")[2]
+    if service not in _PAYLOADS:
+        raise ConfigurationError(
+            f"{arn} is no source of a mapping: give a queue, a stream, a table's stream or a topic"
+        )
     kind: Any = {"sqs": QueueSettings, "kafka": KafkaSettings}.get(service, StreamSettings)
     _check(options, kind)
+    options = {**options, "filter": _filter(options.get("filter"), _PAYLOADS[service])}
+    destination = options.get("on_failure")
+    if destination is not None and not is_topic(destination):
+        await destinations.check(destination, backend)
     if service == "kafka":
         kafka_settings = KafkaSettings(
             topics=(name,),
@@ -50,14 +63,24 @@ async def open_source(
         is_fifo = arn.endswith(".fifo")
         settings = partial(QueueSettings, is_fifo=is_fifo, function_timeout=function.timeout, **options)
         return await queues.opened(name, url, settings, environment, backend)
-    if options.get("on_failure") is not None:
-        destinations.check(options["on_failure"])
     is_kinesis = service == "kinesis"
     retention = await _retention(arn, backend) if is_kinesis else streams.TABLE_RETENTION
     stream_settings = StreamSettings(function_name=function.name, source_arn=arn, retention=retention, **options)
     stream = Stream(name, arn, "kinesis" if is_kinesis else "dynamodb", stream_settings)
     dead = DeadLetterQueue(destinations.queue_of(stream_settings.on_failure), environment, backend)
     return await streams.opened(stream, function.name, dead, environment, backend)
+
+
+def _filter(patterns: Any, member: str) -> Filter | None:
+    """FilterCriteria's patterns, each over a whole record; a filter that is read already stays as it is."""
+    if patterns is None or isinstance(patterns, Filter):
+        return patterns
+    given = [patterns] if isinstance(patterns, dict) else patterns
+    if not isinstance(given, list | tuple) or not all(isinstance(one, dict) for one in given):
+        raise ConfigurationError(
+            f"filter={patterns!r}: give a pattern over the whole record, as {{{member!r}: {{'kind': ['order']}}}}, or a list"
+        )
+    return read_record_filter(given, member=member, declared="filter")
 
 
 async def _retention(arn: str, backend: Backend) -> float:

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from botocore.exceptions import ClientError
+from botocore.session import get_session
 
 from pipeline.app import Pipeline
 from pipeline.emulator import plain, resources
@@ -29,6 +30,7 @@ from pipeline.emulator.functions.environment import in_thread
 from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, FunctionSettings, Sandbox
 from pipeline.emulator.functions.thread import ThreadSandbox
 from pipeline.emulator.functions.thread import plain as plain_handler
+from pipeline.emulator.isolation import REGION
 from pipeline.emulator.local import function_settings, labels
 from pipeline.emulator.local_source import DeadLetterMessage, LocalSource
 from pipeline.emulator.mappings.answers import Answer, Returned
@@ -49,6 +51,8 @@ R = TypeVar("R", Queue, Stream, Table, Bucket)
 
 #: Virtual seconds that a run takes at most, unless told otherwise: a queue keeps a message for 14 days at most.
 _LONGEST = 15 * 86_400.0
+#: The emulator that is open in this process: it stands in the place of AWS for all of it.
+_opened: list[Emulator] = []
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class Emulator:
         self._around = ExitStack()
         self._backend: MemoryBackend | None = None
         self._run: Run | None = None
+        self._is_closed = False
         self._functions: list[Function] = []
         self._turns = Turns()
         self._environments = itertools.count(1)  #: of functions in threads
@@ -108,6 +113,10 @@ class Emulator:
     def __enter__(self) -> Self:
         if _is_in_loop():
             raise PipelineError("Emulator was opened inside a running event loop: write the test as a plain function")
+        if self._is_closed or self._backend is not None:
+            raise PipelineError("an Emulator is used once: make another one")
+        if _opened:
+            raise PipelineError("another Emulator is open in this process: one at a time")
         loop = self._runner.get_loop()
         assert isinstance(loop, VirtualLoop)
         self._loop = loop
@@ -119,6 +128,7 @@ class Emulator:
                 self._stack.push_async_callback(self._injector.close)
             self._run = self._runner.run(self._open())
             self._around = around.pop_all()
+        _opened.append(self)
         return self
 
     def __exit__(
@@ -129,6 +139,8 @@ class Emulator:
                 self._do(self._end_invocations())
             self._do(self._stack.aclose())
         finally:
+            self._is_closed = True
+            _opened.remove(self)
             self._runner.close()
             self._around.close()
 
@@ -162,8 +174,13 @@ class Emulator:
         return Topic.create(self._memory, name, partitions=partitions, retention=retention)
 
     def client(self, service: str) -> Any:
-        """A client of a service in memory with boto3's methods: `client("sqs").send_message(...)`."""
-        return _Client(self._memory, service)
+        """A client as boto3's, whose calls go to memory as theirs do: `client("sqs").send_message(...)`.
+
+        Raises `ConfigurationError` for a service that is not in memory.
+        """
+        self._check_open()
+        self._memory.client(service)
+        return get_session().create_client(service, region_name=REGION)
 
     # -- What runs.
 
@@ -181,14 +198,20 @@ class Emulator:
     ) -> FunctionMapping:
         """An event source mapping from a source to a plain Lambda handler, a function or its name ("app.handler").
 
+        `name`: the function's; default: the handler's own. Several mappings of one handler are one function, with one
+        reserved concurrency; the report then has each as "handler:queue", but for the first. `environment`: its
+        variables; with Lambda's own (AWS_LAMBDA_FUNCTION_NAME and so on) they are the process's while it works. What is
+        read when a module is imported is read before.
+
         `settings`: of the mapping, by the names of `QueueSettings`, `StreamSettings` and `KafkaSettings`, such as
-        `batch_size=10, report_batch_item_failures=True`. `name`: the function's; default: the handler's own. Several
-        mappings of one handler are one function, with one reserved concurrency; the report then has each as
-        "handler:queue", but for the first. `environment`: its variables; with Lambda's own (AWS_LAMBDA_FUNCTION_NAME
-        and so on) they are the process's while it works, and what is read when a module is imported is read before. Raises `ConfigurationError` for what AWS would refuse.
+        `batch_size=10, report_batch_item_failures=True`. `filter`: one pattern or several over the whole record, as in
+        FilterCriteria: `{"body": {"kind": ["order"]}}`, `{"data": ...}`, `{"dynamodb": ...}`.
+
+        Raises `ConfigurationError` for what AWS would refuse.
         """
         if isinstance(handler, Handler):
             raise ConfigurationError(f"'{handler.stage.name}' is a handler of a pipeline: add the pipeline instead")
+        _check_source(source)
         called = name or _name_of(handler)
         function = FunctionSettings(
             name=called,
@@ -246,7 +269,23 @@ class Emulator:
             return kind.create(self._memory, name)
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            self._check_open()
+            if self._loop.is_running():
+                raise PipelineError(
+                    "the emulator is running, and this was called by a handler: call it when run() is over; "
+                    "a handler's own clients call the services"
+                )
+        except PipelineError:
+            work.close()
+            raise
         return self._runner.run(work)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise PipelineError("this emulator is closed: use it in its 'with', and make another one for another run")
+        if self._backend is None:
+            raise PipelineError("the emulator has not started: use it in 'with'")
 
     async def _end_invocations(self) -> None:
         await asyncio.gather(*(function.close() for function in self._functions))
@@ -393,14 +432,20 @@ class _Recorded:
         return answer
 
 
-class _Client:
-    """A service in memory with boto3's methods."""
-
-    def __init__(self, backend: MemoryBackend, service: str) -> None:
-        self._client = backend.client(service)
-
-    def __getattr__(self, name: str) -> Callable[..., dict[str, Any]]:
-        return lambda **parameters: self._client.call_now(name, parameters)
+def _check_source(source: object) -> None:
+    """Raise `ConfigurationError` for what Lambda cannot read."""
+    if isinstance(source, Table) and "/stream/" not in source.arn:
+        raise ConfigurationError(
+            f"the table '{source.name}' has no stream: make it with aws.table(name, stream=\"NEW_AND_OLD_IMAGES\")"
+        )
+    if isinstance(source, Bucket):
+        raise ConfigurationError(
+            f"the bucket '{source.name}' is no source of a mapping: let it notify a queue, and map that"
+        )
+    if not isinstance(source, Queue | Stream | Table | Topic):
+        raise ConfigurationError(
+            f"{source!r} is no source: give aws.queue(...), aws.stream(...), aws.table(...) or aws.topic(...)"
+        )
 
 
 def _name_of(handler: Callable[[Any, Any], Any] | str) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ParamValidationError
 
-from pipeline import ConfigurationError, Pipeline, sources
+from pipeline import ConfigurationError, Pipeline, PipelineError, sources
 from pipeline.testing import Emulator
 
 DAY = 86_400.0
@@ -191,3 +192,140 @@ def test_a_handler_finds_its_own_variables_and_lambdas_while_it_works() -> None:
         aws.run()
         assert "TABLE" not in os.environ
     assert found == {"first": ["one", "reading", "us-east-1"], "second": ["two", "other", "us-east-1"]}
+
+
+QUEUES, STREAMS, TABLES, TOPICS = "queue", "stream", "table", "topic"
+
+
+def source_of(aws: Emulator, kind: str) -> Any:
+    return aws.table("orders", stream="NEW_IMAGE") if kind == TABLES else getattr(aws, kind)("orders")
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern"),
+    [
+        (QUEUES, {"body": {"id": ["1"]}}),
+        (STREAMS, {"data": {"id": ["1"]}}),
+        (TABLES, {"dynamodb": {"NewImage": {"id": {"S": ["1"]}}}, "eventName": ["INSERT"]}),
+        (TOPICS, [{"value": {"id": ["1"]}}, {"value": {"id": ["3"]}}]),
+    ],
+)
+def test_a_filters_patterns_are_over_the_whole_record_as_those_of_filter_criteria(kind: str, pattern: Any) -> None:
+    with Emulator() as aws:
+        source = source_of(aws, kind)
+        mapping = aws.map(source, passes, filter=pattern)
+        send = source.put if kind in (STREAMS, TABLES) else source.send
+        send({"id": "1"}, {"id": "2"})
+        report = aws.run()
+    assert len(mapping.invocations) == 1
+    assert (report.succeeded, report["passes"].filtered) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["order", 5, True, [], ["order"], {"body": "order"}, {"body": {"n": [{"like": "x"}]}}]
+)
+def test_a_filter_that_lambda_would_refuse_is_refused_when_it_is_mapped(wrong: Any) -> None:
+    with Emulator() as aws, pytest.raises(ConfigurationError, match="filter"):
+        aws.map(aws.queue("orders"), passes, filter=wrong)
+
+
+@pytest.mark.parametrize(
+    ("destination", "message"),
+    [
+        (
+            "arn:aws:sns:us-east-1:123456789012:given-up",
+            "arn:aws:sns:us-east-1:123456789012:given-up: there is no sns in",
+        ),
+        ("arn:aws:sqs:us-east-1:123456789012:nowhere", "arn:aws:sqs:us-east-1:123456789012:nowhere is not there"),
+        ("given-up", "'given-up' is no on-failure destination"),
+    ],
+)
+@pytest.mark.parametrize("kind", [STREAMS, TOPICS])
+def test_a_destination_that_is_not_there_is_refused_when_it_is_mapped(
+    kind: str, destination: str, message: str
+) -> None:
+    if kind == TOPICS and destination == "given-up":
+        message = "OnFailure 'given-up'|'given-up' is no on-failure"
+    with Emulator() as aws, pytest.raises(ConfigurationError, match=message):
+        aws.map(source_of(aws, kind), passes, on_failure=destination)
+
+
+WRONG = [
+    *((QUEUES, {"batch_size": value}) for value in (2.5, "10", None, True, 0)),
+    *((QUEUES, {"batching_window": value}) for value in (0.5, "1", None, float("nan"), float("inf"))),
+    *((QUEUES, {"maximum_concurrency": value}) for value in (2.5, "10", True, 1)),
+    *((QUEUES, {"report_batch_item_failures": value}) for value in ("yes", 1, None)),
+    *((STREAMS, {"batch_size": value}) for value in (2.5, "10", None, True)),
+    *((STREAMS, {name: 1.5}) for name in ("parallelization_factor", "maximum_retry_attempts", "tumbling_window")),
+    (STREAMS, {"maximum_record_age": 60.5}),
+    (STREAMS, {"bisect": "yes"}),
+    (TOPICS, {"batching_window": 0.7}),
+    (TOPICS, {"batch_size": "10"}),
+    *((QUEUES, {"timeout": value}) for value in (0, -1, 1000, "3", None, True, float("nan"))),
+    *((QUEUES, {"memory": value}) for value in (64, 20_000, "128", None, 128.5)),
+    *((QUEUES, {"reserved_concurrency": value}) for value in (-1, 1.5, "1", True)),
+    (QUEUES, {"environment": {"N": 1}}),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings"), WRONG, ids=[f"{kind} {settings}" for kind, settings in WRONG])
+def test_a_setting_that_aws_would_not_take_is_refused(kind: str, settings: dict[str, Any]) -> None:
+    with Emulator() as aws, pytest.raises(ConfigurationError):
+        aws.map(source_of(aws, kind), passes, **settings)
+
+
+def test_what_lambda_cannot_read_is_refused_with_what_to_write() -> None:
+    with Emulator() as aws:
+        with pytest.raises(ConfigurationError, match=r"the table 'plain' has no stream: make it with aws.table"):
+            aws.map(aws.table("plain"), passes)
+        bucket: Any = aws.bucket("files")
+        with pytest.raises(ConfigurationError, match=r"the bucket 'files' is no source .*: let it notify a queue"):
+            aws.map(bucket, passes)
+        name: Any = "orders"
+        with pytest.raises(ConfigurationError, match=r"'orders' is no source: give aws.queue"):
+            aws.map(name, passes)
+
+
+def test_a_client_is_a_real_one() -> None:
+    with Emulator() as aws:
+        aws.queue("orders")
+        sqs = aws.client("sqs")
+        pages = sqs.get_paginator("list_queues").paginate()
+        assert [url.rpartition("/")[2] for page in pages for url in page["QueueUrls"]] == ["orders"]
+        with pytest.raises(sqs.exceptions.QueueDoesNotExist):
+            sqs.get_queue_url(QueueName="nowhere")
+        with pytest.raises(ParamValidationError, match="Bogus"):
+            sqs.list_queues(Bogus=1)
+        with pytest.raises(ConfigurationError, match="there is no sts in memory, only"):
+            aws.client("sts")
+
+
+def test_an_emulator_is_used_once_and_alone() -> None:
+    aws = Emulator()
+    with pytest.raises(PipelineError, match="use it in 'with'"):
+        aws.run()
+    with aws:
+        orders = aws.queue("orders")
+        with pytest.raises(PipelineError, match="one at a time"), Emulator():
+            pass
+    with pytest.raises(PipelineError, match="used once: make another one"), aws:
+        pass
+    with pytest.raises(PipelineError, match="this emulator is closed"):
+        aws.run()
+    with pytest.raises(PipelineError, match="this emulator is closed"):
+        aws.map(orders, passes)
+    with pytest.raises(PipelineError, match="this emulator is closed"):
+        aws.client("sqs")
+    assert orders.is_empty  # what it held can still be looked at
+    with Emulator():
+        pass
+
+
+def test_a_handler_that_runs_the_emulator_gets_a_sentence() -> None:
+    with Emulator() as aws:
+        orders = aws.queue("orders", max_receive_count=1)
+        mapping = aws.map(orders, lambda event, context: aws.run(), name="handler")
+        orders.send(1)
+        aws.run()
+    (invocation,) = mapping.invocations
+    assert "the emulator is running, and this was called by a handler" in str(invocation.answer)

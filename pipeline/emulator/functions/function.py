@@ -18,6 +18,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from pipeline.emulator.mappings.answers import Answer, Cause, FunctionFailed, Returned, Throttled
+from pipeline.errors import ConfigurationError
 from pipeline.ports import Clock
 
 _log = logging.getLogger(__name__)
@@ -35,15 +36,35 @@ class FunctionSettings:
     """What a function is declared with."""
 
     name: str
-    timeout: float = 3  #: seconds, 1 to 900
-    memory: int = 128  #: MB; told to the handler, and not enforced
+    timeout: float = 3  #: seconds, up to 900; Lambda takes whole ones
+    memory: int = 128  #: MB, 128 to 10,240; told to the handler, and not enforced
     environment: Mapping[str, str] = field(default_factory=dict)
-    reserved_concurrency: int | None = None  #: invocations at once; beyond them they are throttled
+    reserved_concurrency: int | None = None  #: invocations at once, 0 or more; beyond them they are throttled
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigurationError` for what Lambda would refuse ("Lambda quotas" and `CreateFunction`)."""
+        if not _is_number(self.timeout, int | float) or not 0 < self.timeout <= 900:
+            raise ConfigurationError(f"{self.name}: timeout={self.timeout!r}: give seconds, up to 900")
+        if not _is_number(self.memory, int) or not 128 <= self.memory <= 10_240:
+            raise ConfigurationError(f"{self.name}: memory={self.memory!r}: give 128 to 10,240 MB")
+        limit = self.reserved_concurrency
+        if limit is not None and (not _is_number(limit, int) or limit < 0):
+            raise ConfigurationError(
+                f"{self.name}: reserved_concurrency={limit!r}: give a whole number from 0, or None"
+            )
+        variables: Mapping[Any, Any] = self.environment
+        for name, value in variables.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise ConfigurationError(f"{self.name}: environment={{{name!r}: ...}}: names and values are texts")
 
     @property
     def arn(self) -> str:
         """An ARN of the form that Lambda gives."""
         return f"arn:aws:lambda:us-east-1:123456789012:function:{self.name}"
+
+
+def _is_number(value: object, kinds: Any) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,9 @@ class QueueSettings:
 
     def __post_init__(self) -> None:
         limit = _MAX_FIFO_BATCH_SIZE if self.is_fifo else MAX_BATCH_SIZE
-        _within("BatchSize", self.batch_size, 1, limit)
-        _within("MaximumBatchingWindowInSeconds", self.batching_window, 0, MAX_WINDOW)
+        _whole("BatchSize", self.batch_size, 1, limit)
+        _whole("MaximumBatchingWindowInSeconds", self.batching_window, 0, MAX_WINDOW)
+        _is_flag("report_batch_item_failures", self.report_batch_item_failures)
         if self.is_fifo and self.batching_window:
             raise ConfigurationError("MaximumBatchingWindowInSeconds is not for FIFO queues: leave it out")
         if self.batch_size > 10 and self.batching_window < 1:
@@ -61,12 +62,12 @@ class QueueSettings:
                 f"BatchSize {self.batch_size} needs MaximumBatchingWindowInSeconds of at least 1: SQS hands out 10 at once"
             )
         if self.maximum_concurrency is not None:
-            _within("MaximumConcurrency", self.maximum_concurrency, 2, 1000)
+            _whole("MaximumConcurrency", self.maximum_concurrency, 2, 1000)
             if self.provisioned is not None:
                 raise ConfigurationError("MaximumConcurrency and ProvisionedPollerConfig exclude each other: keep one")
         if self.provisioned is not None:
-            _within("MinimumPollers", self.provisioned.minimum, 2, 200)
-            _within("MaximumPollers", self.provisioned.maximum, self.provisioned.minimum, 10_000)
+            _whole("MinimumPollers", self.provisioned.minimum, 2, 200)
+            _whole("MaximumPollers", self.provisioned.maximum, self.provisioned.minimum, 10_000)
         if self.visibility_timeout < self.function_timeout:
             raise ConfigurationError(
                 f"the queue's visibility timeout ({self.visibility_timeout} s) is shorter than the function's timeout "
@@ -96,8 +97,8 @@ class StreamSettings:
 
     def __post_init__(self) -> None:
         _check_stream(self)
-        _within("ParallelizationFactor", self.parallelization_factor, 1, 10)
-        _within("TumblingWindowInSeconds", self.tumbling_window, 0, 900)
+        _whole("ParallelizationFactor", self.parallelization_factor, 1, 10)
+        _whole("TumblingWindowInSeconds", self.tumbling_window, 0, 900)
         if self.tumbling_window and self.parallelization_factor > 1:
             raise ConfigurationError(
                 "TumblingWindowInSeconds and ParallelizationFactor exclude each other: a shard has one state; keep one"
@@ -163,11 +164,14 @@ class KafkaSettings:
 
 
 def _check_stream(settings: StreamSettings | KafkaSettings) -> None:
-    _within("BatchSize", settings.batch_size, 1, MAX_BATCH_SIZE)
-    _within("MaximumBatchingWindowInSeconds", settings.batching_window, 0, MAX_WINDOW)
-    _within("MaximumRetryAttempts", settings.maximum_retry_attempts, -1, 10_000)
+    _whole("BatchSize", settings.batch_size, 1, MAX_BATCH_SIZE)
+    if not (isinstance(settings, KafkaSettings) and settings.batching_window == KAFKA_WINDOW):
+        _whole("MaximumBatchingWindowInSeconds", settings.batching_window, 0, MAX_WINDOW)
+    _whole("MaximumRetryAttempts", settings.maximum_retry_attempts, -1, 10_000)
     if settings.maximum_record_age != -1:
-        _within("MaximumRecordAgeInSeconds", settings.maximum_record_age, 60, 604_800)
+        _whole("MaximumRecordAgeInSeconds", settings.maximum_record_age, 60, 604_800)
+    _is_flag("report_batch_item_failures", settings.report_batch_item_failures)
+    _is_flag("bisect", settings.bisect)
     position = settings.starting_position
     if position not in _POSITIONS:
         raise ConfigurationError(f"StartingPosition {position!r} is none of {', '.join(_POSITIONS)}")
@@ -175,9 +179,18 @@ def _check_stream(settings: StreamSettings | KafkaSettings) -> None:
         raise ConfigurationError("StartingPositionTimestamp belongs to AT_TIMESTAMP: give both, or neither")
 
 
-def _within(name: str, value: float, lowest: float, highest: float) -> None:
-    if not lowest <= value <= highest:
+def _whole(name: str, value: object, lowest: int, highest: int) -> None:
+    """A whole number, as AWS takes it; seconds may be a float that is one."""
+    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+    if not is_whole:
+        raise ConfigurationError(f"{name} {value!r} is no whole number: give {lowest} to {highest}")
+    if not lowest <= value <= highest:  # type: ignore[operator]
         raise ConfigurationError(f"{name} {value} is out of range: {lowest} to {highest}")
+
+
+def _is_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name}={value!r}: give True or False")
 
 
 def _function_arn(name: str) -> str:
