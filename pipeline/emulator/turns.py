@@ -72,12 +72,13 @@ class Turns:
             except BaseException:  # also when its coroutine is closed
                 self._forget(who, granted)
                 raise
-        try:
-            await _rest()
-        except BaseException:
-            self.give_up(who)
-            raise
-        self._begin(who)
+        if self._hidden is None:
+            self._begin(who)
+            try:
+                await self._rest(who)
+            except BaseException:
+                self.give_up(who)
+                raise
 
     def give_up(self, who: object) -> None:
         """Let the next one work."""
@@ -90,9 +91,15 @@ class Turns:
                 granted.set_result(None)
         self._waiting = [one for one in self._waiting if one[0] is not self._holder]
 
+    async def _rest(self, who: object) -> None:
+        """Until nothing else is ready on the loop: what a thread does then comes after it, however fast it is."""
+        ready: Any = getattr(asyncio.get_running_loop(), "_ready", ())
+        while self._holder is who:  # another call of the same handler may give the turn away again
+            await asyncio.sleep(0)
+            if not ready:
+                return
+
     def _begin(self, who: object) -> None:
-        if self._holder is not who or self._hidden is not None:
-            return
         variables = self._variables.get(who, {})
         self._hidden = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)
@@ -169,12 +176,3 @@ async def _straight(
     service: str, operation: str, parameters: Mapping[str, Any], go: Callable[[], Awaitable[dict[str, Any]]]
 ) -> dict[str, Any]:
     return await go()
-
-
-async def _rest() -> None:
-    """Until nothing else is ready on the loop: what a thread does then comes after it, however fast it is."""
-    ready: Any = getattr(asyncio.get_running_loop(), "_ready", ())
-    while True:
-        await asyncio.sleep(0)
-        if not ready:
-            return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import Any
 
 import boto3
 import pytest
+from aiobotocore.session import get_session
 from botocore.exceptions import ParamValidationError
 
 from pipeline import ConfigurationError, Pipeline, PipelineError, sources
@@ -329,3 +331,18 @@ def test_a_handler_that_runs_the_emulator_gets_a_sentence() -> None:
         aws.run()
     (invocation,) = mapping.invocations
     assert "the emulator is running, and this was called by a handler" in str(invocation.answer)
+
+
+def test_handlers_with_loops_of_their_own_make_many_calls_at_once() -> None:
+    async def add() -> None:
+        async with get_session().create_client("dynamodb", region_name="us-east-1") as dynamodb:
+            given = {"TableName": "counts", "Key": {"id": {"S": "n"}}, "UpdateExpression": "ADD n :one"}
+            one = {":one": {"N": "1"}}
+            await asyncio.gather(*(dynamodb.update_item(**given, ExpressionAttributeValues=one) for _ in range(10)))
+
+    with Emulator() as aws:
+        orders, counts = aws.queue("orders"), aws.table("counts")
+        aws.map(orders, lambda event, context: asyncio.run(add()), name="handler", batch_size=1, timeout=30)
+        orders.send(*range(8))
+        assert aws.run().succeeded == 8
+        assert counts.items == [{"id": "n", "n": 80}]
