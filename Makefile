@@ -6,8 +6,8 @@ UV := .tools/bin/uv
 TOOLS := .tools/uv-$(UV_VERSION)
 RUN := .venv/bin
 
-# Two processes even on two cores: the flow tests wait for servers, so the cores are not the limit.
-PYTEST_ARGS ?= -n auto --dist worksteal
+# More processes than cores: many tests wait for servers and for processes of their own, so the cores are not the limit.
+PYTEST_ARGS ?= -n $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2) --dist worksteal
 
 # Only interpreters that are already here: a build that downloads one is a surprise.
 export UV_PYTHON_DOWNLOADS := never
