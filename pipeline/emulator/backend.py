@@ -41,11 +41,6 @@ class Backend(Protocol):
         ...
 
     @property
-    def is_embedded(self) -> bool:
-        """It is moto's server, of this run alone."""
-        ...
-
-    @property
     def cluster(self) -> Cluster | None:
         """Kafka's topics; None: there is no Kafka."""
         ...
@@ -108,8 +103,7 @@ class ServerBackend:
             raise ConfigurationError("time_scale needs the embedded server: leave endpoint_url out")
         self.clock = SkippingClock()
         self.endpoint_url = endpoint_url
-        self.is_embedded = endpoint_url is None
-        self._pace: Pace = Skip() if skip_idle and self.is_embedded else Pace(time_scale)
+        self._pace: Pace = Skip() if skip_idle and endpoint_url is None else Pace(time_scale)
         self._server: embedded.EmbeddedServer | None = None
         self._stack = AsyncExitStack()
         self._clients: dict[str, Any] = {}
@@ -193,7 +187,6 @@ async def _leased() -> embedded.EmbeddedServer:
 class MemoryBackend:
     """Services in memory, in virtual time: nothing is opened, and nothing waits. It needs a `VirtualLoop`."""
 
-    is_embedded = False
     #: Nobody would see a difference, and fourteen days of polls take minutes.
     patience = 86_400.0
 

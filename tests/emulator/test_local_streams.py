@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import Backoff, ConfigurationError, Function, Pipeline, Record, Reject, by, sinks, sources
+from pipeline import Backoff, Claim, ConfigurationError, Function, Pipeline, Record, Reject, by, sinks, sources
 from pipeline.emulator import embedded
 from pipeline.emulator.run import DrainTimeout
 from pipeline.errors import SinkUnavailable
@@ -294,19 +294,21 @@ async def test_an_aggregate_is_delivered_whole_and_its_records_are_counted_one_b
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_lost_responses_and_duplicate_deliveries_lose_nothing_and_do_nothing_twice(seed: int) -> None:
-    shop = Pipeline("shop")
+async def test_faults_lose_nothing_and_do_what_was_done_no_second_time(seed: int) -> None:
+    # A killed run's claim lapses soon: on a stream it is waited for in real time.
+    shop = Pipeline("shop", idempotency=Claim(lease=3))
     runs: list[int] = []
 
-    @shop.handler(sources.Kinesis("clicks", shards=2, batch_size=3, retry_attempts=0), key="n")
+    @shop.handler(sources.Kinesis("clicks", shards=2, batch_size=3), key="n")
     async def score(click: dict[str, int]) -> None:
         runs.append(click["n"])
 
     async with local(shop, faults=seed) as env:
         await env.send("clicks", [{"n": n} for n in range(60)])
-        report = await env.drain()
-    assert sorted(runs) == list(range(60))
-    assert (report.records, report.succeeded) == (60, 60)
+        report = await env.drain(timeout=50)
+    assert set(runs) == set(range(60))
+    # A run that was killed before its completion is run again; one that was killed after it is a duplicate.
+    assert (report.records, report.succeeded + report.duplicates) == (60, 60)
     assert report.deliveries > 60
 
 
