@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
 
-from pipeline.emulator.mappings.answers import Answer, Cause, FunctionFailed, Returned, Throttled
+from pipeline.emulator.mappings.answers import Answer, Cause, FunctionFailed, Returned, Throttled, Unheard
 from pipeline.errors import ConfigurationError
 from pipeline.ports import Clock
 
@@ -171,6 +171,8 @@ class Function:
         self.running += 1
         try:
             async with self._slots, self._turn():
+                if self._is_closed:  # it may have been closed while this one waited
+                    return Unheard()
                 return await self._run(json.loads(json.dumps(event)))
         finally:
             self.running -= 1
