@@ -148,7 +148,7 @@ def test_a_limit_holds_over_lanes() -> None:
 
 
 def test_a_tumbling_window_has_no_lanes() -> None:
-    """Not documented by AWS; reported of its API (terraform-aws-lambda, issue 619): the factor must be 1."""
+    """Not documented by AWS: its API refuses any factor but 1 beside a window, as users of Terraform's Lambda module report."""
     with pytest.raises(ConfigurationError, match="exclude each other"):
         settings(parallelization_factor=2, tumbling_window=60)
 
