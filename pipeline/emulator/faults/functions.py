@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from pipeline.emulator.driver import Invocable
@@ -19,8 +19,6 @@ from pipeline.runtimes.response import partial_response
 STANDARD = frozenset({Kind.OVERLAP, Kind.LOST_RESPONSE, Kind.LATE_RESPONSE, Kind.THROTTLED_INVOCATION})
 FIFO = STANDARD - {Kind.OVERLAP}
 STREAM = frozenset({Kind.REPEAT, Kind.LOST_RESPONSE, Kind.THROTTLED_INVOCATION})
-
-Sleep = Callable[[float], Awaitable[None]]
 
 
 class FaultyFunction:
