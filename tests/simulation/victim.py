@@ -23,7 +23,8 @@ from typing import Any
 from pipeline import sources
 from pipeline.decisions.idempotency import Claimed, Complete
 from pipeline.emulator.embedded import EmbeddedServer
-from pipeline.emulator.local import DrainTimeout, Local
+from pipeline.emulator.local import Local
+from pipeline.emulator.run import DrainTimeout
 from pipeline.engine.stage import Call, Stage
 from pipeline.runtimes.awslambda import LambdaRuntime
 
