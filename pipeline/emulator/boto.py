@@ -30,7 +30,7 @@ from botocore.response import StreamingBody
 from botocore.signers import RequestSigner
 
 from pipeline.emulator.backend import MemoryBackend
-from pipeline.emulator.functions.thread import SANDBOX
+from pipeline.emulator.functions.thread import SandboxThread, end_if_given_up
 from pipeline.emulator.isolation import isolated
 from pipeline.emulator.services.client import Around
 from pipeline.emulator.services.objects import ObjectBody
@@ -129,10 +129,15 @@ class _Calls:
         if threading.get_ident() == self._home or not self._loop.is_running():
             with self._lock:
                 return self._backend.call_now(service, operation, parameters)
+        if not isinstance(threading.current_thread(), SandboxThread):
+            return asyncio.run_coroutine_threadsafe(self._call(service, operation, parameters), self._loop).result()
         # A sandbox's thread waits for us: it is not at work, so that a slow call may take virtual time.
-        is_sandbox = threading.current_thread().name.startswith(SANDBOX)
-        work = self._from_sandbox if is_sandbox else self._call
-        return asyncio.run_coroutine_threadsafe(work(service, operation, parameters), self._loop).result()
+        end_if_given_up()
+        work = self._from_sandbox(service, operation, parameters)
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        finally:
+            end_if_given_up()
 
     async def _from_sandbox(self, service: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         self._loop.threads -= 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import ctypes
 import importlib
 import itertools
 import logging
@@ -24,12 +23,11 @@ from typing import Any, Protocol
 
 from pipeline.emulator.functions.context import LambdaContext, context_in_thread, log_stream
 from pipeline.emulator.functions.function import Invocation, InvocationFailed, beside_the_loop, exited
+from pipeline.emulator.functions.interruption import interrupt
 from pipeline.emulator.mappings.answers import Cause
 
 _log = logging.getLogger(__name__)
 _CLOSE_SECONDS = 5.0
-#: What the names of sandboxes' threads begin with.
-SANDBOX = "sandbox-"
 _numbers = itertools.count(1)
 
 
@@ -56,6 +54,18 @@ def plain(handler: str | Callable[[Any, Any], Any]) -> MakeRuntime:
     return lambda: _Plain(_imported(handler) if isinstance(handler, str) else handler)
 
 
+class SandboxThread(threading.Thread):
+    """The thread of a sandbox."""
+
+    is_given_up = False  #: its invocation is over, whatever it still does
+
+
+def end_if_given_up() -> None:
+    """End the invocation of the running thread here, if it is over; for what waits for something on its behalf."""
+    if getattr(threading.current_thread(), "is_given_up", False):
+        raise EndOfInvocation
+
+
 class ThreadSandbox:
     """One execution environment: a daemon thread that makes its runtime once and then runs invocations on it.
 
@@ -63,7 +73,8 @@ class ThreadSandbox:
     context variables of who started it, and keeps what it sets there from one invocation to the next.
 
     At the deadline the invocation is over, whatever the thread does: `SystemExit` is raised in it at its next step in
-    Python, so that a loop ends there. Lambda would have stopped it without a word.
+    Python, so that a loop ends there. Lambda would have stopped it without a word. On Python 3.11 under a debugger or
+    coverage, a thread that waits just then is ended at its next call of a service only.
 
     `number`: stands in the name of its log stream; default: counted over all of this process.
     """
@@ -72,10 +83,11 @@ class ThreadSandbox:
         self._make = make
         self._number = next(_numbers) if number is None else number
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread: SandboxThread | None = None
         self._ended: asyncio.Future[None] | None = None
         self._awaited: asyncio.Future[Any] | None = None  #: what the thread works on
-        self._is_given_up = False  #: the thread may still be at work, and nobody waits for it
+        self._ending = threading.Lock()  #: the thread does not end while it is held
+        self._has_ended = False
         self._log_stream: str | None = None
 
     async def start(self) -> None:
@@ -85,8 +97,8 @@ class ThreadSandbox:
         loop = asyncio.get_running_loop()
         started, self._ended = loop.create_future(), loop.create_future()
         work = contextvars.copy_context().run
-        self._thread = threading.Thread(
-            target=work, args=(self._serve, started, self._ended), name=f"{SANDBOX}{self._number}", daemon=True
+        self._thread = SandboxThread(
+            target=work, args=(self._serve, started, self._ended), name=f"sandbox-{self._number}", daemon=True
         )
         self._thread.start()
         await self._wait_for(started)
@@ -106,7 +118,7 @@ class ThreadSandbox:
         if self._awaited is not None:
             self._give_up()
             _settle(self._awaited, None, exited(Cause.EXITED, "-", "signal: killed"))
-        if self._ended is None or self._is_given_up:
+        if self._ended is None or self._thread is None or self._thread.is_given_up:
             return
         with beside_the_loop(), contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
@@ -124,13 +136,15 @@ class ThreadSandbox:
             self._awaited = None
 
     def _give_up(self) -> None:
-        """End what the thread does, as far as that is possible. The thread is alive: nobody told it to end before."""
-        if self._is_given_up:
+        """End what the thread does, as far as that is possible: it may still be at work, and nobody waits for it."""
+        thread = self._thread
+        assert thread is not None
+        if thread.is_given_up:
             return
-        self._is_given_up = True
-        assert self._thread is not None
-        thread = ctypes.c_ulong(self._thread.ident or 0)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_EndOfInvocation))
+        thread.is_given_up = True
+        with self._ending:
+            if not self._has_ended:
+                interrupt(thread, EndOfInvocation)
         self._calls.put(None)
 
     # What follows runs in the thread.
@@ -142,7 +156,7 @@ class ThreadSandbox:
             _tell(started, None)
             while (call := self._calls.get()) is not None:
                 _run(runtime, call)
-        except _EndOfInvocation:
+        except EndOfInvocation:
             pass  # nobody waits any more
         except BaseException as error:
             if not isinstance(error, InvocationFailed):  # that says itself what is wrong
@@ -151,10 +165,12 @@ class ThreadSandbox:
         finally:
             if runtime is not None:
                 _close(runtime)
+            with self._ending:
+                self._has_ended = True
             _tell(ended, None)
 
 
-class _EndOfInvocation(SystemExit):
+class EndOfInvocation(SystemExit):
     """Raised in a thread whose invocation is over."""
 
 
@@ -168,7 +184,7 @@ class _Call:
 def _run(runtime: Runtime, call: _Call) -> None:
     try:
         returned = runtime.invoke(call.invocation.event, call.context)
-    except _EndOfInvocation:
+    except EndOfInvocation:
         raise
     except BaseException as error:
         if not call.answer.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -19,7 +20,7 @@ import pytest
 
 from pipeline.emulator.functions.function import MAX_RESPONSE, Function, FunctionSettings, Sandbox
 from pipeline.emulator.functions.thread import ThreadSandbox, plain
-from pipeline.emulator.mappings.answers import Answer, Cause, FunctionFailed, Returned, Throttled
+from pipeline.emulator.mappings.answers import Answer, Cause, FunctionFailed, Returned, Throttled, Unheard
 from pipeline.emulator.virtual import VirtualClock, virtually
 from pipeline.engine.environment import SystemClock
 
@@ -573,30 +574,23 @@ async def test_closing_ends_invocations_that_still_run_and_nothing_is_kept(funct
     assert sandboxes() == []
 
 
-def test_what_runs_after_closing_is_not_kept() -> None:
-    made: list[Sandbox] = []
-    closed: list[Sandbox] = []
+async def test_what_waits_for_a_function_that_is_closed_does_not_begin() -> None:
+    turn = asyncio.Lock()
 
-    class Noted:
-        def __init__(self) -> None:
-            made.append(self)
+    def make() -> Sandbox:
+        raise AssertionError("it began")
 
-        async def start(self) -> None: ...
+    @contextlib.asynccontextmanager
+    async def turns() -> AsyncIterator[None]:
+        async with turn:
+            yield
 
-        async def invoke(self, invocation: Any) -> Any:
-            return invocation.event
-
-        async def close(self) -> None:
-            closed.append(self)
-
-    async def run() -> None:
-        one = Function(FunctionSettings(name="price"), Noted, VirtualClock())
-        await one.close()
-        assert [await one.invoke(1), await one.invoke(2)] == [Returned(1), Returned(2)]
-
-    virtually(run())
-    assert len(made) == 2
-    assert closed[0] is made[0]
+    one = Function(FunctionSettings(name="price"), make, SystemClock(), turn=turns)
+    await turn.acquire()
+    waiting = asyncio.create_task(one.invoke(1))
+    await one.close()
+    turn.release()
+    assert [await waiting, await one.invoke(2)] == [Unheard(), Unheard()]
 
 
 async def test_a_cancelled_invocation_takes_its_environment_along(function: Make) -> None:
