@@ -49,6 +49,7 @@ class Look:
 
     def __init__(self, activity: Activity) -> None:
         self.activity = activity
+        self.what = ""  #: what it asks
         self.found_nothing_at = -1  #: the activity count at which it last looked and found nothing
 
     def found_nothing(self, count: int) -> None:
@@ -115,7 +116,7 @@ class Driver(Generic[M, P]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._looks: dict[asyncio.Task[None], Look] = {}  #: polls that wait for their source
         self._failure: BaseException | None = None
-        self._is_blind = False  #: its source could not be asked
+        self._unasked: set[str] = set()  #: of its source, what could not be asked
         self._is_stopping = False
         self._round: tuple[float, int] | None = None  #: when it last went round, and what had happened by then
         self._rounds = 0  #: how often since, at that time and without anything happening
@@ -133,10 +134,11 @@ class Driver(Generic[M, P]):
     @property
     def quiet_at(self) -> int:
         """The activity count at which its source last had nothing for it; -1: it has something to do."""
-        if len(self._tasks) > len(self._looks):
+        # One that waits there was answered, if only that there is nothing.
+        answered = {look.what for look in self._looks.values() if look.found_nothing_at >= 0}
+        if self._unasked - answered or len(self._tasks) > len(self._looks):
             return -1
-        nothing_to_ask = -1 if self._is_blind else self._activity.count
-        return min((look.found_nothing_at for look in self._looks.values()), default=nothing_to_ask)
+        return min((look.found_nothing_at for look in self._looks.values()), default=self._activity.count)
 
     async def run(self) -> None:
         """Poll, invoke and settle, until cancelled; what is at work then comes to its end. Raises what broke it."""
@@ -219,6 +221,17 @@ class Driver(Generic[M, P]):
         tell(*what, self._handling.clock.now())
         self._step()
 
+    async def _ask(self, what: str, call: Awaitable[Any], look: Look | None = None) -> tuple[bool, Any]:
+        """Like `_try`, of the source: until this can be asked again, nobody knows that nothing is left."""
+        if look is not None:
+            look.what = what
+        is_done, answer = await self._try(what, call)
+        if is_done:
+            self._unasked.discard(what)
+        else:
+            self._unasked.add(what)
+        return is_done, answer
+
     async def _try(self, what: str, call: Awaitable[Any]) -> tuple[bool, Any]:
         """What a port answered; False: it failed, and a warning says so. Raises `PipelineError` for a run that is wrong."""
         try:
@@ -262,8 +275,7 @@ class QueueDriver(Driver[QueueMachine, QueuePort]):
         return {Receive: self._receive}
 
     async def _receive(self, wanted: Receive, look: Look) -> None:
-        is_done, messages = await self._try("receive", self._port.receive(wanted, look))
-        self._is_blind = not is_done
+        is_done, messages = await self._ask("receive", self._port.receive(wanted, look), look)
         if not is_done:
             self._told(self.machine.not_received, wanted.poll)
             return
@@ -286,16 +298,14 @@ class ShardDriver(Driver[ShardMachine, ShardPort]):
         return {Read: self._read}
 
     async def _list(self, _: ListShards) -> None:
-        is_done, shards = await self._try("list the shards", self._port.shards())
-        self._is_blind = not is_done
+        is_done, shards = await self._ask("list the shards", self._port.shards())
         if is_done:
             self._told(self.machine.listed, shards)
         else:
             self._told(self.machine.not_listed)
 
     async def _read(self, wanted: Read, look: Look) -> None:
-        is_done, page = await self._try(f"read {wanted.shard}", self._port.read(wanted, look))
-        self._is_blind = not is_done
+        is_done, page = await self._ask(f"read {wanted.shard}", self._port.read(wanted, look), look)
         if not is_done:
             self._told(self.machine.not_read, wanted.shard)
             return

@@ -198,6 +198,37 @@ def test_a_run_is_not_at_rest_while_its_queue_cannot_be_asked() -> None:
     assert seen[-1]
 
 
+@pytest.mark.parametrize("seconds", [0.25, 5], ids=["the others' reads end meanwhile", "the others' reads wait"])
+def test_a_run_is_not_at_rest_while_one_of_its_shards_cannot_be_asked(seconds: float) -> None:
+    class TwoShards(Shards):
+        async def shards(self) -> Sequence[Shard]:
+            return [Shard("away"), Shard("there")]
+
+        async def read(self, wanted: Read, look: Look) -> Page:
+            if wanted.shard == "away":
+                self._may_fail("read")
+            for _ in range(int(seconds * 4)):
+                look.found_nothing(look.activity.count)
+                await VirtualClock().sleep(0.25)
+            return Page([])
+
+    driven = Driven(Function())
+    port = TwoShards(read=3)
+    at_rest: list[tuple[int, bool]] = []
+
+    async def play() -> None:
+        driver = driven.stream(port)
+        task = asyncio.create_task(driver.run())
+        for _ in range(40):
+            await VirtualClock().sleep(0.1)
+            at_rest.append((port.failures["read"], driver.quiet_at == driven.activity.count))
+        await stopped(task)
+
+    virtually(play())
+    assert True not in [is_at_rest for left, is_at_rest in at_rest if left]
+    assert (0, True) in at_rest
+
+
 def test_what_could_not_be_deleted_comes_again() -> None:
     driven = Driven(Function())
     port = Queue(message("a"), delete=1)
