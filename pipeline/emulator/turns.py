@@ -86,9 +86,11 @@ class Turns:
         if self._holder is not who:
             return
         self._end(who)
+        # Who was cancelled while it waited may not know it yet: it would never give back what it is given now.
+        self._waiting = [one for one in self._waiting if not one[1].done()]
         self._holder = self._waiting[0][0] if self._waiting else None
         for other, granted in self._waiting:
-            if other is self._holder and not granted.done():
+            if other is self._holder:
                 granted.set_result(None)
         self._waiting = [one for one in self._waiting if one[0] is not self._holder]
 

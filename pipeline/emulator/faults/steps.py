@@ -62,8 +62,8 @@ def _handler(place: Place, turns: Turns | None, timeout: float | None) -> Middle
 
 async def _in_turn(turns: Turns, call: Call, record: Record[Any], context: Context) -> Any:
     who = object()
-    await turns.take(who)
     try:
+        await turns.take(who)
         return await call(record, context)
     finally:
         turns.give_up(who)
