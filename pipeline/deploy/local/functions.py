@@ -53,7 +53,9 @@ def read(function: Function, names: Names, reader: Reader, directory: Path) -> L
     handler = reader.text("Handler") or ""
     if not _MODULE.fullmatch(handler):
         said = f"Handler '{handler}'" if handler else "no Handler"
-        reader.error("Handler", f"{function.id} has {said}: write the module and the function, as app.handler")
+        reader.error(
+            "Handler", f"{function.id} has {said}: write the module and the function, as app.handler", is_confined=True
+        )
         return None
     sources = _sources(function, reader, directory, handler)
     if sources is None:
@@ -94,12 +96,16 @@ def _sources(function: Function, reader: Reader, directory: Path, handler: str) 
     path = directory / uri
     if not path.is_dir():
         said = "is an archive, or another file" if path.exists() else "is not there"
-        reader.error(name, f"{function.id}: {name} '{uri}' {said}: it must be a directory with Python source")
+        reader.error(
+            name, f"{function.id}: {name} '{uri}' {said}: it must be a directory with Python source", is_confined=True
+        )
         return None
     module = handler.rpartition(".")[0].replace(".", "/")
     if not (path / f"{module}.py").is_file() and not (path / module / "__init__.py").is_file():
         reader.error(
-            "Handler", f"{function.id}: there is no {module}.py in '{uri}', where Handler '{handler}' wants it"
+            "Handler",
+            f"{function.id}: there is no {module}.py in '{uri}', where Handler '{handler}' wants it",
+            is_confined=True,
         )
         return None
     return path.resolve()

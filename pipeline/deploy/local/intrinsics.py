@@ -49,6 +49,8 @@ class Values:
         }
         #: Parameters that nobody gave: their lines.
         self._missing: dict[str, int] = {}
+        #: What stands in for exports of other stacks, by their names.
+        self._imports: dict[str, str] = {}
         self._read_parameters(given)
         self._truths: dict[str, bool | None] = {}  #: of conditions; None: under way
 
@@ -67,6 +69,17 @@ class Values:
         """Give a missing parameter a value."""
         del self._missing[name]
         self._known[name] = value
+
+    def imported(self, node: Node | None) -> str | None:
+        """The name of an export of another stack that a node imports; None for another node, or with a stand-in."""
+        if not isinstance(node, Call) or node.name != "Fn::ImportValue":
+            return None
+        name = _text(self._value(node.argument, 0))
+        return None if name in self._imports else name
+
+    def stand_in_for_import(self, name: str, value: str) -> None:
+        """Give an export of another stack a value."""
+        self._imports[name] = value
 
     def holds(self, name: str) -> bool:
         """A condition's truth. In a circle, which CloudFormation refuses, it is false."""
@@ -237,6 +250,8 @@ class Values:
 
     def _imported(self, node: Call, depth: int) -> str:
         name = _text(self._value(node.argument, depth))
+        if name in self._imports:
+            return self._imports[name]
         self._problems.note(node.line, f"'{name}' is imported from another stack: it is '{name}' here")
         return name
 

@@ -10,7 +10,7 @@ class Problem:
     """One sentence about one line.
 
     `is_error`: AWS would refuse it, or something that is asked for does not run; else it runs, and not as written.
-    `is_confined`: an error that keeps one mapping from running, and nothing else.
+    `is_confined`: an error that keeps one function or mapping from running, and nothing else.
     """
 
     path: str

@@ -44,6 +44,10 @@ _PLACE = re.compile(r"\$\{([A-Za-z0-9]+)\}")
 _ARN = re.compile(
     r"arn:[a-z-]*:(sqs|kinesis|dynamodb|sns|s3):[^:]*:[^:]*:(?:stream/|table/)?([A-Za-z0-9._-]{1,255})(?:/.*)?"
 )
+#: What no name of a local resource has; the longest that a queue has, with ".fifo" behind it.
+_NOT_IN_NAMES, _LONGEST_NAME = re.compile(r"[^A-Za-z0-9_-]+"), 75
+#: The properties that name a mapping's source: a resource's, and those of SAM's events.
+_SOURCES = ("EventSourceArn", "Queue", "Stream", "QueueArn")
 #: Functions' timeouts that a stand-in's visibility timeout is set to, as Lambda's guide recommends.
 _VISIBILITY_TIMEOUTS = 6
 
@@ -125,7 +129,7 @@ class _Reading:
 
     def project(self) -> Project:
         self._tell_what_is_left_out()
-        self._stand_in_for_parameters()
+        self._stand_in_for_names()
         rules = self._read_resources()
         subscriptions = [
             replace(one, topic=self._local(one.topic, one.line), queue=self._local(one.queue, one.line))
@@ -175,30 +179,47 @@ class _Reading:
 
     # -- What is not in the template
 
-    def _stand_in_for_parameters(self) -> None:
-        """Parameters without a value that name sources, destinations and dead letters."""
+    def _stand_in_for_names(self) -> None:
+        """Parameters without a value, and imports, that name sources, destinations and dead letters."""
         for mapping in self.model.mappings:
             if mapping.kind in _NOT_RUN:
                 continue
             service = self._guessed(mapping)
             self._stand_in(mapping.source, service, f"{mapping.name} reads")
-            destination = mapping.properties.section("DestinationConfig").section("OnFailure").reference("Destination")
-            self._stand_in(destination, "sqs", f"{mapping.name} sends what it gives up to")
+            self._stand_in_for_import(mapping.properties, _source_property(mapping), service, f"{mapping.name} reads")
+            section = mapping.properties.section("DestinationConfig").section("OnFailure")
+            who = f"{mapping.name} sends what it gives up to"
+            self._stand_in(section.reference("Destination"), "sqs", who)
+            self._stand_in_for_import(section, "Destination", "sqs", who)
         for queue in self.model.queues.values():
-            self._stand_in(queue.redrive.target if queue.redrive else None, "sqs", f"{queue.id} has for dead letters")
+            who = f"{queue.id} has for dead letters"
+            self._stand_in(queue.redrive.target if queue.redrive else None, "sqs", who)
+            section = queue.resource.properties.section("RedrivePolicy")
+            self._stand_in_for_import(section, "deadLetterTargetArn", "sqs", who)
+
+    def _stand_in_for_import(self, properties: Properties, member: str, service: str, who: str) -> None:
+        name = self._values.imported(properties.get(member))
+        if name is None:
+            return
+        local = _NOT_IN_NAMES.sub("-", name)[:_LONGEST_NAME]
+        called, arn = _stand_in_names(service, local)
+        self._problems.note(
+            properties.line_of(member),
+            f"{who} what is imported from another stack as '{name}': a local one called {called} here",
+        )
+        self._values.stand_in_for_import(name, arn)
+        self._told.add(arn)
 
     def _stand_in(self, reference: Reference | None, service: str, who: str) -> None:
         match = _PLACE.fullmatch(reference.text or "") if reference is not None else None
         if reference is None or match is None or not self._values.is_missing(match[1]):
             return
         name = match[1]
-        fifo = ".fifo" if service == "sqs" and "fifo" in name.lower() else ""
-        prefix = {"kinesis": "stream/", "dynamodb": "table/"}.get(service, "")
-        end = "/stream/local" if service == "dynamodb" else ""
+        called, arn = _stand_in_names(service, name)
         self._problems.note(
-            reference.line, f"{who} what the parameter {name} names, which has no value: a local one called {name} here"
+            reference.line,
+            f"{who} what the parameter {name} names, which has no value: a local one called {called} here",
         )
-        arn = names.arn(service, f"{prefix}{name}{fifo}{end}")
         self._values.stand_in(name, arn)
         self._told.add(arn)
 
@@ -373,7 +394,7 @@ class _Reading:
         else:
             line = mapping.properties.line_of("FunctionName")
             named = self._reader(mapping.properties).text("FunctionName") or "none"
-            self._problems.error(line, f"{mapping.name} names a function that is not in this template: {named}")
+            self._refuse(line, f"{mapping.name} names a function that is not in this template: {named}")
         return None
 
     def _source_of(self, mapping: EventSource, function: LocalFunction) -> Source | None:
@@ -388,22 +409,22 @@ class _Reading:
             text = self._reader(consumer.properties).text("StreamARN") or ""
         line = mapping.source.line if mapping.source is not None else mapping.line
         if text.startswith(("http://", "https://")):
-            self._problems.error(
-                line, f"{mapping.name} names its queue by a URL: AWS wants its ARN, as !GetAtt Orders.Arn"
-            )
+            self._refuse(line, f"{mapping.name} names its queue by a URL: AWS wants its ARN, as !GetAtt Orders.Arn")
             return None
         match = _ARN.fullmatch(text)
         if match is None or match[1] not in {"sqs", "kinesis", "dynamodb"}:
             said = f"'{text}', which is no ARN of a queue or stream" if text else "nothing"
-            self._problems.error(line, f"{mapping.name} reads {said}: it is not run")
+            self._refuse(line, f"{mapping.name} reads {said}: it is not run")
             return None
         source = self._by_arn(self._local(text, line, function.settings.timeout))
         if isinstance(source, Table) and source.stream_view is None:
-            self._problems.error(
-                line, f"{mapping.name}: the table {source.id} has no stream: add a StreamSpecification"
-            )
+            self._refuse(line, f"{mapping.name}: the table {source.id} has no stream: add a StreamSpecification")
             return None
         return source if isinstance(source, Queue | Stream | Table) else None
+
+    def _refuse(self, line: int, message: str) -> None:
+        """A mapping does not run; the others do."""
+        self._problems.error(line, message, is_confined=True)
 
     def _source_text(self, mapping: EventSource) -> str:
         source = mapping.source
@@ -413,8 +434,7 @@ class _Reading:
         elif source is not None and source.text is not None:
             found = self._values.plain(Call("Fn::Sub", Scalar(source.text, source.line), source.line))
         elif source is not None:
-            reader = self._reader(mapping.properties)
-            found = next((text for name in ("EventSourceArn", "Queue", "Stream") if (text := reader.text(name))), None)
+            found = self._reader(mapping.properties).text(_source_property(mapping))
         return found if isinstance(found, str) else ""
 
     # -- What is told
@@ -455,3 +475,15 @@ class _Reading:
             self._problems.error(line, f"nothing to run: {self._path.name} has no event source mapping")
         else:
             self._problems.error(line, f"nothing to run: no event source mapping of {self._path.name} can run here")
+
+
+def _source_property(mapping: EventSource) -> str:
+    return next((name for name in _SOURCES if name in mapping.properties), _SOURCES[0])
+
+
+def _stand_in_names(service: str, name: str) -> tuple[str, str]:
+    """The name and the ARN of what is made for a name behind which nobody knows what stands."""
+    name += ".fifo" if service == "sqs" and "fifo" in name.lower() else ""
+    prefix = {"kinesis": "stream/", "dynamodb": "table/"}.get(service, "")
+    end = "/stream/local" if service == "dynamodb" else ""
+    return name, names.arn(service, f"{prefix}{name}{end}")

@@ -288,6 +288,44 @@ def test_a_mapping_that_lambda_refuses_does_not_keep_the_others_from_running(
         TemplateRun(tmp_path / "template.yaml")
 
 
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ("Events: {E: {Type: SQS, Properties: {Queue: '{{resolve:ssm:/x}}'}}}", "Bad.E reads '{{resolve:ssm:/x}}', which is no ARN"),
+        ("Events: {E: {Type: SQS, Properties: {Queue: !Ref Q}}}", "Bad.E names its queue by a URL"),
+        ("Events: {E: {Type: SQS, Properties: {BatchSize: 1}}}", "Bad.E reads nothing"),
+        ("CodeUri: build", "Bad: CodeUri 'build' is not there"),
+        ("Handler: other.handler", "Bad: there is no other.py in 'src'"),
+        ("Handler: none", "Bad has Handler 'none'"),
+    ],
+)  # fmt: skip
+def test_a_function_or_a_source_that_cannot_be_used_does_not_keep_the_others_from_running(
+    tmp_path: Path, reading: Reading, bad: str, told: str
+) -> None:
+    properties = {"Runtime": "python3.12", "CodeUri": "src", "Handler": "app.lambda_handler"}
+    properties |= dict([bad.split(": ", 1)])
+    written = "".join(f"      {name}: {value}\n" for name, value in properties.items())
+    more = f"{QUEUE}  Bad:\n    Type: AWS::Serverless::Function\n    Properties:\n{written}"
+    reading(with_event("Queue: !GetAtt Q.Arn", more=more))
+    run = TemplateRun(tmp_path / "template.yaml")
+
+    assert [one.name for one in run.project.mappings] == ["F.E"]
+    assert [one for one in run.problems if one.is_error and one.message.startswith(told)], run.problems
+
+
+def test_a_mapping_of_another_stacks_function_does_not_keep_the_others_from_running(
+    tmp_path: Path, reading: Reading
+) -> None:
+    more = QUEUE + mapping_of("arn:aws:lambda:us-east-1:1:function:other", "!GetAtt Q.Arn")
+    reading(with_event("Queue: !GetAtt Q.Arn", more=more))
+    run = TemplateRun(tmp_path / "template.yaml")
+
+    assert [one.name for one in run.project.mappings] == ["F.E"]
+    assert [one.message.partition(":")[0] for one in run.problems] == [
+        "M names a function that is not in this template"
+    ]
+
+
 def test_a_table_without_a_stream(reading: Reading) -> None:
     table = """
   T:
@@ -360,6 +398,41 @@ def test_a_parameter_without_a_value_is_stood_in_for_wherever_it_is_used(reading
     given = reading(text, OrdersArn="arn:aws:sqs:us-east-1:1:mine.fifo")
     assert [one.names.name for one in given.queues.values()] == ["mine.fifo"]
     assert given.mappings[0].settings.is_fifo  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [("orders-arn", "orders-arn"), ("!Sub '${AWS::StackName}:orders'", "local-orders"), ("a.fifo", "a-fifo.fifo")],
+)
+def test_an_imported_queue_is_stood_in_for_wherever_it_is_used(reading: Reading, name: str, local: str) -> None:
+    imported = f"{{'Fn::ImportValue': {name}}}"
+    found = reading(
+        with_event(f"Queue: {imported}", more="").replace(
+            "Timeout: 10", f"Environment: {{Variables: {{ARN: {imported}}}}}"
+        )
+    )
+
+    (note,) = messages(found)
+    assert note.startswith("F.E reads what is imported from another stack as '")
+    assert note.endswith(f"': a local one called {local} here")
+    assert found.functions["F"].environment == {"ARN": f"arn:aws:sqs:us-east-1:123456789012:{local}"}
+    assert found.is_runnable
+
+
+def test_imported_destinations_and_dead_letters_are_stood_in_for(reading: Reading) -> None:
+    text = with_event(
+        "Stream: !GetAtt S.Arn\nStartingPosition: LATEST\n"
+        "DestinationConfig: {OnFailure: {Destination: !ImportValue failed}}",
+        "Kinesis",
+        "  S: {Type: AWS::Kinesis::Stream}\n"
+        "  Q: {Type: AWS::SQS::Queue, Properties: {RedrivePolicy: {maxReceiveCount: 3, deadLetterTargetArn: !ImportValue dead}}}\n",
+    )
+    found = reading(text)
+
+    assert found.mappings[0].settings.on_failure == "arn:aws:sqs:us-east-1:123456789012:failed"  # type: ignore[union-attr]
+    assert found.queues["Q"].redrive is not None
+    assert found.queues["Q"].redrive.target == "arn:aws:sqs:us-east-1:123456789012:dead"
+    assert not [one for one in messages(found) if "no ARN" in one]
 
 
 @pytest.mark.parametrize(
