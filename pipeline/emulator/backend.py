@@ -15,8 +15,10 @@ from pipeline.emulator.clock import SkippingClock
 from pipeline.emulator.isolation import REGION, check_endpoint, isolated
 from pipeline.emulator.pace import Pace, Skip, Wakes
 from pipeline.emulator.probe import probe
+from pipeline.emulator.services.bucket import S3
 from pipeline.emulator.services.client import Around, MemoryClient, News
 from pipeline.emulator.services.cluster import Cluster
+from pipeline.emulator.services.queue import SQS
 from pipeline.emulator.services.service import Service
 from pipeline.emulator.virtual import VirtualClock, VirtualLoop
 from pipeline.engine.environment import ProcessEnvironment
@@ -196,6 +198,20 @@ class MemoryBackend:
         self.news = News()
         self.cluster = Cluster(self.clock, self.news.happened)
 
+    @property
+    def sqs(self) -> SQS:
+        """What stands in its queues can be looked at here without a call."""
+        found = self.services["sqs"]
+        assert isinstance(found, SQS)
+        return found
+
+    @property
+    def s3(self) -> S3:
+        """What stands in its buckets."""
+        found = self.services["s3"]
+        assert isinstance(found, S3)
+        return found
+
     async def open(self, stack: AsyncExitStack) -> None:
         """See `Backend`."""
 
@@ -241,8 +257,7 @@ class MemoryBackend:
 
     async def peek(self, queue: str) -> list[dict[str, Any]] | None:
         """See `Backend`."""
-        messages: list[dict[str, Any]] = self.services["sqs"].peek(queue)  # type: ignore[attr-defined]
-        return messages
+        return self.sqs.peek(queue)
 
     async def oldest(self, queue: str) -> float | None:
         """See `Backend`: nobody watches a run in memory."""

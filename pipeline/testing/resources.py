@@ -104,8 +104,7 @@ class Queue(_Resource):
     @property
     def messages(self) -> Sequence[Mapping[str, Any]]:
         """What stands in it, without receiving it: `id`, `body`, `group`, `receive_count`, `attributes`."""
-        found: list[dict[str, Any]] = self.backend.services["sqs"].peek(self.name)  # type: ignore[attr-defined]
-        return found
+        return self.backend.sqs.peek(self.name)
 
     @property
     def bodies(self) -> list[Any]:
@@ -248,8 +247,7 @@ class Bucket(_Resource):
     @property
     def objects(self) -> dict[str, bytes]:
         """Every object's bytes, by its key."""
-        found: dict[str, bytes] = self.backend.services["s3"].objects(self.name)  # type: ignore[attr-defined]
-        return found
+        return self.backend.s3.objects(self.name)
 
 
 @dataclass(frozen=True)

@@ -68,13 +68,15 @@ def test_an_error_is_of_the_class_that_code_catches(
 
 def test_objects_are_read_and_moved_as_with_boto3() -> None:
     with Emulator() as aws:
-        aws.bucket("lake")
+        lake = aws.bucket("lake")
+        assert lake.objects == {}
         s3 = client("s3")
         s3.upload_fileobj(io.BytesIO(b"abc"), "lake", "key")
         assert s3.get_object(Bucket="lake", Key="key")["Body"].read() == b"abc"
         found = io.BytesIO()
         s3.download_fileobj("lake", "key", found)
         assert found.getvalue() == b"abc"
+        assert lake.objects == {"key": b"abc"}
         assert [page["KeyCount"] for page in s3.get_paginator("list_objects_v2").paginate(Bucket="lake")] == [1]
 
 

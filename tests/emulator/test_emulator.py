@@ -73,6 +73,9 @@ def test_a_plain_powertools_handler_on_a_queue_with_partial_failures() -> None:
     assert orders.dead_letters is not None
     assert orders.dead_letters.bodies == [{"id": "poison"}]
     assert [invocation.at for invocation in mapping.invocations] == [0, 60, 120]
+    first, *later = [invocation.returned for invocation in mapping.invocations]
+    assert len(first["batchItemFailures"]) == 1
+    assert later == [None, None]  # Powertools raises when nothing of a batch succeeded
     assert (report.succeeded, report.exhausted, report.deliveries) == (3, 1, 6)
 
 

@@ -96,6 +96,11 @@ class S3:
         """Never: time alone changes nothing here."""
         return None
 
+    def objects(self, bucket: str) -> dict[str, bytes]:
+        """Every object's bytes, by its key; none when there is no such bucket."""
+        found = self._buckets.get(bucket)
+        return {} if found is None else {key: one.body for key, one in found.objects.items()}
+
     # Buckets
 
     def _create_bucket(self, given: Parameters, now: float) -> Answer:
