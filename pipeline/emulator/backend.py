@@ -20,6 +20,7 @@ from pipeline.emulator.services.client import Around, MemoryClient, News
 from pipeline.emulator.services.cluster import Cluster
 from pipeline.emulator.services.queue import SQS
 from pipeline.emulator.services.service import Service
+from pipeline.emulator.services.stream import Kinesis
 from pipeline.emulator.virtual import VirtualClock, VirtualLoop
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError, PipelineError
@@ -203,6 +204,13 @@ class MemoryBackend:
         """What stands in its queues can be looked at here without a call."""
         found = self.services["sqs"]
         assert isinstance(found, SQS)
+        return found
+
+    @property
+    def kinesis(self) -> Kinesis:
+        """Its streams."""
+        found = self.services["kinesis"]
+        assert isinstance(found, Kinesis)
         return found
 
     @property

@@ -154,7 +154,7 @@ class Emulator:
         return self._found(Queue, name) if not attributes else Queue.create(self._memory, name, **attributes)
 
     def stream(self, name: str, **attributes: Any) -> Stream:
-        """A Kinesis stream. `shards`: default 1."""
+        """A Kinesis stream. `shards`: default 1. `throttles=True`: they take and give no more than AWS's do."""
         return self._found(Stream, name) if not attributes else Stream.create(self._memory, name, **attributes)
 
     def table(self, name: str, **attributes: Any) -> Table:

@@ -122,9 +122,11 @@ class Stream(_Resource):
     """A Kinesis stream."""
 
     @classmethod
-    def create(cls, backend: MemoryBackend, name: str, *, shards: int = 1) -> Self:
-        """Make it."""
+    def create(cls, backend: MemoryBackend, name: str, *, shards: int = 1, throttles: bool = False) -> Self:
+        """Make it. `throttles`: its shards take and give no more a second than AWS's do; then also `put` may be refused."""
         backend.call_now("kinesis", "create_stream", {"StreamName": name, "ShardCount": shards})
+        if throttles:
+            backend.kinesis.throttle(name)
         return cls.find(backend, name)
 
     @classmethod

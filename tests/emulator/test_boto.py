@@ -12,7 +12,7 @@ from typing import Any
 import boto3
 import pytest
 from aiobotocore.session import get_session
-from botocore.exceptions import ParamValidationError
+from botocore.exceptions import ClientError, ParamValidationError
 from botocore.stub import Stubber
 from moto import mock_aws
 
@@ -78,6 +78,25 @@ def test_objects_are_read_and_moved_as_with_boto3() -> None:
         assert found.getvalue() == b"abc"
         assert lake.objects == {"key": b"abc"}
         assert [page["KeyCount"] for page in s3.get_paginator("list_objects_v2").paginate(Bucket="lake")] == [1]
+
+
+def test_a_shard_of_a_stream_that_throttles_takes_what_aws_takes() -> None:
+    records = [{"Data": b"x", "PartitionKey": "k"}] * 500
+
+    def refused(stream: str) -> int:
+        return sum(
+            client("kinesis").put_records(StreamName=stream, Records=records)["FailedRecordCount"] for _ in "abc"
+        )
+
+    with Emulator() as aws:
+        aws.stream("free")
+        narrow = aws.stream("narrow", throttles=True)
+        assert refused("free") == 0
+        assert refused("narrow") == 500
+        aws.advance(1)
+        assert len(narrow.put(*range(1_000))) == 1_000
+        with pytest.raises(ClientError, match="ProvisionedThroughputExceeded"):
+            narrow.put("one more")
 
 
 def test_a_table_resource_has_plain_values() -> None:

@@ -66,7 +66,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
 class Kinesis:
     """The streams of one account and region.
 
-    `throttles`: shards take and give no more than AWS's do; else there is no limit. `settling`: seconds for which a
+    `throttles`: shards take and give no more than AWS's do; else those of streams that `throttle` names alone. `settling`: seconds for which a
     stream is CREATING, and UPDATING after a reshard, which itself is done at once.
     """
 
@@ -115,6 +115,10 @@ class Kinesis:
                     moments.append(shard.closed_at + stream.retention)
         return min((moment for moment in moments if moment > now), default=None)
 
+    def throttle(self, stream: str) -> None:
+        """From now on a stream's shards take and give no more than AWS's do. Raises `KeyError` where there is none."""
+        self._streams[stream].throttles = True
+
     # Streams
 
     def _create(self, given: Parameters, now: float) -> Answer:
@@ -140,6 +144,7 @@ class Kinesis:
             distributes=distributes(given.get("RecordDistributionStrategy"), mode),
             settled_at=now + self._settling,
             tags=tags,
+            throttles=self._throttles,
         )
         return {}
 
@@ -358,7 +363,7 @@ class Kinesis:
 
     def _put(self, stream: Stream, entry: Entry, now: float) -> Answer:
         shard = chosen(stream, entry)
-        if self._throttles and not self._throughput(stream, shard, now).takes(entry.size, now):
+        if stream.throttles and not self._throughput(stream, shard, now).takes(entry.size, now):
             return {
                 "ErrorCode": "ProvisionedThroughputExceededException",
                 "ErrorMessage": f"Rate exceeded for shard {shard.id} in stream {stream.name} under account {ACCOUNT}.",
@@ -390,7 +395,7 @@ class Kinesis:
         return self._page(stream, shard, found.after, limit, now)
 
     def _page(self, stream: Stream, shard: Shard, after: int, limit: int, now: float) -> Answer:
-        throughput = self._throughput(stream, shard, now) if self._throttles else None
+        throughput = self._throughput(stream, shard, now) if stream.throttles else None
         if throughput is not None and not throughput.gives(now):
             raise ServiceError(
                 "ProvisionedThroughputExceededException",

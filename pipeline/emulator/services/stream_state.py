@@ -39,6 +39,7 @@ class Stream:
     tags: dict[str, str] = field(default_factory=dict[str, str])
     scaled_at: list[float] = field(default_factory=list[float])
     throughput: dict[str, Throughput] = field(default_factory=dict[str, Throughput])  #: by shard
+    throttles: bool = False  #: whether its shards take and give no more than AWS's do
     turn: int = 0  #: of the shards, when it ignores partition keys
 
     @property
