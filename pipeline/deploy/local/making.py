@@ -32,11 +32,12 @@ _LOOK_SECONDS, _LOOKS = 0.1, 600
 class Made:
     """What was made. `names`: as the project's, with the URLs and stream ARNs that the endpoint gave.
 
-    `problems`: what the endpoint refused, or cannot do.
+    `problems`: what the endpoint refused, or cannot do. `failed`: the ids of what could not be made, or not all of it.
     """
 
     names: Mapping[str, Names]
     problems: tuple[Problem, ...]
+    failed: frozenset[str]
 
 
 async def make(project: Project, client_for: ClientFor) -> Made:
@@ -46,7 +47,7 @@ async def make(project: Project, client_for: ClientFor) -> Made:
     """
     making = _Making(project, client_for)
     await making.run()
-    return Made(making.names, tuple(sorted(making.problems)))
+    return Made(making.names, tuple(sorted(making.problems)), frozenset(making.failed))
 
 
 class _Making:
@@ -55,37 +56,39 @@ class _Making:
         self._client_for = client_for
         self.names = dict(project.names)
         self.problems: list[Problem] = []
+        self.failed: set[str] = set()
 
     async def run(self) -> None:
         project = self._project
         for queue in project.queues.values():
-            await self._try(queue.line, f"the queue {queue.names.name}", self._queue(queue))
+            await self._try(queue.id, queue.line, f"the queue {queue.names.name}", self._queue(queue))
         for queue in project.queues.values():  # two queues may name each other
-            await self._try(queue.line, f"the redrive policy of {queue.names.name}", self._redrive(queue))
+            await self._try(queue.id, queue.line, f"the redrive policy of {queue.names.name}", self._redrive(queue))
         for stream in project.streams.values():
-            await self._try(stream.line, f"the stream {stream.names.name}", self._stream(stream))
+            await self._try(stream.id, stream.line, f"the stream {stream.names.name}", self._stream(stream))
         for table in project.tables.values():
-            await self._try(table.line, f"the table {table.names.name}", self._table(table))
+            await self._try(table.id, table.line, f"the table {table.names.name}", self._table(table))
         for topic in project.topics.values():
-            await self._try(topic.line, f"the topic {topic.names.name}", self._topic(topic))
+            await self._try(topic.id, topic.line, f"the topic {topic.names.name}", self._topic(topic))
         for one in project.subscriptions:
-            await self._try(one.line, f"the subscription of {one.queue}", self._subscription(one))
+            await self._try(None, one.line, f"the subscription of {one.queue}", self._subscription(one))
         for bucket in project.buckets.values():
-            await self._try(bucket.line, f"the bucket {bucket.names.name}", self._bucket(bucket))
+            await self._try(bucket.id, bucket.line, f"the bucket {bucket.names.name}", self._bucket(bucket))
         for bus in project.buses.values():
-            await self._try(bus.line, f"the bus {bus.names.name}", self._bus(bus.names.name))
+            await self._try(bus.id, bus.line, f"the bus {bus.names.name}", self._bus(bus.names.name))
         for rule in project.rules.values():
-            await self._try(rule.line, f"the rule {rule.names.name}", self._rule(rule))
+            await self._try(rule.id, rule.line, f"the rule {rule.names.name}", self._rule(rule))
 
-    async def _try(self, line: int, what: str, making: Awaitable[None]) -> None:
+    async def _try(self, resource: str | None, line: int, what: str, making: Awaitable[None]) -> None:
+        """Make something. `resource`: its id; a subscription has none."""
         try:
             await making
-        except (AttributeError, ConfigurationError) as error:  # services in memory lack operations
-            self._tell(line, f"{what} could not be made: {error}")
         except Exception as error:
-            if code_of(error) is None:
+            if not _is_refusal(error):
                 raise
             self._tell(line, f"{what} could not be made: {error}")
+            if resource is not None:
+                self.failed.add(resource)
 
     def _tell(self, line: int, message: str) -> None:
         self.problems.append(Problem(self._project.path, line, message))
@@ -221,6 +224,13 @@ class _Making:
         answer = await events.put_targets(Rule=rule.names.name, EventBusName=rule.bus, Targets=targets)
         for failed in answer.get("FailedEntries", ()):
             self._tell(rule.line, f"the rule {rule.names.name}: a target was refused: {failed.get('ErrorMessage')}")
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the endpoint refused something, or the client before it."""
+    if isinstance(error, ConfigurationError) or code_of(error) is not None:
+        return True
+    return type(error).__name__ == "ParamValidationError"  # botocore's; it is not imported here
 
 
 async def _unless_there(making: Awaitable[Any]) -> None:

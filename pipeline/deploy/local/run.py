@@ -114,13 +114,9 @@ class TemplateRun(ServerRun):
 
     async def _make(self, found: Project) -> making.Made:
         made = await making.make(found, self._client)
-        # Its line is a source's: what is refused beside the sources is only told.
-        lines = {found.source_of(mapping).line for mapping in _labelled(found).values()}
-        refused = [
-            str(problem) for problem in made.problems if problem.line in lines and " could not be made" in str(problem)
-        ]
-        if refused:
-            raise ConfigurationError("\n".join(refused))
+        # What is refused beside the sources is only told.
+        if any(mapping.source in made.failed for mapping in _labelled(found).values()):
+            raise ConfigurationError("\n".join(map(str, made.problems)))
         return made
 
     async def _client(self, service: str) -> Any:

@@ -179,28 +179,9 @@ Resources:
     made = await make(read(path), client_for)
 
     assert [one.line for one in made.problems] == [3]
+    assert made.failed == {"Bad"}
     assert made.problems[0].message.startswith("the queue no spaces, please could not be made: ")
     assert made.names["Good"].url.endswith(unique)
-
-
-class Lacking:
-    """A client that has no operations, as a service in memory lacks some."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"the service has no {name}")
-
-
-async def test_an_operation_that_a_service_lacks_is_a_problem() -> None:
-    async def lacking(service: str) -> Any:
-        return Lacking()
-
-    project = read(TEMPLATES / "table.yaml")
-    made = await make(project, lacking)
-
-    assert [one.message for one in made.problems] == [
-        "the table accounts could not be made: the service has no create_table",
-        "the topic Alarms could not be made: the service has no create_topic",
-    ]
 
 
 async def test_a_broken_connection_is_raised(

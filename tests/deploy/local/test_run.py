@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -152,6 +153,43 @@ async def test_edits_are_taken_over_and_queues_keep_their_messages(project: Path
         assert told(project)[-1] == "third d 3"
         assert report.handlers["Price"].succeeded == 4, "the counts go on"
     assert "RATE" not in os.environ
+
+
+#: The first is refused by the server, the second by botocore before it is sent.
+REFUSED: list[dict[str, Any]] = [
+    {"AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in ("id", "unused")]},
+    {"LocalSecondaryIndexes": [{"IndexName": "i"}]},
+]
+TABLE_PROPERTIES = {
+    "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+    "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+    "StreamSpecification": {"StreamViewType": "NEW_IMAGE"},
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+@pytest.mark.parametrize("is_source", [False, True])
+async def test_only_what_a_function_reads_ends_the_run_when_the_server_refuses_it(
+    project: Path, refused: dict[str, Any], is_source: bool
+) -> None:
+    """All on one line: it is not the line that tells a source from the rest."""
+    events: dict[str, Any] = {"Orders": {"Type": "SQS", "Properties": {"Queue": {"Fn::GetAtt": ["Orders", "Arn"]}}}}
+    if is_source:
+        stream = {"Stream": {"Fn::GetAtt": ["Items", "StreamArn"]}, "StartingPosition": "LATEST"}
+        events["Items"] = {"Type": "DynamoDB", "Properties": stream}
+    price = {"Runtime": "python3.12", "CodeUri": "src", "Handler": "pricing.handler", "Events": events}
+    resources = {
+        "Price": {"Type": "AWS::Serverless::Function", "Properties": price},
+        "Orders": {"Type": "AWS::SQS::Queue"},
+        "Items": {"Type": "AWS::DynamoDB::Table", "Properties": {**TABLE_PROPERTIES, **refused}},
+    }
+    (project / "template.yaml").write_text(json.dumps({"Resources": resources}))
+    if is_source:
+        with pytest.raises(ConfigurationError, match="the table Items could not be made"):
+            await run(project).__aenter__()
+        return
+    async with run(project) as env:
+        assert [one.message.partition(":")[0] for one in env.problems] == ["the table Items could not be made"]
 
 
 async def test_a_function_comes_and_goes_with_the_template(project: Path) -> None:
