@@ -313,7 +313,7 @@ class Emulator:
         found.sources.append(source.arn)
         label = self._label(settings.name, f"{settings.name}:{source.name}")
         mapping = FunctionMapping(label)
-        bears = Bears(options.get("maximum_retry_attempts"), takes_poison="on_failure" in options)
+        bears = Bears(options.get("maximum_retry_attempts"), takes_poison=options.get("on_failure") is not None)
         await self._map(label, opened, found.function, bears, kept=mapping.invocations)
         return mapping
 

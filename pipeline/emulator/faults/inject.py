@@ -73,6 +73,8 @@ class Injector:
         """A mapping's source. Call it before its driver runs."""
         source, driver = mapped.source, mapped.driver
         takes_poison = bears.takes_poison or self._queue(source).redrives is not None
+        if source.arn.split(":")[2] == "dynamodb":  # what its stream holds are changes of items: nothing is sent there
+            takes_poison = False
         spoil = partial(source.offer, [POISON], lambda _: _POISON_GROUP, None) if takes_poison else None
         self.faults.share(source.name, mapped.label)
         if isinstance(driver, QueueDriver):

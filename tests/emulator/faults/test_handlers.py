@@ -269,6 +269,30 @@ def test_poison_on_a_stream_is_one_more_record() -> None:
         assert (seen, len(lost.bodies)) == (["a", "b"], 1)
 
 
+@pytest.mark.parametrize("profile", ["poison", "everything"])
+def test_a_tables_stream_gets_no_poison(profile: str) -> None:
+    for seed in range(8):
+        with Emulator(faults=Faults(seed, profile)) as aws:
+            lost, items = aws.queue("lost"), aws.table("items", stream="NEW_IMAGE")
+            mapping = aws.map(items, lambda event, context: None, on_failure=lost.arn, maximum_retry_attempts=9)
+            items.put({"id": "a"})
+            aws.run()
+            assert aws.faults is not None
+            assert Kind.POISON not in [one.kind for one in aws.faults.fired]
+            assert mapping.invocations
+            assert lost.bodies == []
+
+
+def test_no_destination_is_none_where_poison_could_come_to_rest() -> None:
+    with Emulator(faults=Faults(0, Profile(name="poison", rates={Kind.POISON: 1.0}))) as aws:
+        clicks = aws.stream("clicks")
+        aws.map(clicks, lambda event, context: None, on_failure=None)
+        clicks.put("a")
+        aws.run()
+        assert aws.faults is not None
+        assert aws.faults.fired == []
+
+
 # -- Some entries of a call fail inside its 200.
 
 
