@@ -1,12 +1,14 @@
 """`@pytest.mark.faults(seeds=200, profile="everything")`: one test, run once for each seed of faults.
 
 Each run is a whole one: its fixtures of function scope are made anew, and those of a wider scope stay. The first seed
-that fails is shrunk to as few faults as it fails with, and its report says what happened.
+that fails is shrunk to as few faults as it fails with, and its report says what happened. A test that is expected to
+fail has done so with its first seed that fails; one with `xfail(strict=True)` fails when it passes with all of them.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -52,6 +54,8 @@ def run(item: pytest.Item, marker: pytest.Mark, nextitem: pytest.Item | None) ->
     seeds = _seeds(item.config, marker)
     for seed in seeds:
         reports = runs.run(Faults(seed, _profile(marker)))
+        if any(map(_passed_against_all_odds, reports)):
+            continue  # it is enough when it fails with one seed
         if any(report.failed for report in reports):
             reports = _explained(runs, reports, item, seed - seeds.start)
         if not all(report.passed for report in reports):
@@ -106,6 +110,11 @@ def _explained(
     return _with_story(shrunk_reports, item, again, ids, passed)
 
 
+def _passed_against_all_odds(report: pytest.TestReport) -> bool:
+    """A test with `xfail(strict=True)` has passed: only the text says so, and not that it failed."""
+    return isinstance(report.longrepr, str) and report.longrepr.startswith("[XPASS(strict)]")
+
+
 def _failure(reports: Sequence[pytest.TestReport]) -> tuple[Any, ...] | None:
     """Where a run failed: what is the same when the same goes wrong. None: it did not."""
     for report in reports:
@@ -131,7 +140,9 @@ def _with_story(
 
 
 def _told(item: pytest.Item, faults: Faults, ids: Sequence[str], passed: int) -> str:
-    command = f"pytest {shlex.quote(item.nodeid)} --faults-seed {faults.seed}"
+    # A node's id begins at the root of the project, and one may be anywhere in it.
+    path = os.path.relpath(item.path, item.config.invocation_params.dir)
+    command = f"pytest {shlex.quote(path + item.nodeid[item.nodeid.index('::') :])} --faults-seed {faults.seed}"
     before = f", and {passed} before it passed" if passed else ""
     lines = [
         f'Seed {faults.seed} of the profile "{faults.profile.name}" fails{before}. To replay it:',
@@ -153,7 +164,8 @@ def _seeds(config: pytest.Config, marker: pytest.Mark) -> range:
     seed = config.getoption("faults_seed")
     if seed is not None:
         return range(seed, seed + 1)
-    return range(config.getoption("faults_seeds") or marker.kwargs.get("seeds", _SEEDS))
+    seeds = config.getoption("faults_seeds")
+    return range(marker.kwargs.get("seeds", _SEEDS) if seeds is None else seeds)
 
 
 def _profile(marker: pytest.Mark) -> Profile:

@@ -24,7 +24,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Make the marker known. Raises `pytest.UsageError` for an option that cannot be meant."""
+    seeds = config.getoption("faults_seeds")
+    if seeds is not None and seeds < 1:
+        raise pytest.UsageError(f"--faults-seeds {seeds}: give at least 1")
     config.addinivalue_line(
         "markers",
         'faults(seeds=200, profile="everything"): run the test once for each seed, each time with an `emulator` in which '
@@ -32,8 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a marker that cannot be meant before anything runs."""
+    """Refuse a marker that cannot be meant before anything runs, of the tests that are selected."""
     for item in items:
         marker = item.get_closest_marker("faults")
         if marker is not None:

@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from pipeline.emulator.faults.plan import Faults
 from pipeline.testing import Emulator
 from pipeline.testing.faults_marker import check
 
@@ -55,18 +54,22 @@ def test_the_fixture_without_the_marker_is_an_emulator_without_faults(emulator: 
     assert emulator.queue("orders").is_empty
 
 
-SEEN: list[Faults] = []
+def test_each_seed_is_a_run_of_its_own(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        import pytest
 
+        seen = []
 
-@pytest.mark.faults(seeds=7, profile="crashes")
-def test_each_seed_is_a_run_of_its_own(emulator: Emulator) -> None:
-    assert emulator.faults is not None
-    SEEN.append(emulator.faults)
+        @pytest.mark.faults(seeds=7, profile="crashes")
+        def test_it(emulator):
+            seen.append((emulator.faults.seed, emulator.faults.profile.name))
 
-
-def test_which_seeds_there_were() -> None:
-    # The test before has run: both are in one file, in this order.
-    assert [(faults.seed, faults.profile.name) for faults in SEEN] in ([], [(seed, "crashes") for seed in range(7)])
+        def test_what_was_seen():
+            assert seen == [(seed, "crashes") for seed in range(7)]
+        """
+    )
+    run(project).assert_outcomes(passed=2)
 
 
 def test_fixtures_of_a_function_are_made_anew_and_wider_ones_are_not(project: pytest.Pytester) -> None:
@@ -255,6 +258,59 @@ def test_more_seeds_for_a_night(project: pytest.Pytester) -> None:
         """
     )
     run(project, "--faults-seeds", "5").assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_fewer_than_one_seed_is_refused_before_anything_runs(project: pytest.Pytester, count: str) -> None:
+    project.makepyfile("import pytest\n\n@pytest.mark.faults\ndef test_it(emulator):\n    pass\n")
+    result = run(project, "--faults-seeds", count)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"--faults-seeds {count}: give at least 1" in result.stderr.str()
+
+
+def test_a_wrong_marker_stops_only_runs_that_select_its_test(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        "import pytest\n\n@pytest.mark.faults(seeds=0)\ndef test_wrong(emulator):\n    pass\n\ndef test_right():\n    pass\n"
+    )
+    run(project, "-k", "right").assert_outcomes(passed=1, deselected=1)
+    assert run(project).ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_the_replay_is_for_the_directory_that_one_is_in(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.mkdir("sub")
+    project.makepyfile(**{"sub/test_shop": FAILING})
+    monkeypatch.syspath_prepend(project.path)
+    monkeypatch.chdir(project.path / "sub")
+    result = run(project, "test_shop.py")
+    assert re.search(r"^ +pytest test_shop.py::test_each_once --faults-seed", result.stdout.str(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("fails", "outcome"), [("seed == 2", "xfailed"), ("False", "failed")])
+def test_a_test_that_is_expected_to_fail_may_pass_with_some_seeds(
+    project: pytest.Pytester, fails: str, outcome: str
+) -> None:
+    project.makepyfile(
+        f"""
+        import pytest
+
+        seeds = []
+
+        @pytest.mark.faults(seeds=4)
+        @pytest.mark.xfail(strict=True)
+        def test_it(emulator):
+            seed = emulator.faults.seed
+            seeds.append(seed)
+            assert not ({fails})
+
+        def test_seeds():
+            assert seeds == list(range({3 if outcome == "xfailed" else 4}))
+        """
+    )
+    result = run(project)
+    result.assert_outcomes(passed=1, **{outcome: 1})
+    assert "It fails also when nothing goes wrong" not in result.stdout.str()
 
 
 def test_it_works_with_several_workers_and_stops_at_the_first_failure(project: pytest.Pytester) -> None:
