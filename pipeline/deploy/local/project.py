@@ -7,13 +7,14 @@ stack, is stood in for by one of the same name.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.deploy import lint
-from pipeline.deploy.lint.model import VISIBILITY, EventSource, Model, Resource
+from pipeline.deploy.lint.model import EventSource, Model, Resource
 from pipeline.deploy.lint.nodes import Call, Members, Scalar
 from pipeline.deploy.lint.values import Properties, Reference
 from pipeline.deploy.local import functions, mappings, names, resources
@@ -77,6 +78,14 @@ class Project:
     def is_runnable(self) -> bool:
         """Whether any mapping would bring anything to a function."""
         return any(one.is_enabled for one in self.mappings)
+
+    @property
+    def source_names(self) -> dict[str, str]:
+        """What each source is fed and reported by: its id; a stand-in's name, unless another is called that too."""
+        kinds: tuple[Mapping[str, Source], ...] = (self.queues, self.streams, self.tables)
+        short = {one.id: _short_name(one) for kind in kinds for one in kind.values()}
+        times = Counter(short.values())
+        return {id_: name if times[name] == 1 else id_ for id_, name in short.items()}
 
     def function_of(self, mapping: LocalMapping) -> LocalFunction:
         return self.functions[mapping.function]
@@ -233,15 +242,20 @@ class _Reading:
         return "dynamodb" if re.search("table|dynamo|ddb", text, re.IGNORECASE) else "kinesis"
 
     def _local(self, arn: str, line: int, timeout: float = 0) -> str:
-        """The ARN of the local resource that an ARN means: the template's own, or a stand-in, which is made."""
+        """The ARN of the local resource that an ARN means: the template's own, or a stand-in, which is made.
+
+        `timeout`: of a function that reads it, seconds. A stand-in suits the slowest of its readers.
+        """
         match = _ARN.fullmatch(arn)
         if match is None:
             return arn
         own = self._by_arn(arn)
         if own is None:
-            own = self._made(match[1], match[2], line, timeout)
+            own = self._made(match[1], match[2], line)
             if arn not in self._told:
                 self._problems.note(line, f"{arn} is not in this template: a local one of that name stands in for it")
+        if isinstance(own, Queue) and own.id == own.names.arn:
+            self._queues[own.id] = _suited(own, timeout)
         is_stream = isinstance(own, Table) and "/stream/" in arn
         return own.names.stream_arn if is_stream else own.names.arn
 
@@ -255,12 +269,10 @@ class _Reading:
         }  # fmt: skip
         return next((one for one in kinds[match[1]].values() if one.names.name == match[2]), None)
 
-    def _made(self, service: str, name: str, line: int, timeout: float) -> Source | Bucket | Topic:
+    def _made(self, service: str, name: str, line: int) -> Source | Bucket | Topic:
         if service == "sqs":
             called = names.of_queue(name, self._endpoint)
             attributes = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
-            if timeout * _VISIBILITY_TIMEOUTS > VISIBILITY:
-                attributes["VisibilityTimeout"] = str(min(43_200, int(timeout * _VISIBILITY_TIMEOUTS)))
             queue = Queue(called.arn, line, called, attributes, is_stand_in=True)
             return self._queues.setdefault(queue.id, queue)
         if service == "kinesis":
@@ -364,12 +376,15 @@ class _Reading:
         return found
 
     def _read_mappings(self, found: Mapping[str, LocalFunction]) -> Iterator[LocalMapping]:
+        mapped: list[tuple[EventSource, LocalFunction, Source]] = []
         for one in self.model.mappings:
             function = self._function_of(one, found)
             source = None if function is None else self._source_of(one, function)
-            if function is None or source is None:
-                continue
-            read = mappings.read(one, self._reader(one.properties), source, function)
+            if function is not None and source is not None:
+                mapped.append((one, function, source))
+        for one, function, source in mapped:
+            suited = self._queues.get(source.id, source)  # a stand-in suits all its readers by now
+            read = mappings.read(one, self._reader(one.properties), suited, function)
             if read is not None:
                 mapping, destination = read
                 yield self._with_destination(mapping, destination)
@@ -475,6 +490,19 @@ class _Reading:
             self._problems.error(line, f"nothing to run: {self._path.name} has no event source mapping")
         else:
             self._problems.error(line, f"nothing to run: no event source mapping of {self._path.name} can run here")
+
+
+def _short_name(source: Source) -> str:
+    """The id, or the name of a stand-in."""
+    return source.names.name if source.id == source.names.arn else source.id
+
+
+def _suited(queue: Queue, timeout: float) -> Queue:
+    """A stand-in with a visibility timeout for a function's timeout; never a shorter one than it has."""
+    wanted = min(43_200, int(timeout * _VISIBILITY_TIMEOUTS))
+    if wanted <= queue.visibility:
+        return queue
+    return replace(queue, attributes={**queue.attributes, "VisibilityTimeout": str(wanted)})
 
 
 def _source_property(mapping: EventSource) -> str:

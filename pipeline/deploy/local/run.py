@@ -35,6 +35,7 @@ class _Mapped:
 
     mapping: LocalMapping
     source: Names
+    source_name: str  #: what it is fed and reported by
     function: FunctionSettings
 
 
@@ -73,7 +74,8 @@ class TemplateRun(ServerRun):
     @property
     def sources(self) -> dict[str, str]:
         """Each mapping's source, by the names that the report uses."""
-        return {label: mapping.source for label, mapping in _labelled(self.project).items()}
+        names = self.project.source_names
+        return {label: names[mapping.source] for label, mapping in _labelled(self.project).items()}
 
     @property
     def directories(self) -> frozenset[Path]:
@@ -148,7 +150,8 @@ class TemplateRun(ServerRun):
 
     def _wanted(self, mapping: LocalMapping, names: Mapping[str, Names]) -> _Mapped:
         settings = self.project.function_of(mapping).settings
-        return _Mapped(replace(mapping, line=0), names[mapping.source], settings)
+        source_name = self.project.source_names[mapping.source]
+        return _Mapped(replace(mapping, line=0), names[mapping.source], source_name, settings)
 
     async def _unmap(self, label: str) -> None:
         await self._run.unmap(label)
@@ -161,7 +164,7 @@ class TemplateRun(ServerRun):
         self._stack.push_async_callback(environment.aclose)
         arn = source.stream_arn or source.arn
         opened = await plain.open_source(
-            arn, mapping.source, function.settings, self._backend, environment, mapping.options
+            arn, mapped.source_name, function.settings, self._backend, environment, mapping.options
         )
         tally = self._tallies.setdefault(label, Tally())
         await self._run.map(label, opened, function, tally=tally, limit=self._limit)
@@ -221,7 +224,8 @@ def _labelled(found: Project) -> dict[str, LocalMapping]:
     """The enabled mappings by their functions' ids; with the source's where a function has several."""
     enabled = [mapping for mapping in found.mappings if mapping.is_enabled]
     times = Counter(mapping.function for mapping in enabled)
+    names = found.source_names
     return {
-        mapping.function if times[mapping.function] == 1 else f"{mapping.function}.{mapping.source}": mapping
+        mapping.function if times[mapping.function] == 1 else f"{mapping.function}.{names[mapping.source]}": mapping
         for mapping in enabled
     }

@@ -384,6 +384,21 @@ def test_a_queue_of_another_stack_is_stood_in_for(reading: Reading) -> None:
     assert mapping.settings == QueueSettings(function_timeout=10, visibility_timeout=60)
 
 
+@pytest.mark.parametrize("timeouts", [(3, 60), (60, 3), (60,)])
+def test_a_stand_in_hides_messages_for_the_slowest_of_its_readers(reading: Reading, timeouts: tuple[int, ...]) -> None:
+    arn = "arn:aws:sqs:us-east-1:1:theirs"
+    function = "{{Type: AWS::Serverless::Function, Properties: {{Runtime: python3.12, CodeUri: src, \
+Handler: app.lambda_handler, Timeout: {}, Events: {{E: {{Type: SQS, Properties: {{Queue: '{}'}}}}}}}}}}"
+    told = "{Type: AWS::SNS::Subscription, Properties: {Protocol: sqs, TopicArn: 'arn:aws:sns:us-east-1:1:news', Endpoint: '%s'}}"
+    functions = "".join(f"  F{number}: {function.format(n, arn)}\n" for number, n in enumerate(timeouts))
+    found = reading(f"Resources:\n  Told: {told % arn}\n{functions}")
+
+    (queue,) = found.queues.values()
+    assert queue.visibility == 360
+    assert [one.settings.visibility_timeout for one in found.mappings] == [360] * len(timeouts)  # type: ignore[union-attr]
+    assert len([one for one in messages(found) if one.startswith(arn)]) == 1
+
+
 def test_a_parameter_without_a_value_is_stood_in_for_wherever_it_is_used(reading: Reading) -> None:
     text = "Parameters: {OrdersArn: {Type: String}}\n" + with_event("Queue: !Ref OrdersArn", more="").replace(
         "Timeout: 10", "Environment: {Variables: {ARN: !Ref OrdersArn}}"

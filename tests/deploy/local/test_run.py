@@ -192,6 +192,27 @@ async def test_only_what_a_function_reads_ends_the_run_when_the_server_refuses_i
         assert [one.message.partition(":")[0] for one in env.problems] == ["the table Items could not be made"]
 
 
+async def test_a_stand_in_is_fed_and_reported_by_its_name(project: Path) -> None:
+    price = QUEUE.replace("!GetAtt Orders.Arn", "'arn:aws:sqs:us-east-1:1:theirs'")
+    more = "        More: {Type: SQS, Properties: {Queue: 'arn:aws:sqs:us-east-1:1:Dead'}}\n  Orders:\n"
+    (project / "template.yaml").write_text(
+        price.replace("  Orders:\n", more).replace(
+            "  Dead: {Type: AWS::SQS::Queue}", "  Dead: {Type: AWS::SQS::Queue, Properties: {QueueName: other}}"
+        )
+    )
+    env = run(project)
+    # The template has a Dead of its own, which is not called Dead.
+    assert env.sources == {
+        "Price.theirs": "theirs",
+        "Price.arn:aws:sqs:us-east-1:123456789012:Dead": "arn:aws:sqs:us-east-1:123456789012:Dead",
+    }
+    async with env:
+        await env.send("theirs", ["a"])
+        report = await env.drain()
+    assert report.handlers["Price.theirs"].succeeded == 1
+    assert told(project) == ["first a 2"]
+
+
 async def test_a_function_comes_and_goes_with_the_template(project: Path) -> None:
     async with run(project) as env:
         write(project, "shipping", "WORD = 'ship'\n" + HANDLER)
