@@ -380,7 +380,8 @@ class Emulator:
     ) -> None:
         invocable: Invocable = function
         if self._injector is not None:
-            invocable = self._injector.invocable(label, function, source, bears)
+            called = None if kept is None else function.settings.name  # a handler of a pipeline goes by its label
+            invocable = self._injector.invocable(label, function, source, bears, function=called)
         if kept is not None:
             invocable = _Recorded(invocable, kept, self._loop)
         mapped = await self._running.map(

@@ -24,14 +24,23 @@ STREAM = frozenset({Kind.REPEAT, Kind.LOST_RESPONSE, Kind.THROTTLED_INVOCATION})
 class FaultyFunction:
     """A function that is not always reached, and not always heard of; see `Invocable`.
 
-    `late`: seconds after which an answer comes too late: a queue's messages are visible again.
+    `label`: as the mapping calls it. `function`: its own name. `late`: seconds after which an answer comes too late: a queue's messages are visible again.
     """
 
     def __init__(
-        self, inner: Invocable, name: str, faults: Faults, now: Now, *, kinds: Collection[Kind], late: float = 0.0
+        self,
+        inner: Invocable,
+        label: str,
+        function: str,
+        faults: Faults,
+        now: Now,
+        *,
+        kinds: Collection[Kind],
+        late: float = 0.0,
     ) -> None:
         self._inner = inner
-        self._name = name
+        self._label = label
+        self._function = function
         self._faults = faults
         self._now = now
         self._kinds = kinds
@@ -41,19 +50,19 @@ class FaultyFunction:
     async def invoke(self, event: Any) -> Answer:
         """See `Invocable`."""
         number = self._next()
-        self._faults.note(f"{self._name}[{number}]", invoked(event), self._now())
-        kind = self._faults.at(Point(self._name, "invocation", number), self._kinds, self._now())
+        self._faults.note(f"{self._label}[{number}]", invoked(event), self._now())
+        kind = self._faults.at(Point(self._label, "invocation", number, self._function), self._kinds, self._now())
         if kind is Kind.THROTTLED_INVOCATION:
             return Throttled()
         if kind is Kind.OVERLAP:
             other = self._next()
-            self._faults.note(f"{self._name}[{other}]", invoked(event), self._now())
+            self._faults.note(f"{self._label}[{other}]", invoked(event), self._now())
             first, second = await asyncio.gather(self._invoke(event, number), self._invoke(event, other))
             return together(first, second, [record["messageId"] for record in event["Records"]])
         answer = await self._invoke(event, number)
         if kind is Kind.REPEAT:
             again = self._next()
-            self._faults.note(f"{self._name}[{again}]", invoked(event), self._now())
+            self._faults.note(f"{self._label}[{again}]", invoked(event), self._now())
             return await self._invoke(event, again)
         if kind is Kind.LOST_RESPONSE:
             return Unheard()
@@ -66,12 +75,12 @@ class FaultyFunction:
         return self._invocations
 
     async def _invoke(self, event: Any, number: int) -> Answer:
-        token = INVOCATION.set(number)
+        token = INVOCATION.set((self._label, number))
         try:
             answer = await self._inner.invoke(event)
         finally:
             INVOCATION.reset(token)
-        self._faults.note(f"{self._name}[{number}]", outcome_of(answer), self._now())
+        self._faults.note(f"{self._label}[{number}]", outcome_of(answer), self._now())
         return answer
 
 

@@ -58,16 +58,19 @@ class Injector:
         self.faults = faults
         self._now = clock.now
 
-    def invocable(self, name: str, inner: Invocable, source: LocalSource, bears: Bears) -> Invocable:
-        """A function behind a source."""
+    def invocable(
+        self, label: str, inner: Invocable, source: LocalSource, bears: Bears, *, function: str | None = None
+    ) -> Invocable:
+        """A function behind a source. `label`: as the mapping calls it. `function`: its own name; default the same."""
         queue = self._queue(source)
         for limit in (bears.retries, queue.redrives):
             if limit is not None and limit >= 0:
-                self.faults.allow(name, limit)
+                self.faults.allow(label, limit)
         kinds = STREAM if source.is_stream else FIFO if source.arn.endswith(".fifo") else STANDARD
         if queue.visibility is None:
             kinds -= {Kind.LATE_RESPONSE}
-        return FaultyFunction(inner, name, self.faults, self._now, kinds=kinds, late=(queue.visibility or 0.0) + 1.0)
+        late = (queue.visibility or 0.0) + 1.0
+        return FaultyFunction(inner, label, function or label, self.faults, self._now, kinds=kinds, late=late)
 
     def source(self, mapped: Mapped, bears: Bears) -> None:
         """A mapping's source. Call it before its driver runs."""

@@ -39,13 +39,15 @@ COSTLY = frozenset(
 class Point:
     """A place where something can go wrong.
 
-    `where`: a function, or a source. `step`: such as "after handler", "dynamodb.put_item", "invocation".
-    `invocation`: of the function, counted from 1; None where there is none.
+    `where`: a function as its mapping calls it, or a source. `step`: such as "after handler", "dynamodb.put_item",
+    "invocation". `invocation`: by that mapping, counted from 1; None where there is none. `function`: the function's own
+    name, where that is another: one with several mappings.
     """
 
     where: str
     step: str
     invocation: int | None = None
+    function: str | None = None
 
     @property
     def scope(self) -> str:

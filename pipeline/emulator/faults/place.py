@@ -13,8 +13,8 @@ from pipeline.emulator.faults.kinds import Kind, Point
 from pipeline.emulator.faults.plan import Faults, Now
 from pipeline.telemetry.events import Fact, Observer
 
-#: The number of the function's invocation that runs.
-INVOCATION: ContextVar[int] = ContextVar("INVOCATION", default=0)
+#: The invocation that runs: how its mapping calls the function, and its number there. A function may have several mappings.
+INVOCATION: ContextVar[tuple[str, int] | None] = ContextVar("INVOCATION", default=None)
 #: The execution environment whose task this is.
 PLACE: ContextVar[Place | None] = ContextVar("PLACE", default=None)
 
@@ -44,7 +44,7 @@ class Place:
     ) -> None:
         self.faults = faults
         self.function = function
-        self.invocation = 0
+        self._invocation = function, 0
         self.is_dead = False
         self.is_buried = False
         self.now = now
@@ -54,15 +54,21 @@ class Place:
         self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._gates: set[_Gate] = set()
 
+    def begins(self) -> None:
+        """An invocation begins, which the context names."""
+        self._invocation = INVOCATION.get() or (self.function, 0)
+
     def decide(self, step: str, kinds: Collection[Kind]) -> tuple[Point, Kind | None]:
         """What goes wrong at a step of the running invocation."""
-        point = Point(self.function, step, self.invocation)
+        label, number = self._invocation
+        point = Point(label, step, number, self.function)
         return point, self.faults.at(point, kinds, self.now())
 
     def note(self, text: str) -> None:
         """Keep what the running invocation did, for the story."""
         if not self.is_dead:
-            self.faults.note(f"{self.function}[{self.invocation}]", text, self.now())
+            label, number = self._invocation
+            self.faults.note(f"{label}[{number}]", text, self.now())
 
     async def passes(self, step: str) -> None:
         """Come past a step; the environment may die here."""

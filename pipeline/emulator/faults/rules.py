@@ -18,7 +18,7 @@ class Rule:
 
     kind: Kind
     step: str | None = None  #: None: wherever it can happen
-    function: str | None = None  #: a function's name, or a source's; None: any
+    function: str | None = None  #: a function's name, also as one of its mappings calls it, or a source's; None: any
     nth: int = 1
     times: int = 1
 
@@ -29,7 +29,7 @@ class Rule:
 
     def fits(self, point: Point) -> bool:
         """It may happen here."""
-        return self.step in (None, point.step) and self.function in (None, point.where)
+        return self.step in (None, point.step) and self.function in (None, point.where, point.function)
 
 
 def crash(

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.emulator.boto import AROUND
 from pipeline.emulator.faults.kinds import Kind
-from pipeline.emulator.faults.place import INVOCATION, PLACE, Place
+from pipeline.emulator.faults.place import PLACE, Place
 from pipeline.emulator.functions.engine import EngineSandbox
 from pipeline.emulator.functions.function import Invocation, InvocationFailed, Sandbox, exited
 from pipeline.emulator.mappings.answers import Cause
@@ -32,7 +32,7 @@ class EngineFaults:
 
     async def invoke(self, invocation: Invocation) -> Any:
         """See `Sandbox`."""
-        self._place.invocation = INVOCATION.get()
+        self._place.begins()
         place, around = PLACE.set(self._place), AROUND.set(self._around)
         try:
             return await self._inner.invoke(invocation)
@@ -60,7 +60,7 @@ class PlainFaults:
     async def invoke(self, invocation: Invocation) -> Any:
         """See `Sandbox`."""
         place = self._place
-        place.invocation = INVOCATION.get()
+        place.begins()
         self._dies("before handler", invocation)
         point, kind = place.decide("handler", (Kind.SLOW_HANDLER,))
         if kind is not None:
@@ -108,7 +108,7 @@ class ServedFaults:
 
     async def invoke(self, invocation: Invocation) -> Any:
         """See `Sandbox`."""
-        self._place.invocation = INVOCATION.get()
+        self._place.begins()
         work = asyncio.ensure_future(self._inner.invoke(invocation))
         try:
             await asyncio.wait([work, self._killed], return_when=asyncio.FIRST_COMPLETED)

@@ -403,6 +403,45 @@ def test_a_healthy_message_never_becomes_a_dead_letter() -> None:
         assert run.is_empty
 
 
+def twice_mapped(faults: Any) -> tuple[list[str], list[str], Faults]:
+    """One function behind a queue and a stream that give up early: what is among their dead letters, and the faults."""
+
+    def handler(event: Any, context: Any) -> None:
+        for record in event["Records"]:
+            body = record.get("body") or base64.b64decode(record["kinesis"]["data"]).decode()
+            if body == POISON:
+                raise ValueError(body)
+
+    with Emulator(faults=faults) as aws:
+        orders, clicks, lost = aws.queue("orders", max_receive_count=2), aws.stream("clicks"), aws.queue("lost")
+        endless = aws.stream("endless")
+        aws.map(endless, handler)
+        aws.map(orders, handler, batch_size=1)
+        aws.map(clicks, handler, maximum_retry_attempts=1, on_failure=lost.arn, batch_size=1)
+        orders.send("a", "b")
+        endless.put("a", "b")
+        numbers = clicks.put("a", "b")
+        aws.run()
+        assert aws.faults is not None
+        assert orders.dead_letters is not None
+        given_up = [letter["KinesisBatchInfo"]["startSequenceNumber"] for letter in lost.bodies]
+        dead = [body for body in orders.dead_letters.bodies if body != POISON]
+        return dead, [number for number in given_up if number in numbers], aws.faults
+
+
+def test_a_function_with_several_mappings_turns_no_healthy_record_into_a_dead_letter() -> None:
+    for seed in range(40):
+        dead, given_up, _ = twice_mapped(Faults(seed))
+        assert (dead, given_up) == ([], []), seed
+
+
+def test_an_invocation_goes_by_one_name_in_the_story_whatever_mapping_it_is_of() -> None:
+    _, _, faults = twice_mapped(crash(after="handler", function="handler", times=5))
+    deliveries = {line.where for line in faults.lines if line.text.startswith("is given")}
+    assert {one.point.where for one in faults.fired} == {"handler", "handler:orders", "handler:clicks"}
+    assert {line.where for line in faults.lines} == deliveries
+
+
 def test_faults_are_of_one_run() -> None:
     faults = Faults(1)
     count(faults, "a")
