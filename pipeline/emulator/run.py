@@ -50,6 +50,7 @@ class Run:
         self._stack = stack
         self._tasks: dict[str, asyncio.Task[None]] = {}  #: what runs each mapping
         self._failure: BaseException | None = None
+        self._is_told = False  #: somebody was told of it
 
     async def map(
         self,
@@ -90,7 +91,6 @@ class Run:
         """Do something beside the rest until the run ends; a failure of it fails whoever drains."""
         task = asyncio.create_task(work)
         task.add_done_callback(self._note_end)
-
         self._stack.push_async_callback(_end, task)
         return task
 
@@ -146,7 +146,7 @@ class Run:
     async def broken(self) -> None:
         """Raise what broke the run; returns never."""
         while True:
-            self._raise_failure()
+            self.check()
             await self.activity.wait(None)
 
     async def pass_time(self) -> None:
@@ -160,7 +160,7 @@ class Run:
     @property
     def is_idle(self) -> bool:
         """No invocation runs, and every mapping has asked its source since and got nothing."""
-        self._raise_failure()
+        self.check()
         if self.activity.running:
             return False
         return all(mapped.driver.quiet_at == self.activity.count for mapped in self.mapped)
@@ -228,7 +228,14 @@ class Run:
             self.backend.check()
             raise sink_error(error, "the AWS server") from error
 
-    def _raise_failure(self) -> None:
+    @property
+    def has_broken_unseen(self) -> bool:
+        """It has broken, and nobody was told."""
+        return self._failure is not None and not self._is_told
+
+    def check(self) -> None:
+        """Raise `PipelineError` when it has broken."""
+        self._is_told = self._failure is not None
         if isinstance(self._failure, PipelineError):
             raise self._failure
         if self._failure is not None:

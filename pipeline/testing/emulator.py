@@ -134,6 +134,9 @@ class Emulator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self not in _opened:
+            return  # it is closed already
+        has_broken_unseen = kind is None and self._running.has_broken_unseen
         try:
             if kind is not None:  # a failed test does not wait for handlers
                 self._do(self._end_invocations())
@@ -143,6 +146,8 @@ class Emulator:
             _opened.remove(self)
             self._runner.close()
             self._around.close()
+        if has_broken_unseen:
+            self._running.check()
 
     # -- What there is.
 
@@ -239,8 +244,8 @@ class Emulator:
         return self._do(self._running.drain(timeout))
 
     def advance(self, seconds: float) -> None:
-        """Let so many virtual seconds pass, whatever is left then."""
-        self._do(asyncio.sleep(seconds))
+        """Let so many virtual seconds pass, whatever is left then. Raises `PipelineError` when a mapping broke."""
+        self._do(self._pass(seconds))
 
     @property
     def now(self) -> float:
@@ -286,6 +291,10 @@ class Emulator:
             raise PipelineError("this emulator is closed: use it in its 'with', and make another one for another run")
         if self._backend is None:
             raise PipelineError("the emulator has not started: use it in 'with'")
+
+    async def _pass(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._running.check()
 
     async def _end_invocations(self) -> None:
         await asyncio.gather(*(function.close() for function in self._functions))

@@ -56,6 +56,44 @@ def test_a_stream_that_was_idle_for_hours_is_still_read_from_where_it_was(kind: 
     assert [invocation.at for invocation in mapping.invocations] == [7200]
 
 
+async def breaks() -> None:
+    raise ValueError("as a mapping that breaks")
+
+
+def broken(aws: Emulator) -> None:
+    aws._do(begun(aws))
+
+
+async def begun(aws: Emulator) -> None:
+    aws._running.beside(breaks())
+
+
+@pytest.mark.parametrize("asked", [Emulator.run, lambda aws: aws.advance(1)], ids=["run", "advance"])
+def test_a_mapping_that_broke_is_said_once(asked: Any) -> None:
+    with Emulator() as aws:
+        broken(aws)
+        with pytest.raises(PipelineError, match="an event source mapping broke"):
+            asked(aws)
+
+
+def test_a_mapping_that_broke_unseen_is_said_at_the_end_unless_the_test_failed() -> None:
+    with pytest.raises(PipelineError, match="an event source mapping broke"), Emulator() as aws:
+        broken(aws)
+        aws._do(asyncio.sleep(0))  # it has come to its turn by then
+    with pytest.raises(KeyError), Emulator() as aws:
+        broken(aws)
+        raise KeyError
+
+
+def test_closing_it_twice_is_harmless() -> None:
+    with Emulator() as aws:
+        aws.queue("orders")
+    aws.__exit__(None, None, None)
+    with Emulator() as other:
+        aws.__exit__(None, None, None)
+        other.queue("orders").send("x")
+
+
 def test_two_mappings_of_one_handler_have_a_line_each_and_are_one_function() -> None:
     at_work: list[int] = []
 
