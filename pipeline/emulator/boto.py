@@ -30,11 +30,11 @@ from botocore.response import StreamingBody
 from botocore.signers import RequestSigner
 
 from pipeline.emulator.backend import MemoryBackend
-from pipeline.emulator.functions.thread import SandboxThread, end_if_given_up
+from pipeline.emulator.functions.thread import end_if_given_up
 from pipeline.emulator.isolation import isolated
 from pipeline.emulator.services.client import Around
 from pipeline.emulator.services.objects import ObjectBody
-from pipeline.emulator.virtual import VirtualLoop
+from pipeline.emulator.virtual import WORK, VirtualLoop, Work
 from pipeline.errors import PipelineError
 
 #: Stands between the calls of the running invocation and the services; a sandbox sets it.
@@ -110,11 +110,11 @@ class _Calls:
             if _is_mocked() and service not in self._backend.services:
                 return await original(client, model, request, context)
             self._check(service, operation)
-            work = self._call(service, operation, parameters)
-            if threading.get_ident() != self._home:
-                work = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))  # type: ignore[assignment]
             try:
-                return _response(200), await work
+                if threading.get_ident() == self._home:
+                    return _response(200), await self._call(service, operation, parameters)
+                work = self._from_thread(WORK.get(), service, operation, parameters)
+                return _response(200), await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
             except ClientError as error:
                 return _failed(error)
 
@@ -129,22 +129,18 @@ class _Calls:
         if threading.get_ident() == self._home or not self._loop.is_running():
             with self._lock:
                 return self._backend.call_now(service, operation, parameters)
-        if not isinstance(threading.current_thread(), SandboxThread):
-            return asyncio.run_coroutine_threadsafe(self._call(service, operation, parameters), self._loop).result()
-        # A sandbox's thread waits for us: it is not at work, so that a slow call may take virtual time.
         end_if_given_up()
-        work = self._from_sandbox(service, operation, parameters)
+        work = self._from_thread(WORK.get(), service, operation, parameters)
         try:
             return asyncio.run_coroutine_threadsafe(work, self._loop).result()
         finally:
             end_if_given_up()
 
-    async def _from_sandbox(self, service: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        self._loop.threads -= 1
-        try:
+    async def _from_thread(
+        self, work: Work | None, service: str, operation: str, parameters: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        with self._loop.stranger_calls() if work is None else work.waits():
             return await self._call(service, operation, parameters)
-        finally:
-            self._loop.threads += 1
 
     async def _call(self, service: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         made = self._backend.client(service, around=AROUND.get())

@@ -28,9 +28,7 @@ class Turns:
     def __init__(self) -> None:
         self._holder: object | None = None
         self._waiting: list[tuple[object, asyncio.Future[None]]] = []
-        self._worked: dict[object, tuple[float, float]] = {}  #: who paused: at what time, after how many real seconds
         self._variables: dict[object, Mapping[str, str]] = {}
-        self._loop: Any = None
         self._hidden: dict[str, str | None] | None = None  #: what stood in the place of the holder's variables
 
     @asynccontextmanager
@@ -44,7 +42,6 @@ class Turns:
             yield
         finally:
             self.give_up(who)
-            self._worked.pop(who, None)
             del self._variables[who]
             _HOLDER.reset(token)
 
@@ -106,17 +103,10 @@ class Turns:
         variables = self._variables.get(who, {})
         self._hidden = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)
-        self._loop = asyncio.get_running_loop()
-        loop: Any = self._loop
-        at, worked = self._worked.pop(who, (loop.time(), 0.0))
-        loop.worked = worked if at == loop.time() else 0.0
 
     def _end(self, who: object) -> None:
         if self._hidden is None:
             return
-        loop = self._loop  # a dead environment may be let go of where none runs
-        if who in self._variables:
-            self._worked[who] = loop.time(), loop.worked
         for name, value in self._hidden.items():
             if value is None:
                 os.environ.pop(name, None)

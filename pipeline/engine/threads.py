@@ -57,18 +57,21 @@ class Threads:
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call `function` in a thread and return what it returns, or raise what it raises."""
-        call = _Call(function, asyncio.get_running_loop())
+        # A loop that plays time must not let it jump while a thread is at work.
+        thread_works = getattr(asyncio.get_running_loop(), "thread_works", contextlib.nullcontext)
+        with thread_works():
+            result: T = await self._run(_Call(function, asyncio.get_running_loop()))
+            return result
+
+    async def _run(self, call: _Call) -> Any:
         self._running[call.task] = call
         self._busy += 1
         if self._busy > self._threads and self._threads < self._limit:
             self._threads += 1
             threading.Thread(target=self._serve, args=(self._calls,), name="pipeline-handler", daemon=True).start()
         self._calls.put(call)
-        # A loop that plays time must not let it jump while a thread is at work.
-        thread_works = getattr(asyncio.get_running_loop(), "thread_works", contextlib.nullcontext)
         try:
-            with thread_works():
-                result: T = await call.future
+            result = await call.future
         except asyncio.CancelledError:
             self._give_up(call)
             raise

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -18,6 +19,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from pipeline.emulator.mappings.answers import Answer, Cause, FunctionFailed, Returned, Throttled, Unheard
+from pipeline.emulator.virtual import Work, within
 from pipeline.errors import ConfigurationError
 from pipeline.ports import Clock
 
@@ -114,9 +116,9 @@ class Sandbox(Protocol):
         ...
 
 
-def beside_the_loop() -> AbstractContextManager[None]:
+def beside_the_loop() -> AbstractContextManager[Work | None]:
     """While the block lasts a thread or a process is at work: a virtual clock must not jump."""
-    passing: Callable[[], AbstractContextManager[None]] = getattr(
+    passing: Callable[[], AbstractContextManager[Work | None]] = getattr(
         asyncio.get_running_loop(), "thread_works", contextlib.nullcontext
     )
     return passing()
@@ -221,8 +223,9 @@ class Function:
         """A sandbox, busy from now on, and whether it is started."""
         first, is_started = self._idle_or_new(), False
         try:
-            async with asyncio.timeout(INIT_SECONDS):
-                await first.start()
+            with within(INIT_SECONDS):
+                async with asyncio.timeout(INIT_SECONDS):
+                    await first.start()
             is_started = True
             return first, True
         except TimeoutError:
@@ -247,10 +250,11 @@ class Function:
         )
         scope = asyncio.timeout(timeout if self._is_ended_late else None)
         try:
-            async with scope:
-                if not is_started:
-                    await sandbox.start()
-                return await sandbox.invoke(invocation)
+            with within(timeout if self._is_ended_late else math.inf):
+                async with scope:
+                    if not is_started:
+                        await sandbox.start()
+                    return await sandbox.invoke(invocation)
         except TimeoutError:
             if not scope.expired():
                 raise

@@ -25,6 +25,7 @@ from pipeline.emulator.functions.context import LambdaContext, context_in_thread
 from pipeline.emulator.functions.function import Invocation, InvocationFailed, beside_the_loop, exited
 from pipeline.emulator.functions.interruption import interrupt
 from pipeline.emulator.mappings.answers import Cause
+from pipeline.emulator.virtual import WORK, Work
 
 _log = logging.getLogger(__name__)
 _CLOSE_SECONDS = 5.0
@@ -96,21 +97,23 @@ class ThreadSandbox:
             return
         loop = asyncio.get_running_loop()
         started, self._ended = loop.create_future(), loop.create_future()
-        work = contextvars.copy_context().run
-        self._thread = SandboxThread(
-            target=work, args=(self._serve, started, self._ended), name=f"sandbox-{self._number}", daemon=True
-        )
-        self._thread.start()
-        await self._wait_for(started)
+        with beside_the_loop():
+            work = contextvars.copy_context().run
+            self._thread = SandboxThread(
+                target=work, args=(self._serve, started, self._ended), name=f"sandbox-{self._number}", daemon=True
+            )
+            self._thread.start()
+            await self._wait_for(started)
 
     async def invoke(self, invocation: Invocation) -> Any:
         """What the handler returned. Raises `InvocationFailed`."""
         if self._log_stream is None:
             self._log_stream = log_stream(time.gmtime(invocation.clock.now()), self._number)
         context = context_in_thread(invocation, self._log_stream)
-        call = _Call(invocation, context, asyncio.get_running_loop().create_future())
-        self._calls.put(call)
-        return await self._wait_for(call.answer)
+        with beside_the_loop() as work:
+            call = _Call(invocation, context, asyncio.get_running_loop().create_future(), work)
+            self._calls.put(call)
+            return await self._wait_for(call.answer)
 
     async def close(self) -> None:
         """Close the runtime, in the thread, and wait for that; a thread that is at work is left behind."""
@@ -127,8 +130,7 @@ class ThreadSandbox:
     async def _wait_for(self, answer: asyncio.Future[Any]) -> Any:
         self._awaited = answer
         try:
-            with beside_the_loop():
-                return await answer
+            return await answer
         except asyncio.CancelledError:
             self._give_up()
             raise
@@ -179,9 +181,11 @@ class _Call:
     invocation: Invocation
     context: LambdaContext
     answer: asyncio.Future[Any]
+    work: Work | None
 
 
 def _run(runtime: Runtime, call: _Call) -> None:
+    WORK.set(call.work)
     try:
         returned = runtime.invoke(call.invocation.event, call.context)
     except EndOfInvocation:
