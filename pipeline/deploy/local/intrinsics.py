@@ -83,10 +83,14 @@ class Values:
 
     def holds(self, name: str) -> bool:
         """A condition's truth. In a circle, which CloudFormation refuses, it is false."""
+        found = self._root.get("Conditions")
+        section = found if isinstance(found, Members) else Members({}, self._root.line_of("Conditions"))
         if name not in self._truths:
             self._truths[name] = None
-            section = self._root.get("Conditions")
-            self._truths[name] = self._truth(section.get(name) if isinstance(section, Members) else None)
+            self._truths[name] = self._truth(section.get(name))
+        elif self._truths[name] is None:
+            line = section.line_of(name)
+            self._problems.note(line, f"the condition {name} leads back to itself: there it counts as false")
         return self._truths[name] or False
 
     def plain(self, node: Node | None) -> Any:
@@ -106,19 +110,25 @@ class Values:
             if text is None:
                 self._missing[name] = item.line
                 continue
-            self._check_allowed(name, text, body)
             is_list = kind == "CommaDelimitedList" or "List<" in kind
-            self._known[name] = [part.strip() for part in text.split(",")] if is_list else text
+            parts = [part.strip() for part in text.split(",")]
+            is_secret = (text_of(body.get("NoEcho")) or "").lower() == "true"
+            if is_secret:
+                for secret in (text, *parts) if is_list else (text,):
+                    self._problems.hide(secret)
+            self._check_allowed(name, text, body, is_secret=is_secret)
+            self._known[name] = parts if is_list else text
         for name in given.keys() - declared.keys():
             line = self._root.line_of("Parameters")
             self._problems.error(line, f"there is no parameter {name}: {_listed(declared) or 'the template has none'}")
 
-    def _check_allowed(self, name: str, text: str, body: Members) -> None:
+    def _check_allowed(self, name: str, text: str, body: Members, *, is_secret: bool) -> None:
         allowed = body.get("AllowedValues")
         texts = [text_of(one) for one in allowed.items] if isinstance(allowed, Sequence) else []
         if texts and text not in texts:
             line = body.line_of("AllowedValues")
-            self._problems.error(line, f"the parameter {name} cannot be '{text}': {_listed(filter(None, texts))}")
+            allowed_ones = "it is none of its AllowedValues" if is_secret else _listed(filter(None, texts))
+            self._problems.error(line, f"the parameter {name} cannot be '{text}': {allowed_ones}")
 
     def _truth(self, node: Node | None) -> bool:
         if isinstance(node, Call):

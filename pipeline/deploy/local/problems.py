@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+
+_MASK = "****"
+#: A secret of fewer letters is hidden only where it is a whole word: it may be a part of anything.
+_SHORT = 4
 
 
 @dataclass(frozen=True, order=True)
@@ -29,6 +34,7 @@ class Problems:
     def __init__(self, path: str) -> None:
         self._path = path
         self._found: dict[Problem, None] = {}
+        self._secrets: list[str] = []
 
     def error(self, line: int, message: str, *, is_confined: bool = False) -> None:
         """Something is refused, or does not run."""
@@ -38,6 +44,16 @@ class Problems:
         """Something runs, and not as written."""
         self._found.setdefault(Problem(self._path, line, message, is_error=False))
 
+    def hide(self, secret: str) -> None:
+        """No sentence shows this value, whoever said it."""
+        pattern = re.escape(secret)
+        if secret:
+            self._secrets.append(rf"(?<!\w){pattern}(?!\w)" if len(secret) < _SHORT else pattern)
+
     def sorted(self) -> tuple[Problem, ...]:
         """All, by line."""
-        return tuple(sorted(self._found))
+        if not self._secrets:
+            return tuple(sorted(self._found))
+        secrets = re.compile("|".join(sorted(self._secrets, key=len, reverse=True)))
+        masked = {replace(one, message=secrets.sub(_MASK, one.message)) for one in self._found}
+        return tuple(sorted(masked))

@@ -15,8 +15,9 @@ from typing import Any
 
 from pipeline.deploy import lint
 from pipeline.deploy.lint.model import EventSource, Model, Resource
-from pipeline.deploy.lint.nodes import Call, Members, Scalar
+from pipeline.deploy.lint.nodes import Call, Members, Scalar, Sequence
 from pipeline.deploy.lint.values import Properties, Reference
+from pipeline.deploy.lint.worlds import text_of
 from pipeline.deploy.local import functions, mappings, names, resources
 from pipeline.deploy.local.functions import LocalFunction
 from pipeline.deploy.local.intrinsics import Values
@@ -432,10 +433,15 @@ class _Reading:
             self._refuse(line, f"{mapping.name} reads {said}: it is not run")
             return None
         source = self._by_arn(self._local(text, line, function.settings.timeout))
+        if not isinstance(source, Queue | Stream | Table):
+            return None
+        if mapping.kind not in {"", _kind(source)}:
+            self._refuse(line, f"{mapping.name} {_misnamed(mapping, source)}")
+            return None
         if isinstance(source, Table) and source.stream_view is None:
             self._refuse(line, f"{mapping.name}: the table {source.id} has no stream: add a StreamSpecification")
             return None
-        return source if isinstance(source, Queue | Stream | Table) else None
+        return source
 
     def _refuse(self, line: int, message: str) -> None:
         """A mapping does not run; the others do."""
@@ -454,7 +460,23 @@ class _Reading:
 
     # -- What is told
 
+    def _tell_what_is_no_resource(self) -> None:
+        section = self._root.get("Resources")
+        for name, item in section.items.items() if isinstance(section, Members) else ():
+            body = item.node
+            if name.startswith("Fn::"):
+                continue
+            if not isinstance(body, Members):
+                self._problems.note(item.line, f"{name} is no mapping with a Type: it is left out")
+            elif text_of(body.get("Type")) is None:
+                self._problems.note(item.line, f"{name} has no Type: it is left out")
+            elif isinstance(body.get("Properties"), Scalar | Sequence):
+                self._problems.note(
+                    body.line_of("Properties"), f"the Properties of {name} are no mapping: it has none here"
+                )
+
     def _tell_what_is_left_out(self) -> None:
+        self._tell_what_is_no_resource()
         for one in self.model.resources.values():
             if one.type in _LEFT_OUT:
                 self._problems.note(one.line, f"{one.id}: {_LEFT_OUT[one.type]}")
@@ -490,6 +512,18 @@ class _Reading:
             self._problems.error(line, f"nothing to run: {self._path.name} has no event source mapping")
         else:
             self._problems.error(line, f"nothing to run: no event source mapping of {self._path.name} can run here")
+
+
+def _kind(source: Source) -> str:
+    return "sqs" if isinstance(source, Queue) else "kinesis" if isinstance(source, Stream) else "dynamodb"
+
+
+def _misnamed(mapping: EventSource, source: Source) -> str:
+    """What is wrong with an event of SAM's on a source of another type."""
+    events = {"sqs": "SQS", "kinesis": "Kinesis", "dynamodb": "DynamoDB"}
+    is_ = {"sqs": "queue", "kinesis": "stream", "dynamodb": "table"}
+    kind = _kind(source)
+    return f"is an event of {events[mapping.kind]}, and {source.id} is a {is_[kind]}: write Type: {events[kind]}"
 
 
 def _short_name(source: Source) -> str:

@@ -326,6 +326,25 @@ def test_a_mapping_of_another_stacks_function_does_not_keep_the_others_from_runn
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "properties", "told"),
+    [
+        ("Kinesis", "Stream: !GetAtt Q.Arn", "F.E is an event of Kinesis, and Q is a queue: write Type: SQS"),
+        ("DynamoDB", "Stream: !GetAtt S.Arn", "F.E is an event of DynamoDB, and S is a stream: write Type: Kinesis"),
+        ("SQS", "Queue: !GetAtt S.Arn", "F.E is an event of SQS, and S is a stream: write Type: Kinesis"),
+    ],
+)
+def test_an_event_of_another_kind_than_its_source_is_refused(
+    tmp_path: Path, reading: Reading, kind: str, properties: str, told: str
+) -> None:
+    more = QUEUE + "  S: {Type: AWS::Kinesis::Stream}\n" + mapping_of("!Ref F", "!GetAtt Q.Arn")
+    found = reading(with_event(f"{properties}\nStartingPosition: LATEST", kind, more))
+
+    assert told in messages(found)
+    assert [one.name for one in found.mappings] == ["M"]
+    TemplateRun(tmp_path / "template.yaml")
+
+
 def test_a_table_without_a_stream(reading: Reading) -> None:
     table = """
   T:
@@ -540,6 +559,20 @@ def test_a_resource_that_is_wrong(reading: Reading, resource: str, told: str) ->
     )
 
     assert any(told in one for one in messages(reading(text))), messages(reading(text))
+
+
+def test_what_is_no_resource_is_told(reading: Reading) -> None:
+    found = reading(
+        "Resources:\n  A: text\n  B: {Properties: {}}\n  C: {Type: AWS::SQS::Queue, Properties: [1]}\n"
+        "  'Fn::ForEach::X': [N, [a], {}]\n"
+    )
+
+    assert [one for one in said(found) if "note: a macro" not in one] == [
+        "1: error: nothing to run: template.yaml has no event source mapping",
+        "2: note: A is no mapping with a Type: it is left out",
+        "3: note: B has no Type: it is left out",
+        "4: note: the Properties of C are no mapping: it has none here",
+    ]
 
 
 def test_two_queues_of_one_name(reading: Reading) -> None:

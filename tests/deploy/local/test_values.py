@@ -124,6 +124,43 @@ def test_wrong_parameters_are_told(reading: Reading) -> None:
     ]
 
 
+SECRET = """
+Parameters:
+  Password: {Type: String, NoEcho: true, AllowedValues: [one-secret, hunter2]}
+  Pin: {Type: String, NoEcho: true, Default: '7'}
+Resources:
+  Q: {Type: AWS::SQS::Queue, Properties: {VisibilityTimeout: !Ref Password, DelaySeconds: !Sub '1000${Pin}'}}
+  F:
+    Type: AWS::Serverless::Function
+    Properties:
+      Runtime: python3.12
+      CodeUri: !Ref Password
+      Handler: %s
+      Timeout: !Ref Pin
+      Events: {E: {Type: SQS, Properties: {Queue: !Sub 'x${Password}x'}}}
+"""
+
+
+@pytest.mark.parametrize("handler", ["!Ref Password", "app.lambda_handler", "!Ref Pin"])
+@pytest.mark.parametrize("password", ["hunter2", "s3cret"])
+def test_what_a_parameter_without_echo_holds_is_never_told(reading: Reading, handler: str, password: str) -> None:
+    found = said(reading(SECRET % handler, Password=password))
+
+    assert found
+    assert not [one for one in found if password in one or "one-secret" in one or "'7'" in one]
+    assert ("3: error: the parameter Password cannot be '****': it is none of its AllowedValues" in found) == (
+        password == "s3cret"
+    )
+    assert not [one for one in found if "DelaySeconds" in one and "10007" not in one], "only whole words of one letter"
+
+
+def test_a_circle_of_conditions_is_told(reading: Reading) -> None:
+    conditions = "Conditions:\n  A: !Condition B\n  B: !Not [!Condition A]\n"
+    found = reading(f"{conditions}Resources:\n  Q: {{Type: AWS::SQS::Queue, Condition: A}}\n")
+
+    assert "2: note: the condition A leads back to itself: there it counts as false" in said(found)
+
+
 @pytest.mark.parametrize(
     "conditions",
     ["{A: !Condition A}", "{A: !Not [!Condition B], B: !Condition A}", "{A: [1]}", "{A: !Equals [1]}", "{A: nothing}"],
