@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from pipeline.emulator.boto import AROUND
 from pipeline.emulator.functions.function import Invocation, Sandbox
-from pipeline.emulator.services.client import Around
+from pipeline.emulator.services.client import Around, Go
 
 #: What holds the turn of the running invocation.
 _HOLDER: ContextVar[object | None] = ContextVar("HOLDER", default=None)
@@ -155,9 +155,7 @@ class TurnSandbox:
         """See `Sandbox`."""
         await self._inner.close()
 
-    async def _call(
-        self, service: str, operation: str, parameters: Mapping[str, Any], go: Callable[[], Awaitable[dict[str, Any]]]
-    ) -> dict[str, Any]:
+    async def _call(self, service: str, operation: str, parameters: Mapping[str, Any], go: Go) -> dict[str, Any]:
         holder = self._holder
         # A handler with a loop of its own, or one that nobody waits for any more.
         if holder is None or asyncio.get_running_loop() is not self._home:
@@ -166,7 +164,5 @@ class TurnSandbox:
             return await self._around(service, operation, parameters, go)
 
 
-async def _straight(
-    service: str, operation: str, parameters: Mapping[str, Any], go: Callable[[], Awaitable[dict[str, Any]]]
-) -> dict[str, Any]:
+async def _straight(service: str, operation: str, parameters: Mapping[str, Any], go: Go) -> dict[str, Any]:
     return await go()

@@ -49,29 +49,27 @@ class FaultyFunction:
 
     async def invoke(self, event: Any) -> Answer:
         """See `Invocable`."""
-        number = self._next()
-        self._faults.note(f"{self._label}[{number}]", invoked(event), self._now())
+        number = self._next(event)
         kind = self._faults.at(Point(self._label, "invocation", number, self._function), self._kinds, self._now())
         if kind is Kind.THROTTLED_INVOCATION:
             return Throttled()
         if kind is Kind.OVERLAP:
-            other = self._next()
-            self._faults.note(f"{self._label}[{other}]", invoked(event), self._now())
-            first, second = await asyncio.gather(self._invoke(event, number), self._invoke(event, other))
+            both = self._invoke(event, number), self._invoke(event, self._next(event))
+            first, second = await asyncio.gather(*both)
             return together(first, second, [record["messageId"] for record in event["Records"]])
         answer = await self._invoke(event, number)
         if kind is Kind.REPEAT:
-            again = self._next()
-            self._faults.note(f"{self._label}[{again}]", invoked(event), self._now())
-            return await self._invoke(event, again)
+            return await self._invoke(event, self._next(event))
         if kind is Kind.LOST_RESPONSE:
             return Unheard()
         if kind is Kind.LATE_RESPONSE:
             await asyncio.sleep(self._late)
         return answer
 
-    def _next(self) -> int:
+    def _next(self, event: Any) -> int:
+        """The number of one more invocation."""
         self._invocations += 1
+        self._faults.note(f"{self._label}[{self._invocations}]", invoked(event), self._now())
         return self._invocations
 
     async def _invoke(self, event: Any, number: int) -> Answer:

@@ -132,9 +132,8 @@ class MemoryInjector(Injector):
             chance = random.Random(f"{self.faults.seed}:{name}:{len(self._places)}")
             environment = partial(self._backend.environment, clock=clock, around=stands, chance=chance)
             watching = [place.watching(observer) for observer in observers]
-            return EngineFaults(
-                place, lambda: EngineSandbox(breakable(stage, place, self._turns), environment, watching), stands
-            )
+            inner = EngineSandbox(breakable(stage, place, self._turns), environment, watching)
+            return EngineFaults(place, inner, stands)
 
         return made
 

@@ -10,11 +10,6 @@ Make = Callable[..., Awaitable[dict[str, Any]]]
 _BUSY = "InternalFailure"
 
 
-async def partly(step: str, parameters: Mapping[str, Any], chance: random.Random, make: Make) -> dict[str, Any]:
-    """Make a call for some of its entries, at least one less than all, and answer for all of them."""
-    return await PARTIAL[step](parameters, chance, make)
-
-
 def _chosen(entries: Sequence[Any], chance: random.Random) -> list[bool]:
     """Which entries fail: at least one."""
     fails = [chance.random() < 0.5 for _ in entries]
@@ -42,7 +37,7 @@ async def _listed(
     make: Make,
     entries: str,
     answers: str,
-    error: Mapping[str, str],
+    error: Mapping[str, Any],
 ) -> dict[str, Any]:
     """An answer for each position, those that failed with an error; Kinesis and EventBridge count them too."""
     given = parameters[entries]
@@ -66,13 +61,8 @@ async def _events(parameters: Mapping[str, Any], chance: random.Random, make: Ma
 
 
 async def _statements(parameters: Mapping[str, Any], chance: random.Random, make: Make) -> dict[str, Any]:
-    given = parameters["Statements"]
-    fails = _chosen(given, chance)
-    kept, _ = _split(given, fails)
-    answer = await make(**{**parameters, "Statements": kept}) if kept else {}
-    done = iter(answer.get("Responses", []))
     error = {"Error": {"Code": "ThrottlingError", "Message": "try again"}}
-    return {**answer, "Responses": [dict(error) if failed else next(done) for failed in fails]}
+    return await _listed(parameters, chance, make, "Statements", "Responses", error)
 
 
 async def _items(parameters: Mapping[str, Any], chance: random.Random, make: Make) -> dict[str, Any]:
@@ -94,7 +84,8 @@ def _by_table(requests: Sequence[tuple[str, Any]]) -> dict[str, list[Any]]:
 #: What counts the failures, beside the answers.
 _COUNTS = {"Records": ("FailedRecordCount",), "Entries": ("FailedEntryCount",)}
 
-#: The calls that can succeed in part.
+#: The calls that can succeed in part: each makes the call for some of its entries, at least one less than all, and answers
+#: for all of them.
 PARTIAL: Mapping[str, Callable[[Mapping[str, Any], random.Random, Make], Awaitable[dict[str, Any]]]] = {
     "sqs.send_message_batch": _sqs,
     "sqs.delete_message_batch": _sqs,

@@ -38,7 +38,6 @@ class Place:
         function: str,
         now: Now,
         *,
-        kill: Callable[[], None] = lambda: None,
         raises: bool = False,
         closes_at_once: bool = False,
     ) -> None:
@@ -48,7 +47,7 @@ class Place:
         self.is_dead = False
         self.is_buried = False
         self.now = now
-        self.kill = kill
+        self.kill: Callable[[], None] = lambda: None
         self._raises = raises
         self._closes_at_once = closes_at_once
         self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()

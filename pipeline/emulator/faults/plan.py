@@ -186,13 +186,13 @@ def faults_of(given: Faults | Rule | Iterable[Rule] | str | int | None, seed: in
     if isinstance(given, str):
         return Faults(seed, given)
     if isinstance(given, Rule):
-        return Faults.of(given)
+        return Faults(seed, _NONE, rules=[given])
     if isinstance(given, int) and not isinstance(given, bool):
         return Faults(given)
     rules = list(given) if isinstance(given, Iterable) else []
     if not rules or not all(isinstance(rule, Rule) for rule in rules):
         raise ConfigurationError(f"faults={given!r}: give a profile's name, Faults(seed), or faults such as crash(...)")
-    return Faults.of(*rules)
+    return Faults(seed, _NONE, rules=rules)
 
 
 def _id(kind: Kind, point: Point, occurrence: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 from pipeline.emulator.boto import AROUND
@@ -20,11 +19,11 @@ from pipeline.emulator.turns import Turns
 class EngineFaults:
     """The toolkit's engine on the running loop, in an environment that can die; see `Sandbox`."""
 
-    def __init__(self, place: Place, make: Callable[[], EngineSandbox], around: Around) -> None:
+    def __init__(self, place: Place, inner: EngineSandbox, around: Around) -> None:
         self._place = place
-        self._inner = make()
+        self._inner = inner
         self._around = around
-        place.kill = self._inner.kill
+        place.kill = inner.kill
 
     async def start(self) -> None:
         """See `Sandbox`."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from pipeline.emulator.faults.kinds import Kind
-from pipeline.emulator.faults.partial import PARTIAL, partly
+from pipeline.emulator.faults.partial import PARTIAL
 from pipeline.emulator.faults.place import Place
-from pipeline.emulator.services.client import Around
+from pipeline.emulator.services.client import READS, Around, Go, client_error
+from pipeline.emulator.services.service import ServiceError
 
-#: What changes nothing; receiving is the mapping's, and no handler's.
-_READS = ("batch_get_", "describe_", "get_", "head_", "list_", "query", "receive_", "scan")
 #: How each service says that it is too much (the API models' exceptions and "Error responses" of each).
 _THROTTLES = {
     "dynamodb": ("ProvisionedThroughputExceededException", 400),
@@ -26,17 +25,15 @@ _THROTTLES = {
 }
 _SLOWEST = 8.0
 
-Call = Callable[[], Awaitable[dict[str, Any]]]
-
 
 def around(place: Place, remake: Callable[[str], Any]) -> Around:
     """For the clients of one execution environment. `remake`: a client of a service that nothing stands before."""
 
-    async def call(service: str, operation: str, parameters: Mapping[str, Any], go: Call) -> dict[str, Any]:
+    async def call(service: str, operation: str, parameters: Mapping[str, Any], go: Go) -> dict[str, Any]:
         if place.is_dead:
             await place.ends()
         step = f"{service}.{operation}"
-        if operation.startswith(_READS):
+        if operation.startswith(READS):
             return await _read(place, service, operation, go)
         await place.passes(f"before {step}")
         answer = await _write(place, service, operation, parameters, go, remake)
@@ -47,7 +44,7 @@ def around(place: Place, remake: Callable[[str], Any]) -> Around:
     return call
 
 
-async def _read(place: Place, service: str, operation: str, go: Call) -> dict[str, Any]:
+async def _read(place: Place, service: str, operation: str, go: Go) -> dict[str, Any]:
     point, kind = place.decide(f"{service}.{operation}", (Kind.THROTTLED_CALL, Kind.SLOW_CALL))
     if kind is Kind.THROTTLED_CALL:
         raise _throttled(service, operation)
@@ -57,7 +54,7 @@ async def _read(place: Place, service: str, operation: str, go: Call) -> dict[st
 
 
 async def _write(
-    place: Place, service: str, operation: str, parameters: Mapping[str, Any], go: Call, remake: Callable[[str], Any]
+    place: Place, service: str, operation: str, parameters: Mapping[str, Any], go: Go, remake: Callable[[str], Any]
 ) -> dict[str, Any]:
     step = f"{service}.{operation}"
     kinds = {Kind.THROTTLED_CALL, Kind.SLOW_CALL, Kind.TIME_OUT}
@@ -68,7 +65,7 @@ async def _write(
     if kind is Kind.THROTTLED_CALL:
         raise _throttled(service, operation)
     if kind is Kind.PARTIAL_FAILURE:
-        return await partly(step, parameters, chance, getattr(remake(service), operation))
+        return await PARTIAL[step](parameters, chance, getattr(remake(service), operation))
     if kind is Kind.SLOW_CALL and chance.random() < 0.5:  # on the way there, or on the way back
         await _wait(chance)
         kind = None
@@ -87,11 +84,7 @@ async def _wait(chance: random.Random) -> None:
 
 def _throttled(service: str, operation: str) -> ClientError:
     code, status = _THROTTLES.get(service, ("ThrottlingException", 400))
-    response: Any = {
-        "Error": {"Code": code, "Message": "Rate exceeded"},
-        "ResponseMetadata": {"HTTPStatusCode": status},
-    }
-    return ClientError(response, "".join(part.title() for part in operation.split("_")))
+    return client_error(ServiceError(code, "Rate exceeded", status=status), operation)
 
 
 def _named(parameters: Mapping[str, Any]) -> str:

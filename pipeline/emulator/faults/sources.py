@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.emulator.driver import Look, QueuePort, ShardPort
 from pipeline.emulator.faults.kinds import Kind, Point
 from pipeline.emulator.faults.plan import Faults, Now
-from pipeline.emulator.mappings.actions import Message, Read, Receive, SendToDestination, Shard
+from pipeline.emulator.mappings.actions import Commit, Message, Read, Receive, SendToDestination, Shard
 from pipeline.emulator.mappings.machine import Page
 
 #: What a poison record holds.
@@ -79,10 +79,9 @@ class FaultyShards:
         """See `ShardPort`."""
         await self._inner.send(record)
 
-    async def commit(self, wanted: Any) -> None:
+    async def commit(self, wanted: Commit) -> None:
         """See `ShardPort`."""
-        inner: Any = self._inner
-        await inner.commit(wanted)
+        await self._inner.commit(wanted)
 
 
 async def _poisoned(name: str, faults: Faults, now: Now, spoil: Spoil | None) -> Spoil | None:

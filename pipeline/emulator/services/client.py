@@ -11,13 +11,14 @@ from botocore.exceptions import ClientError
 from pipeline.emulator.services.service import REGION, Service, ServiceError
 from pipeline.ports import Clock
 
+#: Makes a call.
+Go = Callable[[], Awaitable[dict[str, Any]]]
 #: Stands between a client and its service: gets the service's name, the operation, the parameters, and what makes the
 #: call. Faults are injected here.
-Around = Callable[[str, str, Mapping[str, Any], Callable[[], Awaitable[dict[str, Any]]]], Awaitable[dict[str, Any]]]
+Around = Callable[[str, str, Mapping[str, Any], Go], Awaitable[dict[str, Any]]]
 
-
-#: Calls that change nothing that another one would see; of receiving see `News.happened`.
-_READS = ("batch_get_", "describe_", "get_", "head_", "list_", "query", "receive_", "scan")
+#: How calls begin that change nothing that another one would see; of receiving see `News.happened`.
+READS = ("batch_get_", "describe_", "get_", "head_", "list_", "query", "receive_", "scan")
 
 
 class Meta(NamedTuple):
@@ -94,8 +95,8 @@ class MemoryClient:
         try:
             answer = operation(parameters, self._clock.now())
         except ServiceError as error:
-            raise ClientError(_response(error), _spelled(name)) from None
-        if not name.startswith(_READS):
+            raise client_error(error, name) from None
+        if not name.startswith(READS):
             self._news.happened()
         return {**answer, "ResponseMetadata": {"HTTPStatusCode": 200}}
 
@@ -105,14 +106,11 @@ class MemoryClient:
         return self.call_now(name, parameters)
 
 
-def _response(error: ServiceError) -> Any:
-    return {
+def client_error(error: ServiceError, name: str) -> ClientError:
+    """What a client raises for a service's error. `name`: of the operation; the API spells "send_message" SendMessage."""
+    response: Any = {
         "Error": {"Code": error.code, "Message": error.message},
         "ResponseMetadata": {"HTTPStatusCode": error.status},
         **error.members,
     }
-
-
-def _spelled(name: str) -> str:
-    """As the API spells it: "send_message" is SendMessage."""
-    return "".join(part.title() for part in name.split("_"))
+    return ClientError(response, "".join(part.title() for part in name.split("_")))

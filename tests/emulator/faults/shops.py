@@ -92,7 +92,7 @@ class Sold:
     faults: Faults
     runs: list[str]
     shipped: list[str]
-    ledger: dict[str, int]
+    ledger: set[str]
     dead: list[str]
     report: Any
 
@@ -136,4 +136,4 @@ def sell(
         items = aws.client("dynamodb").scan(TableName="ledger")["Items"]
         dead = [json.loads(letter.body)["id"] for letter in aws.dead_letters("orders") if letter.body.startswith("{")]
         assert aws.dead_letters("parcels.fifo") == [] or "poison" in str(aws.dead_letters("parcels.fifo"))
-        return Sold(aws.faults or Faults(), runs, shipped, {item["id"]["S"]: 1 for item in items}, sorted(dead), report)
+        return Sold(aws.faults or Faults(), runs, shipped, {item["id"]["S"] for item in items}, sorted(dead), report)

@@ -135,7 +135,7 @@ def test_what_can_be_given_as_faults() -> None:
     assert faults_of(plan, 1) is plan
     found = [faults_of(given, 7) for given in ("crashes", 9, rule, [rule, rule])]
     assert [one and (one.seed, one.profile.name) for one in found] == [
-        (7, "crashes"), (9, "everything"), (0, "none"), (0, "none"),
+        (7, "crashes"), (9, "everything"), (7, "none"), (7, "none"),
     ]  # fmt: skip
 
 
