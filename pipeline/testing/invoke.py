@@ -12,7 +12,7 @@ from pipeline.decisions.codec import encode
 from pipeline.decisions.deadline import Deadline, deadline
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processor
-from pipeline.errors import PipelineError, SinkError
+from pipeline.errors import ConfigurationError, PipelineError, SinkError
 from pipeline.handler import Handler
 from pipeline.output import Output
 from pipeline.ports import Clock, DeadLetter, Effect, Environment, FusedSink, IdempotencyStore, Sink
@@ -45,7 +45,7 @@ def invoke(handler: Handler[..., Any], payloads: Sequence[Any], **options: Any) 
     A payload is encoded as JSON; `str` and `bytes` are bodies as they are.
 
     Sinks of AWS write to services in memory, new and empty for each call, in real time: what the service would
-    refuse (a message that is too large, a float for a table) fails its record here too. Sinks that are in this process
+    refuse (a message that is too large, a number of 39 digits for a table) fails its record here too. Sinks that are in this process
     anyway (`sinks.Memory()`, `sinks.File(...)`, your own) are used as they are; of others whose resource is elsewhere
     it is only noted what they would get. The idempotency store is `stores.Memory()`, unless `store` is given or the
     declared one is in this process; dead letters are only kept. A source's `filter` does not apply: Lambda filters
@@ -53,7 +53,8 @@ def invoke(handler: Handler[..., Any], payloads: Sequence[Any], **options: Any) 
 
     Options: `groups` (a FIFO message group, or a partition key, for each payload), `attributes` (for all records),
     `receive_count` (default 1), `remaining` (seconds until the deadline; default none), `store`
-    (share one between calls to see duplicates), `ids` (record ids), `clock`, `observers`.
+    (share one between calls to see duplicates), `ids` (record ids), `clock`, `observers`. Raises `ConfigurationError`
+    unless there is one id, and one group, for each payload.
     """
     try:
         asyncio.get_running_loop()
@@ -77,6 +78,8 @@ async def ainvoke(
 ) -> InvokeResult:
     """`invoke`, from inside a running event loop."""
     declared = handler.stage
+    _check_one_each("ids", ids, payloads)
+    _check_one_each("groups", groups, payloads)
     recorder = _Recorder()
     environment = ProcessEnvironment(clock=clock)
     opened = _Opened(environment.clock)
@@ -194,6 +197,11 @@ class _Recording:
         for effect, answer in zip(effects, answers, strict=True):
             self._recorder.outputs += effect.outputs if answer is True else ()
         return answers
+
+
+def _check_one_each(option: str, given: Sequence[Any] | None, payloads: Sequence[Any]) -> None:
+    if given is not None and len(given) != len(payloads):
+        raise ConfigurationError(f"{option}= has {len(given)} for {len(payloads)} payloads: give one for each")
 
 
 def _place(position: int, groups: Sequence[str | None] | None) -> dict[str, str]:

@@ -73,13 +73,21 @@ def test_an_item_that_a_table_does_not_take_fails_its_record() -> None:
         {"id": "a"},
         {"id": "b", "text": "x" * 409_600},
         {"id": "c", "deep": deep},
-        {"id": "d", "number": 10**130},
+        {"id": "d", "number": 10**38 + 1},
         {"id": 5},
         {"name": "e"},
     ]
     result = invoke(handler(sinks.DynamoDB("ledger", partition_key="id")), orders)
     assert refusals(result.outcomes).keys() == {1, 2, 3, 4, 5}
     assert [item["id"] for item in result.outputs["ledger"]] == ["a"]
+
+
+@pytest.mark.parametrize("option", ["ids", "groups"])
+@pytest.mark.parametrize("given", [[], ["a"], ["a", "b", "c"]])
+def test_there_is_one_id_and_one_group_for_each_payload(option: str, given: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match=f"{option}= has {len(given)} for 2 payloads: give one for each"):
+        invoke(handler(), [{"n": 1}, {"n": 2}], **{option: given})
+    assert invoke(handler(), [{"n": 1}, {"n": 2}], **{option: ["a", "b"]}).records
 
 
 def test_the_other_services_refuse_what_they_would_in_aws() -> None:
