@@ -21,6 +21,9 @@ from pipeline.telemetry.events import Observer
 
 #: Makes what runs a handler's invocations.
 RuntimeFactory = Callable[[Stage, Clock, Observer], Runtime]
+#: Seconds. A stream waits for the claim of a run that was killed, which holds for 60 unless declared otherwise, and one
+#: shard may have several of them.
+_FAULTY_DRAIN = 300.0
 
 
 class Declared(Protocol):
@@ -68,6 +71,8 @@ class Local(ServerRun):
         super().__init__(endpoint_url=endpoint_url, skip_idle=skip_idle, time_scale=time_scale)
         self._make = runtime or lambda_runtime()
         self._injector = None if faults is None else ServerInjector(faults, self.clock)
+        if faults is not None:
+            self.drain_seconds = _FAULTY_DRAIN
         self._tallies: dict[str, Tally] = {}
         self._environment = self._backend.environment()
 

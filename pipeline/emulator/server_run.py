@@ -6,6 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from types import EllipsisType
 from typing import Any, Self
 
 from pipeline.aws.client import sink_error
@@ -27,6 +28,9 @@ class ServerRun(ABC):
     `skip_idle`: draining moves the embedded server's clock on instead of waiting. `time_scale`: idle time passes that
     much faster (embedded only).
     """
+
+    #: Seconds that `drain` takes at most, unless it is told otherwise.
+    drain_seconds: float = 30
 
     def __init__(self, *, endpoint_url: str | None = None, skip_idle: bool = False, time_scale: float = 1.0) -> None:
         self._backend = ServerBackend(endpoint_url, skip_idle=skip_idle, time_scale=time_scale)
@@ -122,12 +126,12 @@ class ServerRun(ABC):
         """Like `send`, but says for each position None or why it was not taken."""
         return await self._run.offer(source_name, payloads, key=key, attributes=attributes)
 
-    async def drain(self, timeout: float | None = 30) -> Report:  # noqa: ASYNC109 - the public name
+    async def drain(self, timeout: float | EllipsisType | None = ...) -> Report:  # noqa: ASYNC109 - the public name
         """Wait until every queue is empty, every stream is read to its end, and nothing runs; the report.
 
-        Raises `DrainTimeout` after `timeout` seconds (None: never), and says what is left.
+        Raises `DrainTimeout` after `timeout` seconds (None: never; default: 30, with faults 300), and says what is left.
         """
-        return await self._run.drain(timeout)
+        return await self._run.drain(self.drain_seconds if isinstance(timeout, EllipsisType) else timeout)
 
     async def broken(self) -> None:
         """Raise `PipelineError` when the run has broken; returns never."""

@@ -134,6 +134,18 @@ async def test_faults_by_a_seed_lose_nothing_and_finish_nothing_twice(seed: int)
     assert report.deliveries > 60
 
 
+async def test_with_faults_draining_waits_for_the_claims_of_runs_that_were_killed() -> None:
+    assert (Local(one_queue()).drain_seconds, Local(one_queue(), faults=1).drain_seconds) == (30, 300)
+    goes_on = threading.Event()
+    async with local(one_queue(), runtime=lambda *_: Answering(lambda *_: goes_on.wait(5))) as env:
+        await env.send("orders", [{}])
+        env.drain_seconds = 0.05
+        with pytest.raises(DrainTimeout, match=r"not drained after 0\.05 s"):
+            await env.drain()
+        goes_on.set()
+        await env.drain(timeout=None)
+
+
 async def test_a_batch_beyond_ten_is_collected_from_several_receives_within_its_window() -> None:
     sizes: list[int] = []
 
