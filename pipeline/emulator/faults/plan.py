@@ -144,10 +144,14 @@ class Faults:
     def _by_rule(self, point: Point, kinds: Collection[Kind]) -> Kind | None:
         found: Kind | None = None
         for index, rule in enumerate(self._rules):
-            if rule.kind in kinds and rule.fits(point):
-                self._met[index] += 1
-                if found is None and rule.nth <= self._met[index] < rule.nth + rule.times:
-                    found = rule.kind
+            if rule.kind not in kinds or not rule.fits(point):
+                continue
+            is_due = rule.nth <= self._met[index] + 1 < rule.nth + rule.times
+            if is_due and found is not None:
+                continue  # one thing at a time: it happens the next time that the point is reached
+            self._met[index] += 1
+            if is_due:
+                found = rule.kind
         return found
 
     def _by_chance(self, point: Point, occurrence: int, kinds: Collection[Kind], elapsed: float) -> Kind | None:

@@ -12,7 +12,7 @@ from pipeline import ConfigurationError
 from pipeline.emulator.faults.kinds import COSTLY, Kind, Point
 from pipeline.emulator.faults.plan import Faults, faults_of
 from pipeline.emulator.faults.profiles import PROFILES, Profile
-from pipeline.emulator.faults.rules import crash, throttle
+from pipeline.emulator.faults.rules import crash, throttle, time_out
 
 HANDLER = Point("price", "after handler", 1)
 POINTS = [Point(name, step, number) for name in "ab" for step in ("claim", "handler") for number in range(1, 12)]
@@ -115,6 +115,13 @@ def test_a_rule_says_where_how_often_and_from_which_time_on() -> None:
     assert [faults.at(point, Kind, 0.0) for point in (other, before)] == [None, None]
     assert faults.at(Point("other", "sqs.send_message", 1), Kind, 0.0) is Kind.THROTTLED_CALL
     assert next(str(one) for one in faults.fired) == "crash: price[1] after handler, the 2. time"
+
+
+def test_two_faults_at_one_point_both_happen_one_after_the_other() -> None:
+    faults = Faults.of(throttle("sqs.send_message"), time_out("sqs.send_message", nth=1, times=2))
+    call = Point("price", "sqs.send_message", 1)
+    found = [faults.at(call, Kind, 0.0) for _ in range(4)]
+    assert found == [Kind.THROTTLED_CALL, Kind.TIME_OUT, Kind.TIME_OUT, None]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
