@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -47,12 +47,6 @@ def stream_record(record: Mapping[str, Any], *, shard: str, arn: str, region: st
 def size_of(record: Mapping[str, Any]) -> int:
     """The bytes that a record takes in the event: its metadata counts."""
     return len(json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass")) + 1
-
-
-def to_event(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The event, as it arrives: through JSON, so that a handler shares no object with us."""
-    event: dict[str, Any] = json.loads(json.dumps({"Records": list(records)}))
-    return event
 
 
 def _attribute(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -141,10 +141,6 @@ class ServerRun(ABC):
         """End the mappings: what is at work comes to its end, and nothing new begins."""
         await self._run.stop()
 
-    async def is_drained(self) -> bool:
-        """Every queue is empty, every stream is read to its end, and nothing runs."""
-        return await self._run.is_drained()
-
     async def depths(self) -> dict[str, Depth]:
         """What waits for each handler in its source, by the names that the report uses."""
         return await self._run.depths()

@@ -1,4 +1,4 @@
-from pipeline.emulator.event import event_record, size_of, to_event
+from pipeline.emulator.event import event_record, size_of
 
 MESSAGE = {
     "MessageId": "m-1",
@@ -30,13 +30,6 @@ def test_a_message_becomes_the_record_that_lambda_sends_member_for_member() -> N
         "eventSourceARN": ARN,
         "awsRegion": "us-east-1",
     }
-
-
-def test_the_event_shares_no_object_with_the_mapping() -> None:
-    record = event_record(MESSAGE, arn=ARN, region="us-east-1")
-    event = to_event([record])
-    event["Records"][0]["attributes"].clear()
-    assert record["attributes"]
 
 
 def test_a_records_metadata_counts_towards_the_size_of_the_event() -> None:

@@ -96,15 +96,12 @@ class KafkaMapping:
     """A `machine.ShardMachine` over a topic's partitions. Order holds in a partition: while a batch has records of one,
     nothing else of that partition goes out.
 
-    `limit`: invocations at once. `listing_seconds`: how often it looks for new partitions.
+    `limit`: invocations at once.
     """
 
-    def __init__(
-        self, settings: KafkaSettings, *, limit: int | None = None, listing_seconds: float = LISTING_SECONDS
-    ) -> None:
+    def __init__(self, settings: KafkaSettings, *, limit: int | None = None) -> None:
         self._settings = settings
         self._limit = MAX_CONCURRENT if limit is None else limit
-        self._listing_seconds = listing_seconds
         self._lists_at: float | None = 0.0  #: None: it is being listed
         self._was_listed = False
         self._partitions: dict[str, Partition] = {}
@@ -155,7 +152,7 @@ class KafkaMapping:
 
     @property
     def committed(self) -> Mapping[str, int]:
-        """The next offset of each partition from which whoever takes over would go on."""
+        """For who looks on: the next offset of each partition from which whoever takes over would go on."""
         found = {name: partition.committed for name, partition in self._partitions.items()}
         return {name: offset for name, offset in found.items() if offset is not None}
 
@@ -173,7 +170,7 @@ class KafkaMapping:
             self._partitions[shard.id] = made
             self._turns.append(made)
         self._was_listed = True
-        self._lists_at = now + self._listing_seconds
+        self._lists_at = now + LISTING_SECONDS
 
     def not_listed(self, now: float) -> None:
         """See `ShardMachine`."""

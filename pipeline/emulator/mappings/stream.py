@@ -77,14 +77,7 @@ class StreamMapping:
     `limit`: batches at work on this machine at once; None: as many as the shards and the parallelization factor allow.
     """
 
-    def __init__(
-        self,
-        settings: StreamSettings,
-        kind: Kind,
-        *,
-        limit: int | None = None,
-        listing_seconds: float = LISTING_SECONDS,
-    ) -> None:
+    def __init__(self, settings: StreamSettings, kind: Kind, *, limit: int | None = None) -> None:
         if kind == "dynamodb" and settings.starting_position == "AT_TIMESTAMP":
             raise ConfigurationError(
                 "StartingPosition AT_TIMESTAMP is not for DynamoDB streams: use TRIM_HORIZON or LATEST"
@@ -92,7 +85,6 @@ class StreamMapping:
         self._settings = settings
         self._kind: Kind = kind
         self._limit = limit
-        self._listing_seconds = listing_seconds
         self._listing = _Listing()
         self._readers: dict[str, Reader] = {}
         self._finished: set[str] = set()
@@ -142,7 +134,7 @@ class StreamMapping:
 
     @property
     def checkpoints(self) -> dict[str, str]:
-        """The sequence number of each shard up to which everything is settled, filtered or given up."""
+        """For who looks on: the sequence number of each shard up to which everything is settled, filtered or given up."""
         found = {shard: reader.checkpoint for shard, reader in self._readers.items()}
         return self._checkpoints | {shard: number for shard, number in found.items() if number is not None}
 
@@ -158,7 +150,7 @@ class StreamMapping:
             self._readers[shard.id] = self._start(shard)
         self._finished &= {shard.id for shard in shards}
         if self._listing.due_at is None and (self._misses_children() or not self._readers):
-            self._listing.due_at = now + self._listing_seconds
+            self._listing.due_at = now + LISTING_SECONDS
 
     def not_listed(self, now: float) -> None:
         """See `ShardMachine`."""

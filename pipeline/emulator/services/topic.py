@@ -69,12 +69,10 @@ class Topic:
         partitions: int = 1,
         retention: float = RETENTION,
         timestamp_type: TimestampType = "CREATE_TIME",
-        max_record_bytes: int = MAX_RECORD_BYTES,
     ) -> None:
         self.name = name
         self.timestamp_type: TimestampType = timestamp_type
         self._retention = retention
-        self._max_record_bytes = max_record_bytes
         self._logs = [_Log() for _ in range(partitions)]
         self._next = 0  #: whose turn it is among records without a key
         self._committed: dict[str, dict[int, int]] = {}
@@ -108,10 +106,8 @@ class Topic:
         is_producers = timestamp is not None and self.timestamp_type == "CREATE_TIME"
         written = timestamp if is_producers and timestamp is not None else now
         record = TopicRecord(number, log.end, written, key, value, tuple((name, bytes(one)) for name, one in headers))
-        if record.size > self._max_record_bytes:
-            raise ServiceError(
-                "MESSAGE_TOO_LARGE", f"the record has {record.size:,} bytes: {self._max_record_bytes:,} fit"
-            )
+        if record.size > MAX_RECORD_BYTES:
+            raise ServiceError("MESSAGE_TOO_LARGE", f"the record has {record.size:,} bytes: {MAX_RECORD_BYTES:,} fit")
         log.records.append(record)
         return record
 
