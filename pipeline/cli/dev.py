@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -55,6 +56,12 @@ class _Result:
         return 1 if self.report.exhausted or self.refused else 0
 
 
+def _finite(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of times")
+    return value
+
+
 @click.command(help=f"""Run the whole pipeline, or any SAM template's functions, on this machine, on an embedded AWS server.
 
 {targets.HELP} With --template there is no TARGET.
@@ -97,7 +104,7 @@ anything ran, or a second time. The handlers' log lines go to stderr.
 )  # fmt: skip
 @click.option("--faults", type=int, metavar="SEED", help="Let things go wrong, as the seed says: see docs/testing.md.")
 @click.option(
-    "--time-scale", type=click.FloatRange(min=1), default=1.0, metavar="N",
+    "--time-scale", type=click.FloatRange(min=1), default=1.0, metavar="N", callback=_finite,
     help="Idle time (back-offs, visibility timeouts, batching windows) passes N times faster; embedded server only.",
 )  # fmt: skip
 def dev(

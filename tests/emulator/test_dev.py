@@ -74,6 +74,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["shopfront", "--endpoint", "https://sqs.us-east-1.amazonaws.com"], "never to AWS"),
         (["shopfront", "--endpoint", "http://127.0.0.1:1", "--time-scale", "2"], "needs the embedded server"),
         (["shopfront", "--time-scale", "0.5"], "--time-scale"),
+        (["shopfront", "--time-scale", "nan"], "--time-scale': nan is no number of times"),
+        (["shopfront", "--time-scale", "inf"], "--time-scale': inf is no number of times"),
     ],
 )
 def test_misuse_is_one_plain_error_and_exit_code_2(project: Path, arguments: list[str], message: str) -> None:
