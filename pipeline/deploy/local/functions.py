@@ -11,7 +11,8 @@ from pipeline.deploy.local.names import Names
 from pipeline.deploy.local.reader import Reader
 from pipeline.emulator.functions.function import FunctionSettings
 
-_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[./][A-Za-z_][A-Za-z0-9_]*)*\.[A-Za-z_][A-Za-z0-9_]*")
+#: A module may be called what no import statement takes, such as "my-app": Lambda imports it by its name.
+_HANDLER = re.compile(r"[\w-]+(?:[./][\w-]+)*\.[A-Za-z_]\w*", re.ASCII)
 #: Lambda's ranges (CreateFunction): seconds, and MB.
 _TIMEOUTS, _MEMORY = (1, 900), (128, 10_240)
 
@@ -51,7 +52,7 @@ def read(function: Function, names: Names, reader: Reader, directory: Path) -> L
         reader.note("Runtime", f"{function.id} {said}: only functions of Python 3 are run")
         return None
     handler = reader.text("Handler") or ""
-    if not _MODULE.fullmatch(handler):
+    if not _HANDLER.fullmatch(handler):
         said = f"Handler '{handler}'" if handler else "no Handler"
         reader.error(
             "Handler", f"{function.id} has {said}: write the module and the function, as app.handler", is_confined=True

@@ -25,7 +25,7 @@ def check(functions: Iterable[LocalFunction]) -> None:
     """Raise `ConfigurationError` when modules of two directories have one name: in one process there is one of each."""
     owners: dict[str, tuple[str, Path]] = {}
     for function in functions:
-        for name in sorted(_modules(function.directory)):
+        for name in sorted(_modules(function.directory) | _odd_names(function)):
             owner, directory = owners.setdefault(name, (function.id, function.directory))
             if directory != function.directory:
                 raise ConfigurationError(
@@ -39,6 +39,12 @@ def _modules(directory: Path) -> set[str]:
         path.parent.name for path in directory.glob("*/__init__.py")
     }
     return {name for name in found if name.isidentifier()} - _NOT_IMPORTED
+
+
+def _odd_names(function: LocalFunction) -> set[str]:
+    """The handler's module, where no import statement could name it: beside others such a file may be any script."""
+    name = _module_of(function).partition(".")[0]
+    return set() if name.isidentifier() else {name}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from pipeline.decisions.patterns import RecordFilter, read_record_filter
 from pipeline.deploy.lint.model import BATCH_SIZES, EventSource
 from pipeline.deploy.local.functions import LocalFunction
-from pipeline.deploy.local.reader import Reader
+from pipeline.deploy.local.reader import Reader, whole
 from pipeline.deploy.local.resources import Queue, Stream, Table
 from pipeline.emulator.mappings.settings import ProvisionedPollers, QueueSettings, StreamSettings
 from pipeline.errors import ConfigurationError
@@ -46,6 +46,14 @@ class LocalMapping:
         return {name: value for name, value in found.items() if name not in _GIVEN}
 
 
+class _RefusedPattern(ConfigurationError):
+    """A pattern of a filter that Lambda would refuse. `place`: where it stands."""
+
+    def __init__(self, message: str, place: Reader) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 def read(
     mapping: EventSource, reader: Reader, source: Source, function: LocalFunction
 ) -> tuple[LocalMapping, str | None] | None:
@@ -58,7 +66,8 @@ def read(
             destination = _destination(reader)
             found = _of_stream(mapping, reader, source, function, destination)
     except ConfigurationError as error:
-        reader.error("", f"{mapping.name}: {error}; the mapping is left out", is_confined=True)
+        where, name = (error.place, "Pattern") if isinstance(error, _RefusedPattern) else (reader, "")
+        where.error(name, f"{mapping.name}: {error}; the mapping is left out", is_confined=True)
         return None
     is_enabled = reader.truth("Enabled", default=True)
     if not is_enabled:
@@ -75,7 +84,7 @@ def _of_queue(mapping: EventSource, reader: Reader, source: Queue, function: Loc
         batching_window=_number(reader, "MaximumBatchingWindowInSeconds", 0),
         filter=_filter(mapping, reader, "sqs"),
         report_batch_item_failures=_reports(reader),
-        maximum_concurrency=scaling.number("MaximumConcurrency", None, 2, 1_000),
+        maximum_concurrency=_number(scaling, "MaximumConcurrency", None),
         provisioned=_provisioned(reader),
         function_timeout=function.settings.timeout,
         visibility_timeout=source.visibility,
@@ -86,8 +95,9 @@ def _provisioned(reader: Reader) -> ProvisionedPollers | None:
     if "ProvisionedPollerConfig" not in reader:
         return None
     section, usual = reader.section("ProvisionedPollerConfig"), ProvisionedPollers()
-    minimum = section.number("MinimumPollers", usual.minimum, 2, 200) or usual.minimum
-    return ProvisionedPollers(minimum, section.number("MaximumPollers", usual.maximum, 2, 10_000) or usual.maximum)
+    return ProvisionedPollers(
+        _number(section, "MinimumPollers", usual.minimum), _number(section, "MaximumPollers", usual.maximum)
+    )
 
 
 def _of_stream(
@@ -123,8 +133,7 @@ def _timestamp(reader: Reader) -> float | None:
     try:
         return float(found)
     except (TypeError, ValueError):
-        reader.error("StartingPositionTimestamp", "StartingPositionTimestamp must be a number of epoch seconds")
-        return None
+        raise ConfigurationError("StartingPositionTimestamp must be a number of epoch seconds") from None
 
 
 def _destination(reader: Reader) -> str | None:
@@ -145,10 +154,11 @@ def _filter(mapping: EventSource, reader: Reader, kind: str) -> RecordFilter | N
     section = reader.section("FilterCriteria")
     patterns: list[dict[str, Any]] = []
     for one in section.sections("Filters"):
-        text = one.document("Pattern")
-        found = json.loads(text) if text is not None else None
-        if not isinstance(found, dict):
-            raise ConfigurationError("FilterCriteria: a Pattern must be a JSON object as text, as '{\"body\": ...}'")
+        try:
+            found = _pattern(one)
+            read_record_filter([found], member=_PAYLOADS[kind], declared="FilterCriteria")
+        except ConfigurationError as error:
+            raise _RefusedPattern(str(error), one) from error
         patterns.append(found)
     if not patterns:
         return None
@@ -159,13 +169,28 @@ def _filter(mapping: EventSource, reader: Reader, kind: str) -> RecordFilter | N
     return read_record_filter(patterns, member=_PAYLOADS[kind], declared="FilterCriteria")
 
 
+def _pattern(reader: Reader) -> dict[str, Any]:
+    found = reader.plain("Pattern")
+    if isinstance(found, str):
+        try:
+            found = json.loads(found)
+        except (ValueError, RecursionError):
+            found = None
+    if not isinstance(found, dict):
+        raise ConfigurationError("FilterCriteria: a Pattern must be a JSON object as text, as '{\"body\": ...}'")
+    return found
+
+
 def _beside(patterns: Sequence[dict[str, Any]], kind: str) -> list[str]:
     """Members that patterns name although the guide lists them for no record; `eventName` is in everybody's use."""
     named = {name for one in patterns for name in one if name not in {_PAYLOADS[kind], "$or"}}
     return sorted(named - ({"eventName"} if kind == "dynamodb" else set()))
 
 
-def _number(reader: Reader, name: str, default: int) -> int:
-    """A whole number; the settings check its range."""
-    found = reader.number(name, default, -1_000_000, 1_000_000_000)
-    return default if found is None else found
+def _number(reader: Reader, name: str, default: Any) -> Any:
+    """A whole number; the settings refuse what is none, or out of its range."""
+    found = reader.plain(name)
+    if found is None:
+        return default
+    number = whole(found)
+    return found if number is None else number

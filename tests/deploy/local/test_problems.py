@@ -208,6 +208,15 @@ def test_an_unknown_function(reading: Reading, name: str) -> None:
         ("Queue: !GetAtt F.Arn", "F.E reads 'arn:aws:lambda:us-east-1:123456789012:function:F'"),
         ("Queue: !GetAtt Q.Arn\nBatchSize: 20", "F.E: BatchSize 20 needs MaximumBatchingWindowInSeconds of at least 1"),
         ("Queue: !GetAtt Q.Arn\nBatchSize: 0", "F.E: BatchSize 0 is out of range: 1 to 10000"),
+        ("Queue: !GetAtt Q.Arn\nBatchSize: many", "F.E: BatchSize 'many' is no whole number: give 1 to 10000"),
+        (
+            "Queue: !GetAtt Q.Arn\nScalingConfig: {MaximumConcurrency: 1}",
+            "F.E: MaximumConcurrency 1 is out of range: 2 to 1000",
+        ),
+        (
+            "Queue: !GetAtt Q.Arn\nProvisionedPollerConfig: {MinimumPollers: 1}",
+            "F.E: MinimumPollers 1 is out of range: 2 to 200",
+        ),
         (
             "Queue: !GetAtt Q.Arn\nScalingConfig: {MaximumConcurrency: 5}\nProvisionedPollerConfig: {MinimumPollers: 2}",
             "F.E: MaximumConcurrency and ProvisionedPollerConfig exclude each other",
@@ -228,6 +237,36 @@ def test_a_mapping_that_lambda_refuses_is_left_out(reading: Reading, properties:
 
     assert found.mappings == ()
     assert any(one.startswith(told) for one in messages(found)), messages(found)
+
+
+def test_a_refused_filter_is_told_with_its_own_line(reading: Reading) -> None:
+    found = reading(
+        with_event("""
+            Queue: !GetAtt Q.Arn
+            FilterCriteria:
+              Filters:
+                - Pattern: '{"body": {"x": ["y"]}}'
+                - Pattern: '{"body": {"x": [{"wildcard": "*"}]}}'
+        """)
+    )
+    lines = [
+        number for number, line in enumerate(Path(found.path).read_text().splitlines(), start=1) if "wildcard" in line
+    ]
+
+    assert [one.line for one in found.problems if "no operator" in one.message] == lines
+    assert all(one.is_confined for one in found.problems if "no operator" in one.message)
+
+
+@pytest.mark.parametrize("name", ["my-app", "sub/01-app", "sub.my_app"])
+def test_a_handlers_module_may_be_called_what_no_import_statement_takes(
+    tmp_path: Path, reading: Reading, name: str
+) -> None:
+    (tmp_path / "src" / "sub").mkdir()
+    (tmp_path / "src" / f"{name.replace('.', '/')}.py").write_text("def handler(event, context): ...\n")
+    found = reading(with_event("Queue: !GetAtt Q.Arn").replace("app.lambda_handler", f"{name}.handler"))
+
+    assert messages(found) == []
+    assert found.functions["F"].handler == f"{name}.handler"
 
 
 def test_a_visibility_timeout_below_the_functions_timeout_is_refused(reading: Reading) -> None:

@@ -116,6 +116,29 @@ async def test_modules_of_one_name_in_two_directories_are_refused_in_one_process
     TemplateRun(project / "template.yaml")  # each has a process of its own
 
 
+async def test_a_module_with_a_hyphen_runs(project: Path) -> None:
+    (project / "template.yaml").write_text(QUEUE.replace("pricing.handler", "my-pricing.handler"))
+    write(project, "my-pricing", "WORD = 'hyphen'\n" + HANDLER)
+    async with run(project) as env:
+        await env.send("Orders", ["a"])
+        await env.drain()
+        path = write(project, "my-pricing", "WORD = 'second'\n" + HANDLER)
+        await env.renew([path])
+        await env.send("Orders", ["b"])
+        await env.drain()
+    assert told(project) == ["hyphen a 2", "second b 2"]
+
+    (project / "other").mkdir()
+    (project / "other" / "my-pricing.py").write_text("def handler(event, context): ...\n")
+    (project / "template.yaml").write_text(
+        SECOND.replace("shipping.handler\n", "my-pricing.handler\n      CodeUri: other\n").replace(
+            "pricing.handler", "my-pricing.handler", 1
+        )
+    )
+    with pytest.raises(ConfigurationError, match="have modules called 'my-pricing' in two directories"):
+        run(project)
+
+
 async def test_a_module_that_this_process_has_already_is_not_taken_for_the_functions(
     project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
