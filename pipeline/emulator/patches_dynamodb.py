@@ -1,7 +1,8 @@
 """The embedded server's DynamoDB: moto keeps the tables, and calls about items and streams are the service in memory's.
 
-moto breaks a hundred of the rules that `tests/contract/test_table_service.py` asks: of statements nearly all. What is left to it:
-tables and their settings, secondary indexes and reads of them, and the parameters that DynamoDB had before expressions.
+moto breaks a hundred of the rules that `tests/contract/test_table_service.py` asks: of statements nearly all. What is
+left to it: tables and their settings, secondary indexes and reads of them, and the parameters that DynamoDB had before
+expressions.
 """
 
 from __future__ import annotations
@@ -86,7 +87,10 @@ class _Rows:
 
 
 class _Tables:
-    """The tables of moto's DynamoDB in one account and region, and their streams. It is kept there, and goes with it."""
+    """The tables of moto's DynamoDB in one account and region, and their streams.
+
+    It is kept there, and goes with it.
+    """
 
     def __init__(self, backend: models.DynamoDBBackend) -> None:
         self._backend = backend

@@ -100,7 +100,10 @@ def redrive_policy(value: str) -> tuple[str, int]:
 
 
 def check_redrive(value: str, *, source: str, fifo: bool, target: tuple[bool, Mapping[str, str]] | None) -> None:
-    """`source`, its ARN, may send its dead letters to `target`: whether that is FIFO, and its attributes; None: it is not there."""
+    """`source`, its ARN, may send its dead letters to `target`: whether that is FIFO, and its attributes.
+
+    None: it is not there.
+    """
     if target is None:
         raise _bad_policy(value, "Dead letter target does not exist.")
     if target[0] != fifo:

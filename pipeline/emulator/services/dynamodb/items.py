@@ -7,8 +7,7 @@ from typing import Any, Final
 
 from pipeline.emulator.services.dynamodb import reads, statements, transactions, values, writes
 from pipeline.emulator.services.dynamodb.evaluation import projected, touched
-from pipeline.emulator.services.dynamodb.expressions import Names, Path, projection_of
-from pipeline.emulator.services.dynamodb.rows import Rows, Tables
+from pipeline.emulator.services.dynamodb.rows import Tables
 from pipeline.emulator.services.dynamodb.values import Item, invalid
 from pipeline.emulator.services.dynamodb.writes import Write
 from pipeline.emulator.services.service import Operation, ServiceError
@@ -67,7 +66,7 @@ class Items:
 
     def _get_item(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
         writes.refuse_unknown(parameters)
-        item = _one(self._tables.rows(parameters["TableName"]), parameters["Key"], _projection(parameters))
+        item = reads.one(self._tables.rows(parameters["TableName"]), parameters["Key"], reads.projection(parameters))
         return {} if item is None else {"Item": item}
 
     def _batch_get_item(self, parameters: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -81,7 +80,7 @@ class Items:
         size = 0
         for address, one in asked.items():
             writes.refuse_unknown(one)
-            rows, paths = self._tables.rows(address), _projection(one)
+            rows, paths = self._tables.rows(address), reads.projection(one)
             keys = [rows.keys.taken(key) for key in one["Keys"]]
             _check_distinct((rows.name, key) for key in keys)
             items = found.setdefault(rows.name, [])
@@ -173,18 +172,6 @@ def returned_of(write: Write, old: Item | None, new: Item | None, returned: str)
 
 def _attributes(item: Item | None) -> dict[str, Any]:
     return {"Attributes": values.given_item(item)} if item else {}
-
-
-def _projection(parameters: Mapping[str, Any]) -> Sequence[Path] | None:
-    names = Names.of(parameters)
-    paths = projection_of(parameters.get("ProjectionExpression"), names)
-    names.check_used(paths is not None)
-    return paths
-
-
-def _one(rows: Rows, key: Mapping[str, Any], paths: Sequence[Path] | None) -> Item | None:
-    item = rows.get(rows.keys.taken(key))
-    return None if item is None else values.given_item(projected(item, paths))
 
 
 def _check_distinct(keys: Iterable[tuple[str, Item]]) -> None:

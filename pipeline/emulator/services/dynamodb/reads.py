@@ -29,6 +29,20 @@ from pipeline.emulator.services.dynamodb.values import Item, Value, invalid, typ
 _PAGE: Final = 1_048_576
 
 
+def projection(parameters: Mapping[str, Any]) -> Sequence[Path] | None:
+    """The paths that a call about single items asks for; None: all. Raises `ServiceError`."""
+    names = Names.of(parameters)
+    paths = projection_of(parameters.get("ProjectionExpression"), names)
+    names.check_used(paths is not None)
+    return paths
+
+
+def one(rows: Rows, key: Mapping[str, Any], paths: Sequence[Path] | None) -> dict[str, Any] | None:
+    """The item of a key, as an answer has it; None: there is none. Raises `ServiceError`."""
+    item = rows.get(rows.keys.taken(key))
+    return None if item is None else values.given_item(projected(item, paths))
+
+
 def query(rows: Rows, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Query. Raises `ServiceError`."""
     writes.refuse_unknown(parameters)

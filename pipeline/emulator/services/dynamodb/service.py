@@ -37,8 +37,8 @@ class DynamoDB:
     Without secondary indexes, and without the parameters that DynamoDB had before expressions: both are refused. Tables
     are ready at once, reads are always consistent, and capacity has no limit and is not told.
 
-    `chance`: of the ids of streams' records. `ttl_lag`: seconds between an item's expiry and its removal, until when it is seen. `stream_shards`: of each table's
-    stream; the items of one partition key are in one of them.
+    `chance`: of the ids of streams' records. `ttl_lag`: seconds between an item's expiry and its removal, until when it
+    is seen. `stream_shards`: of each table's stream; the items of one partition key are in one of them.
     """
 
     name = "dynamodb"
@@ -112,7 +112,8 @@ class DynamoDB:
         table = self._table(parameters["TableName"], is_told=True)
         if table.is_protected:
             raise invalid(
-                "Resource cannot be deleted as it is currently protected against deletion. Disable deletion protection first."
+                "Resource cannot be deleted as it is currently protected against deletion. "
+                "Disable deletion protection first."
             )
         if table.stream is not None and table.stream.is_open:
             table.stream.close()

@@ -112,15 +112,11 @@ def transaction(tables: Tables, tokens: Tokens, parameters: Mapping[str, Any], n
 
 def _response(asked: _Asked | ServiceError, now: float) -> dict[str, Any]:
     if isinstance(asked, ServiceError):
-        return {"Error": _error(asked)}
+        return {"Error": transactions.told(asked)}
     try:
         return {"TableName": asked.rows.name, **asked.carry_out(now)}
     except ServiceError as error:
-        return {"TableName": asked.rows.name, "Error": _error(error)}
-
-
-def _error(error: ServiceError) -> dict[str, Any]:
-    return {"Code": transactions.short_code(error), "Message": error.message, **error.members}
+        return {"TableName": asked.rows.name, "Error": transactions.told(error)}
 
 
 def _parameters(asked: Mapping[str, Any]) -> list[Value]:

@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline.emulator.services.dynamodb import values, writes
-from pipeline.emulator.services.dynamodb.evaluation import projected
-from pipeline.emulator.services.dynamodb.expressions import Names, projection_of
+from pipeline.emulator.services.dynamodb import reads, values, writes
 from pipeline.emulator.services.dynamodb.rows import Tables, WrongKey
 from pipeline.emulator.services.dynamodb.values import Item, invalid
 from pipeline.emulator.services.dynamodb.writes import Write
@@ -93,7 +91,7 @@ def together(prepared: Sequence[Write], now: float) -> list[tuple[Item | None, I
             outcomes.append(one.outcome())
             reasons.append({"Code": "None"})
         except ServiceError as error:
-            reasons.append(_reason(error))
+            reasons.append(told(error))
     if len(outcomes) < len(prepared):
         raise _cancelled(reasons)
     written = sum(
@@ -106,9 +104,10 @@ def together(prepared: Sequence[Write], now: float) -> list[tuple[Item | None, I
     return outcomes
 
 
-def short_code(error: ServiceError) -> str:
-    """The code that an error has within an answer: of a cancelled transaction's action, or of a batch's statement."""
-    return "ValidationError" if error.code == "ValidationException" else error.code.removesuffix("Exception")
+def told(error: ServiceError) -> dict[str, Any]:
+    """An error within an answer: of a cancelled transaction's action, or of a batch's statement."""
+    code = "ValidationError" if error.code == "ValidationException" else error.code.removesuffix("Exception")
+    return {"Code": code, "Message": error.message, **error.members}
 
 
 def get(tables: Tables, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,12 +117,8 @@ def get(tables: Tables, parameters: Mapping[str, Any]) -> dict[str, Any]:
         asked = action.get("Get")
         if asked is None or len(action) > 1:
             raise invalid("TransactItems can only contain one Get each")
-        names = Names.of(asked)
-        rows = tables.rows(asked["TableName"])
-        paths = projection_of(asked.get("ProjectionExpression"), names)
-        names.check_used(paths is not None)
-        item = rows.get(rows.keys.taken(asked["Key"]))
-        responses.append({} if item is None else {"Item": values.given_item(projected(item, paths))})
+        item = reads.one(tables.rows(asked["TableName"]), asked["Key"], reads.projection(asked))
+        responses.append({} if item is None else {"Item": item})
     return {"Responses": responses}
 
 
@@ -147,12 +142,8 @@ def _all_prepared(tables: Tables, actions: Sequence[Mapping[str, Any]]) -> list[
             prepared.append(error)
     good = [one for one in prepared if isinstance(one, Write)]
     if len(good) < len(prepared):
-        raise _cancelled([{"Code": "None"} if isinstance(one, Write) else _reason(one) for one in prepared])
+        raise _cancelled([{"Code": "None"} if isinstance(one, Write) else told(one) for one in prepared])
     return good
-
-
-def _reason(error: ServiceError) -> dict[str, Any]:
-    return {"Code": short_code(error), "Message": error.message, **error.members}
 
 
 def _prepared(tables: Tables, action: Mapping[str, Any]) -> Write:
