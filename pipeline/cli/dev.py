@@ -211,7 +211,7 @@ def _template(options: _Options, path: Path) -> TemplateRun:
     )
 
 
-async def _work(env: ServerRun, options: _Options) -> int:
+async def _work(env: Local | TemplateRun, options: _Options) -> int:
     """Feed, and drain if that is asked; how many lines were refused."""
     works = [_feed(env, options), env.broken()]
     if options.reload:
@@ -230,23 +230,30 @@ async def _feed(env: ServerRun, options: _Options) -> int:
     return refused
 
 
-async def _reload_local(env: ServerRun, options: _Options) -> None:
+async def _reload_local(env: Local, options: _Options) -> None:
     """Take over each edit of the project's files, for ever."""
-    assert isinstance(env, Local)
     async for edit in edits(Path.cwd()):
         await _taken_over(edit, lambda: env.renew(targets.reload(options.target)))
 
 
-async def _reload_template(env: ServerRun) -> None:
+async def _reload_template(env: TemplateRun) -> None:
     """Take over each edit of the template and of the functions' files, for ever."""
-    assert isinstance(env, TemplateRun)
     while True:
         directories = env.directories
         async with aclosing(edits(*directories, also=[env.path])) as watching:
             async for edit in watching:
-                await _taken_over(edit, lambda: env.renew(edit.files))  # noqa: B023 - called before the next
+                await _taken_over(edit, lambda: renew_template(env, edit.files))  # noqa: B023 - called before the next
                 if env.directories != directories:
                     break
+
+
+async def renew_template(env: TemplateRun, edited: Sequence[Path]) -> None:
+    """Go on with the template as it is now, and tell what it brings that cannot be done here; see `TemplateRun.renew`."""
+    told = {problem.message for problem in env.problems}
+    await env.renew(edited)
+    for problem in env.problems:
+        if problem.message not in told:
+            click.echo(str(problem), err=True)
 
 
 async def _taken_over(edit: Edit, renew: Callable[[], Awaitable[None]]) -> None:

@@ -17,6 +17,8 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli import feed
 from pipeline.cli.commands import cli
+from pipeline.cli.dev import renew_template
+from pipeline.deploy.local.run import TemplateRun
 
 PLAIN = Path(__file__).parents[1] / "deploy" / "local" / "plain" / "template.yaml"
 QUEUE = """
@@ -116,6 +118,18 @@ def test_an_endpoint_where_nobody_answers_is_said_at_once(project: Path, monkeyp
         done = dev("--template", "template.yaml", "--parameter", "Word=x", "--endpoint", url)
     assert done.exit_code == 2
     assert "something listens there, and does not answer" in done.stderr
+
+
+async def test_what_an_edit_of_the_template_brings_is_told_once(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = project / "template.yaml"
+    async with TemplateRun(template, {"Word": "x"}, in_process=True) as env:
+        for line in ("      Layers: [one]\n", "      Layers: [one]\n      Description: more\n"):
+            template.write_text(QUEUE.replace("      Timeout: 600\n", f"{line}      Timeout: 600\n"))
+            await renew_template(env, [template])
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"{template}:12: note: Price: layers are not used; install what they hold beside this toolkit"]
 
 
 def test_lines_are_read_with_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
