@@ -89,7 +89,8 @@ class Emulator:
     that others go on while it waits for a call. Threads of a handler's own are not told apart.
     `faults`: what goes wrong: a profile's name ("duplicates", "crashes", "throttles", "slow", "skew", "poison",
     "everything") by the seed, `Faults(seed, profile)`, or single ones such as `crash(after="handler")`. `run` brings
-    the run to rest also then: nothing goes wrong after an hour of virtual time.
+    the run to rest also then: nothing goes wrong after an hour of virtual time. The end of the block raises
+    `PipelineError` for a single one that never happened, unless the block raised itself.
     """
 
     def __init__(self, *, seed: int = 0, faults: Faults | Rule | Iterable[Rule] | str | None = None) -> None:
@@ -148,6 +149,8 @@ class Emulator:
             self._around.close()
         if has_broken_unseen:
             self._running.check()
+        if kind is None and self.faults is not None:
+            self.faults.check_happened()
 
     # -- What there is.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipeline.errors import ConfigurationError
+
 
 class Kind(StrEnum):
     """A kind of fault. Each is something that AWS's documentation says can happen; none of them loses anything."""
@@ -24,6 +26,18 @@ class Kind(StrEnum):
     CRASH = "crash"  #: the execution environment is gone between two steps, as by SIGKILL
     SKEW = "clock skew"  #: of an execution environment's clock
     POISON = "poison record"  #: one more record in a source, which can never be processed
+
+
+def check_kind(kind: str) -> None:
+    """Raise `ConfigurationError` for what is no kind."""
+    if kind not in set(Kind):
+        known = ", ".join(repr(str(one)) for one in Kind)
+        raise ConfigurationError(f"there is no kind of fault {kind!r}: there is {known}")
+
+
+def is_whole(value: object, least: int) -> bool:
+    """A whole number, at least so great."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 #: What can cost a record a receive or an attempt: only so many invocations of a function meet these.

@@ -17,7 +17,7 @@ from typing import Self
 from pipeline.emulator.faults.kinds import COSTLY, Kind, Point
 from pipeline.emulator.faults.profiles import Profile, profile_named
 from pipeline.emulator.faults.rules import Rule
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, PipelineError
 
 #: Lines of a run that are kept; a story is short, or nobody reads it.
 _KEPT = 2_000
@@ -78,6 +78,7 @@ class Faults:
         self.lines: list[Line] = []
         self._rules = list(rules)
         self._met = [0] * len(self._rules)
+        self._happened = [False] * len(self._rules)
         self._reached: Counter[str] = Counter()
         self._limits: dict[str, int] = {}
         self._accounts: dict[str, str] = {}
@@ -123,6 +124,13 @@ class Faults:
                 self._note(Line(elapsed, point.scope, str(fired), is_fault=True))
             return kind
 
+    def check_happened(self) -> None:
+        """Raise `PipelineError` for a single fault that never happened: what was to be seen by it was not."""
+        found = zip(self._rules, self._met, self._happened, strict=True)
+        missed = [rule.missed(met) for rule, met, happened in found if not happened]
+        if missed:
+            raise PipelineError(f"this never happened: {'; and '.join(missed)}")
+
     def chance(self, point: Point, what: str) -> random.Random:
         """The chance of a fault's details at its point as it was reached last: how slow, say, or which entries."""
         return random.Random(f"{self.seed}:{point.name}:{self._reached[point.name]}:{what}")
@@ -151,7 +159,7 @@ class Faults:
                 continue  # one thing at a time: it happens the next time that the point is reached
             self._met[index] += 1
             if is_due:
-                found = rule.kind
+                found, self._happened[index] = rule.kind, True
         return found
 
     def _by_chance(self, point: Point, occurrence: int, kinds: Collection[Kind], elapsed: float) -> Kind | None:

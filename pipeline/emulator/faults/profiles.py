@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.emulator.faults.kinds import Kind
+from pipeline.emulator.faults.kinds import Kind, check_kind, is_whole
 from pipeline.errors import ConfigurationError
 
 
@@ -24,6 +24,21 @@ class Profile:
     rates: Mapping[Kind, float] = field(default_factory=dict)
     seconds: float = 3600.0
     spoiled: int = 3
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigurationError` for what cannot be meant."""
+        for kind, rate in self.rates.items():
+            check_kind(kind)
+            if not _is_number(rate) or not 0 <= rate <= 1:
+                raise ConfigurationError(f"{self.name}: rates: {str(kind)!r}: {rate!r}: give a number from 0 to 1")
+        if not _is_number(self.seconds) or not self.seconds >= 0:
+            raise ConfigurationError(f"{self.name}: seconds={self.seconds!r}: give seconds, at least 0")
+        if not is_whole(self.spoiled, 0):
+            raise ConfigurationError(f"{self.name}: spoiled={self.spoiled!r}: give a whole number, at least 0")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 _DUPLICATES = {Kind.DUPLICATE: 0.2, Kind.OVERLAP: 0.2, Kind.REPEAT: 0.3, Kind.LOST_RESPONSE: 0.15, Kind.REORDERING: 0.5}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from pipeline import ConfigurationError
+from pipeline import ConfigurationError, PipelineError
 from pipeline.emulator.faults.kinds import Kind
 from pipeline.emulator.faults.plan import Faults
 from pipeline.emulator.faults.profiles import Profile
@@ -24,6 +24,7 @@ from pipeline.emulator.faults.rules import (
     poison,
     repeat,
     shuffle,
+    skew,
     slow_down,
     throttle,
     time_out,
@@ -35,6 +36,7 @@ from pipeline.testing import Emulator
 from tests.emulator.faults.shops import client, count
 
 UPDATE = "dynamodb.update_item"
+POISONED = Profile(name="poisoned", rates={Kind.POISON: 1.0})
 PROFILE_SLOW = Profile(name="slow calls", rates={Kind.SLOW_CALL: 1.0}, spoiled=1)
 
 
@@ -142,8 +144,21 @@ def test_what_one_of_two_deliveries_at_once_is_done_with_is_deleted() -> None:
 
 
 def test_a_fifo_queue_hands_nothing_out_twice_at_once() -> None:
-    run = count(duplicate(at_once=True), "a", name="orders.fifo")
+    profile = Profile(name="at once", rates={Kind.OVERLAP: 1.0})
+    run = count(Faults(0, profile), "a", name="orders.fifo")
     assert (run.fired, run.counts) == ([], {"a": 1})
+    with pytest.raises(PipelineError, match="overlap: nothing came there; only a standard queue"):
+        count(duplicate(at_once=True), "a", name="orders.fifo")
+
+
+def test_a_single_fault_that_never_happens_fails_the_test_and_no_other_failure_is_hidden() -> None:
+    with pytest.raises(PipelineError, match="never happened: crash after handler at nobody"):
+        count(crash(after="handler", function="nobody"), "a")
+    with pytest.raises(PipelineError, match="clock skew: nothing came there; only a pipeline's"):
+        count(skew(), "a")
+    with pytest.raises(ValueError, match="the test's own"), Emulator(faults=crash(after="handler")):
+        raise ValueError("the test's own")
+    count(Faults(0, "skew"), "a")  # seeds promise nothing
 
 
 def test_a_throttled_invocation_is_tried_again() -> None:
@@ -225,7 +240,7 @@ def test_poison_comes_once_and_ends_among_the_dead_letters() -> None:
 
 
 def test_there_is_no_poison_where_it_could_not_come_to_rest() -> None:
-    with Emulator(faults=poison()) as aws:
+    with Emulator(faults=Faults(0, POISONED)) as aws:
         orders, clicks = aws.queue("orders"), aws.stream("clicks")
         aws.map(orders, lambda event, context: None, name="a")
         aws.map(clicks, lambda event, context: None, name="b")
@@ -287,7 +302,7 @@ def test_a_tables_stream_gets_no_poison(profile: str) -> None:
 
 
 def test_no_destination_is_none_where_poison_could_come_to_rest() -> None:
-    with Emulator(faults=Faults(0, Profile(name="poison", rates={Kind.POISON: 1.0}))) as aws:
+    with Emulator(faults=Faults(0, POISONED)) as aws:
         clicks = aws.stream("clicks")
         aws.map(clicks, lambda event, context: None, on_failure=None)
         clicks.put("a")

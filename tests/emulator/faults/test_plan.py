@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import ConfigurationError
+from pipeline import ConfigurationError, PipelineError
 from pipeline.emulator.faults.kinds import COSTLY, Kind, Point
 from pipeline.emulator.faults.plan import Faults, faults_of
 from pipeline.emulator.faults.profiles import PROFILES, Profile
-from pipeline.emulator.faults.rules import crash, throttle, time_out
+from pipeline.emulator.faults.rules import Rule, crash, fail_partly, slow_down, throttle, time_out
 
 HANDLER = Point("price", "after handler", 1)
 POINTS = [Point(name, step, number) for name in "ab" for step in ("claim", "handler") for number in range(1, 12)]
@@ -124,6 +126,33 @@ def test_two_faults_at_one_point_both_happen_one_after_the_other() -> None:
     assert found == [Kind.THROTTLED_CALL, Kind.TIME_OUT, Kind.TIME_OUT, None]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: crash(after="sink ledger"), lambda: crash(before="acknowledgement"), lambda: crash(after="s3.put_object"),
+        lambda: throttle("dynamodb.get_item"), lambda: slow_down("kinesis.put_records"), lambda: time_out("sqs.send_message"),
+        lambda: Rule(kind=Kind.CRASH), lambda: Profile(name="p", rates={Kind.CRASH: 1, Kind.SKEW: 0}, seconds=math.inf),
+    ],
+)  # fmt: skip
+def test_what_can_happen_is_taken(make: Any) -> None:
+    assert make() is not None
+
+
+def test_a_single_fault_that_never_happened_is_named() -> None:
+    faults = Faults.of(
+        crash(after="handler"), throttle("sqs.send_message", function="nobody"), crash(after="claim", nth=3)
+    )
+    for step in ("after handler", "after claim", "after claim"):
+        faults.at(Point("price", step, 1), (Kind.CRASH,), 0.0)
+    with pytest.raises(PipelineError) as raised:
+        faults.check_happened()
+    text = str(raised.value)
+    assert "throttled call sqs.send_message at nobody: nothing came there" in text
+    assert "crash after claim, the 3. time: that was reached 2 times" in text
+    assert "handler" not in text
+    Faults(3).check_happened()  # seeds promise nothing
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_each_profile_lets_happen_what_it_says(profile: str) -> None:
     faults = Faults(1, profile)
@@ -157,6 +186,23 @@ def test_what_can_be_given_as_faults() -> None:
         (lambda: crash(before="handler", after="claim"), "before or after which step"),
         (lambda: crash(after="handler", times=0), "times=0: give a whole number, at least 1"),
         (lambda: throttle(nth=True), "nth=True"),
+        (lambda: throttle(nth=1.5), r"nth=1\.5: give a whole number"),  # type: ignore[arg-type]
+        (lambda: crash(after="handlr"), "crash after 'handlr': .*'handler', 'claim'.*'sink NAME'"),
+        (lambda: crash(before="dynamodb.put_itm"), "crash before 'dynamodb.put_itm'"),
+        (lambda: crash(before="dynamodb.get_item"), "crash before 'dynamodb.get_item': .*change something"),
+        (lambda: crash(before="sink "), "crash before 'sink '"),
+        (lambda: throttle("dynamodb.nonsense"), "throttled call 'dynamodb.nonsense': there is no such call here"),
+        (lambda: slow_down("lambda.invoke"), "slow call 'lambda.invoke': there is no such call here"),
+        (lambda: time_out("dynamodb.query"), "time-out after the write 'dynamodb.query': .*changes something"),
+        (lambda: fail_partly("sqs.send_message"), "partial failure 'sqs.send_message': .*sqs.send_message_batch"),
+        (lambda: Rule(kind=Kind.SLOW_HANDLER, step="claim"), "slow handler 'claim': .*'handler'"),
+        (lambda: Rule(kind="crahs"), "there is no kind of fault 'crahs'"),  # type: ignore[arg-type]
+        (lambda: Profile(name="p", rates={"crahs": 0.5}), "there is no kind of fault 'crahs': .*'crash'"),  # type: ignore[dict-item]
+        (lambda: Profile(name="p", rates={Kind.CRASH: 1.5}), r"p: rates: 'crash': 1\.5: give a number from 0 to 1"),
+        (lambda: Profile(name="p", rates={Kind.CRASH: float("nan")}), "give a number from 0 to 1"),
+        (lambda: Profile(name="p", rates={Kind.CRASH: True}), "give a number from 0 to 1"),
+        (lambda: Profile(name="p", spoiled=-1), "p: spoiled=-1: give a whole number, at least 0"),
+        (lambda: Profile(name="p", seconds=-1.0), r"p: seconds=-1\.0: give seconds, at least 0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(make, message: str) -> None:
