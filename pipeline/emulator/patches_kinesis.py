@@ -29,15 +29,15 @@ from pipeline.emulator.services.shard_filter import behind, filtered
 from pipeline.emulator.services.shards import Shard, even, hash_of
 from pipeline.emulator.services.stream_answers import range_answer, shard_answer
 from pipeline.emulator.services.stream_parameters import (
-    ON_DEMAND,
     RECORD_KIB,
     bad_argument,
+    check_provisioned,
+    check_scaling,
     hash_key,
     limit_of,
     record_kib,
-    violation,
 )
-from pipeline.emulator.services.stream_state import Entry, checked
+from pipeline.emulator.services.stream_state import GET_BYTES, GET_RECORDS, Entry, check_put, checked
 
 Change = Callable[[Any, str, Any], None]
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -54,8 +54,6 @@ _LOCKED = (
     "split_shard",
     "update_shard_count",
 )
-_PUT_RECORDS, _PUT_BYTES = 500, 10_485_760
-_GET_RECORDS, _GET_BYTES = 10_000, 10_485_760
 _LISTED = 1_000
 _serials = itertools.count(1)
 
@@ -205,10 +203,10 @@ def _records_after(shard: Any, last: str, limit: int | None) -> tuple[list[Any],
     start = bisect_right(shard.numbers, int(last))
     found: list[Any] = []
     size = 0
-    for number in shard.numbers[start : start + (limit or _GET_RECORDS)]:
+    for number in shard.numbers[start : start + (limit or GET_RECORDS)]:
         record = shard.records[number]
         size += len(record.data) // 4 * 3 + len(record.partition_key)
-        if found and size > _GET_BYTES:
+        if found and size > GET_BYTES:
             break
         found.append(record)
     if not found:
@@ -233,10 +231,7 @@ def _put_record(
 
 def _put_records(backend: Any, stream_arn: str, stream_name: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     stream = backend.describe_stream(stream_arn=stream_arn, stream_name=stream_name)
-    if not 1 <= len(records) <= _PUT_RECORDS:
-        raise violation("records", f"Member must have length of 1 to {_PUT_RECORDS}")
-    if sum(_checked(stream, record).size for record in records) > _PUT_BYTES:
-        raise bad_argument(f"the records have more than {_PUT_BYTES:,} bytes with their partition keys")
+    check_put(records, functools.partial(_checked, stream))
     put = [stream.put_record(one["PartitionKey"], one.get("ExplicitHashKey"), one["Data"]) for one in records]
     return {
         "FailedRecordCount": 0,
@@ -266,8 +261,8 @@ def _get_iterator(get: Callable[..., str]) -> Callable[..., str]:
 def _get_records(
     backend: Any, stream_arn: str | None, shard_iterator: str, limit: int | None
 ) -> tuple[str | None, list[Any], int]:
-    if limit is not None and not 1 <= limit <= _GET_RECORDS:
-        raise bad_argument(f"Limit has to be 1 to {_GET_RECORDS}")
+    if limit is not None and not 1 <= limit <= GET_RECORDS:
+        raise bad_argument(f"Limit has to be 1 to {GET_RECORDS}")
     stream, shard, last = _place(backend, shard_iterator)
     if stream_arn not in (None, stream.arn):
         raise bad_argument("StreamARN and ShardIterator are of different streams")
@@ -306,20 +301,14 @@ def _merge_shards(
 def _update_shard_count(backend: Any, stream_arn: str, stream_name: str, target_shard_count: int) -> int:
     stream = _provisioned(backend, stream_arn, stream_name)
     current: int = sum(shard.is_open for shard in stream.shards.values())
-    if target_shard_count > 2 * current or 2 * target_shard_count < current:
-        raise bad_argument(
-            f"{stream.stream_name} has {current} open shards: it scales up to the double and down to the half at once, "
-            f"not to {target_shard_count}"
-        )
+    check_scaling(stream.stream_name, current, target_shard_count)
     stream.update_shard_count(target_shard_count)
     return current
 
 
 def _provisioned(backend: Any, stream_arn: str, stream_name: str) -> Any:
     stream = backend.describe_stream(stream_arn=stream_arn, stream_name=stream_name)
-    if stream.stream_mode.get("StreamMode") == ON_DEMAND:
-        name = stream.stream_name
-        raise ServiceError("ValidationException", f"{name} is on demand: its shards are Kinesis' own affair")
+    check_provisioned(stream.stream_name, stream.stream_mode.get("StreamMode"))
     return stream
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pipeline.emulator.services import places
@@ -28,6 +29,8 @@ from pipeline.emulator.services.stream_parameters import (
     PROVISIONED,
     RECORD_KIB,
     bad_argument,
+    check_provisioned,
+    check_scaling,
     check_tags,
     distributes,
     hash_key,
@@ -39,10 +42,11 @@ from pipeline.emulator.services.stream_parameters import (
 )
 from pipeline.emulator.services.stream_state import (
     ARN,
+    GET_RECORDS,
     KIB,
-    MIB,
     Entry,
     Stream,
+    check_put,
     checked,
     chosen,
     fitting,
@@ -55,8 +59,6 @@ from pipeline.emulator.services.throughput import Throughput
 Parameters = Mapping[str, Any]
 Answer = dict[str, Any]
 
-_PUT_RECORDS, _PUT_BYTES = 500, 10 * MIB
-_GET_RECORDS = 10_000
 _ON_DEMAND_SHARDS = 4
 _LISTED_SHARDS, _DESCRIBED_SHARDS, _LISTED_STREAMS, _LISTED_TAGS = 1_000, 100, 100, 50
 _SCALINGS, _SCALING_SECONDS = 10, 86_400.0
@@ -311,11 +313,7 @@ class Kinesis:
             raise violation("targetShardCount", "Member must have value greater than or equal to 1")
         if given.get("ScalingType") != "UNIFORM_SCALING":
             raise violation("scalingType", "Member must satisfy enum value set: [UNIFORM_SCALING]")
-        if target > 2 * current or 2 * target < current:
-            raise bad_argument(
-                f"{stream.name} has {current} open shards: it scales up to the double and down to the half at once, "
-                f"not to {target}"
-            )
+        check_scaling(stream.name, current, target)
         stream.scaled_at = [moment for moment in stream.scaled_at if moment > now - _SCALING_SECONDS]
         if len(stream.scaled_at) >= _SCALINGS:
             raise ServiceError("LimitExceededException", f"{stream.name} was scaled {_SCALINGS} times in 24 hours")
@@ -331,8 +329,7 @@ class Kinesis:
 
     def _resharded(self, given: Parameters, now: float) -> Stream:
         stream = self._stream(given, now)
-        if stream.mode == ON_DEMAND:
-            raise ServiceError("ValidationException", f"{stream.name} is on demand: its shards are Kinesis' own affair")
+        check_provisioned(stream.name, stream.mode)
         if stream.status(now) != "ACTIVE":
             raise ServiceError("ResourceInUseException", f"{stream.name} is {stream.status(now)}, not ACTIVE")
         return stream
@@ -352,11 +349,7 @@ class Kinesis:
     def _put_records(self, given: Parameters, now: float) -> Answer:
         stream = self._usable(given, now)
         records = given.get("Records") or ()
-        if not 1 <= len(records) <= _PUT_RECORDS:
-            raise violation("records", f"Member must have length of 1 to {_PUT_RECORDS}")
-        entries = [checked(stream, record) for record in records]
-        if sum(entry.size for entry in entries) > _PUT_BYTES:
-            raise bad_argument(f"the records have more than {_PUT_BYTES // MIB} MiB with their partition keys")
+        entries = check_put(records, partial(checked, stream))
         results = [self._put(stream, entry, now) for entry in entries]
         failed = sum("ErrorCode" in result for result in results)
         return {"FailedRecordCount": failed, "Records": results, **encryption_answer(stream.encryption)}
@@ -378,9 +371,9 @@ class Kinesis:
         return {"ShardIterator": self._iterator(stream, shard, start_of(stream, shard, given, now), now)}
 
     def _get_records(self, given: Parameters, now: float) -> Answer:
-        limit = given.get("Limit", _GET_RECORDS)
-        if not isinstance(limit, int) or not 1 <= limit <= _GET_RECORDS:
-            raise bad_argument(f"Limit has to be 1 to {_GET_RECORDS}")
+        limit = given.get("Limit", GET_RECORDS)
+        if not isinstance(limit, int) or not 1 <= limit <= GET_RECORDS:
+            raise bad_argument(f"Limit has to be 1 to {GET_RECORDS}")
         found = places.read(given.get("ShardIterator"), Iterator)
         if found is None:
             raise bad_argument("ShardIterator is not valid")

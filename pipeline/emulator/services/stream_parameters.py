@@ -76,6 +76,21 @@ def hash_key(text: object, name: str) -> int:
     return int(text)
 
 
+def check_provisioned(stream: str, mode: object) -> None:
+    """Refuse to change the shards of a stream on demand."""
+    if mode == ON_DEMAND:
+        raise ServiceError("ValidationException", f"{stream} is on demand: its shards are Kinesis' own affair")
+
+
+def check_scaling(stream: str, current: int, target: int) -> None:
+    """Refuse a number of shards that is too far from the one that there is."""
+    if target > 2 * current or 2 * target < current:
+        raise bad_argument(
+            f"{stream} has {current} open shards: it scales up to the double and down to the half at once, "
+            f"not to {target}"
+        )
+
+
 def check_tags(tags: Parameters) -> None:
     """Refuse too many."""
     if len(tags) > _MAX_TAGS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,9 @@ Parameters = Mapping[str, Any]
 
 ARN = f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/"
 KIB, MIB = 1_024, 1_048_576
-_GET_BYTES = 10 * MIB
+#: Of one call.
+_PUT_RECORDS, _PUT_BYTES = 500, 10 * MIB
+GET_RECORDS, GET_BYTES = 10_000, 10 * MIB
 _MAX_KEY = 256
 _NUMBER = re.compile(r"0|[1-9]\d{0,128}", re.ASCII)
 
@@ -97,6 +99,16 @@ def checked(stream: Stream, given: Parameters) -> Entry:
     return entry
 
 
+def check_put(records: Sequence[Parameters], checked: Callable[[Parameters], Entry]) -> list[Entry]:
+    """The records of one call to put them, each of them checked. Raises `ServiceError`."""
+    if not 1 <= len(records) <= _PUT_RECORDS:
+        raise violation("records", f"Member must have length of 1 to {_PUT_RECORDS}")
+    entries = [checked(record) for record in records]
+    if sum(entry.size for entry in entries) > _PUT_BYTES:
+        raise bad_argument(f"the records have more than {_PUT_BYTES // MIB} MiB with their partition keys")
+    return entries
+
+
 def chosen(stream: Stream, entry: Entry) -> Shard:
     """The shard of a record."""
     if stream.distributes:
@@ -111,7 +123,7 @@ def fitting(records: Sequence[Record]) -> Sequence[Record]:
     size = 0
     for count, record in enumerate(records):
         size += record.size
-        if size > _GET_BYTES and count:
+        if size > GET_BYTES and count:
             return records[:count]
     return records
 
