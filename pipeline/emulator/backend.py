@@ -12,14 +12,14 @@ from pipeline.aws.client import provide
 from pipeline.emulator import embedded
 from pipeline.emulator.activity import Activity
 from pipeline.emulator.clock import SkippingClock
-from pipeline.emulator.isolation import REGION, check_endpoint, isolated
+from pipeline.emulator.isolation import check_endpoint, isolated
 from pipeline.emulator.pace import Pace, Skip, Wakes
 from pipeline.emulator.probe import probe
 from pipeline.emulator.services.bucket import S3
 from pipeline.emulator.services.client import Around, MemoryClient, News
 from pipeline.emulator.services.cluster import Cluster
 from pipeline.emulator.services.queue import SQS
-from pipeline.emulator.services.service import Service
+from pipeline.emulator.services.service import REGION, Service
 from pipeline.emulator.services.stream import Kinesis
 from pipeline.emulator.virtual import VirtualClock, VirtualLoop
 from pipeline.engine.environment import ProcessEnvironment

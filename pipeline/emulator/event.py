@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.emulator.services.service import ACCOUNT
+
 
 def event_record(message: Mapping[str, Any], *, arn: str, region: str) -> dict[str, Any]:
     """One member of `Records`, from a message as ReceiveMessage returns it."""
@@ -38,7 +40,7 @@ def stream_record(record: Mapping[str, Any], *, shard: str, arn: str, region: st
         "eventVersion": "1.0",
         "eventID": f"{shard}:{number}",
         "eventName": "aws:kinesis:record",
-        "invokeIdentityArn": f"arn:aws:iam::123456789012:role/{function}",
+        "invokeIdentityArn": f"arn:aws:iam::{ACCOUNT}:role/{function}",
         "awsRegion": region,
         "eventSourceARN": arn,
     }

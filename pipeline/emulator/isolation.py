@@ -8,9 +8,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from pipeline.emulator.services.service import REGION
 from pipeline.errors import ConfigurationError
 
-REGION = "us-east-1"
 #: moto takes any; they are no one's.
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",

@@ -16,12 +16,12 @@ from pipeline.emulator.backend import Backend
 from pipeline.emulator.dead_letters import DeadLetterQueue, Depth
 from pipeline.emulator.driver import Handling, Look, QueueDriver
 from pipeline.emulator.event import event_record, size_of
-from pipeline.emulator.isolation import REGION
 from pipeline.emulator.local_source import DeadLetterMessage
 from pipeline.emulator.mappings.actions import Message, Receive
 from pipeline.emulator.mappings.queue import QueueMapping
 from pipeline.emulator.mappings.settings import QueueSettings
 from pipeline.emulator.payloads import Key, body_of, default_key
+from pipeline.emulator.services.service import REGION
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.stage import Stage
 from pipeline.errors import SinkError, SinkRefused

@@ -15,9 +15,9 @@ from pipeline.emulator.backend import Backend
 from pipeline.emulator.destinations import send
 from pipeline.emulator.driver import Look
 from pipeline.emulator.event import size_of, stream_record
-from pipeline.emulator.isolation import REGION
 from pipeline.emulator.mappings.actions import Commit, Read, SendToDestination, Shard, StreamRecord
 from pipeline.emulator.mappings.machine import Page
+from pipeline.emulator.services.service import REGION
 
 _log = logging.getLogger(__name__)
 #: Seconds after which an idle shard is looked at again at the latest: its iterator expires after 300 (Kinesis API

@@ -15,9 +15,9 @@ from pipeline.emulator.driver import Handling, Look, ShardDriver
 from pipeline.emulator.local_source import DeadLetterMessage
 from pipeline.emulator.mappings.actions import Commit, Read, SendToDestination, Shard
 from pipeline.emulator.mappings.kafka import MAX_CONCURRENT, KafkaMapping
-from pipeline.emulator.mappings.kafka_destination import KAFKA_SCHEME, is_topic
+from pipeline.emulator.mappings.kafka_destination import is_topic
 from pipeline.emulator.mappings.machine import Page
-from pipeline.emulator.mappings.settings import KafkaSettings
+from pipeline.emulator.mappings.settings import KAFKA_SCHEME, KafkaSettings
 from pipeline.emulator.payloads import Key, body_of
 from pipeline.emulator.services.cluster import Cluster, topic_arn
 from pipeline.emulator.services.service import ServiceError

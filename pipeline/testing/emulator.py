@@ -30,13 +30,13 @@ from pipeline.emulator.functions.environment import in_thread
 from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, FunctionSettings, Sandbox
 from pipeline.emulator.functions.thread import ThreadSandbox
 from pipeline.emulator.functions.thread import plain as plain_handler
-from pipeline.emulator.isolation import REGION
 from pipeline.emulator.local import function_settings, labels
 from pipeline.emulator.local_source import DeadLetterMessage, LocalSource
 from pipeline.emulator.mappings.answers import Answer, Returned
 from pipeline.emulator.report import Report, Tally
 from pipeline.emulator.run import Run
 from pipeline.emulator.services.memory import in_memory
+from pipeline.emulator.services.service import REGION
 from pipeline.emulator.services.topic import RETENTION
 from pipeline.emulator.turns import Turns, TurnSandbox
 from pipeline.emulator.virtual import VirtualClock, VirtualLoop

@@ -27,7 +27,8 @@ from pipeline.deploy import lint
 from pipeline.deploy.lint.code import Finder
 from pipeline.deploy.template.function import Deployed as DeployedStage
 from pipeline.emulator.clock import SkippingClock
-from pipeline.emulator.isolation import REGION, isolated
+from pipeline.emulator.isolation import isolated
+from pipeline.emulator.services.service import REGION
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.output import Output
 from pipeline.ports import Effect

@@ -19,7 +19,7 @@ from botocore import xform_name
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from pipeline.aws import calls as light
-from pipeline.emulator.isolation import REGION
+from pipeline.emulator.services.service import REGION
 from tests.support.deployed import ACCOUNT, arn
 from tests.support.iam import Request, is_action
 

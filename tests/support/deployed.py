@@ -13,7 +13,7 @@ from samtranslator.yaml_helper import yaml_parse
 from pipeline import Handler, Pipeline
 from pipeline.deploy.template.assembly import template
 from pipeline.deploy.template.document import text_of
-from pipeline.emulator.isolation import REGION
+from pipeline.emulator.services.service import REGION
 from tests.support import iam
 
 ACCOUNT = "123456789012"

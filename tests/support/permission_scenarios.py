@@ -16,7 +16,7 @@ from handlers import logs, webhooks
 from pipeline import Handler
 from pipeline.emulator.clock import SkippingClock
 from pipeline.emulator.event import event_record
-from pipeline.emulator.isolation import REGION
+from pipeline.emulator.services.service import REGION
 from pipeline.runtimes.awslambda import LambdaRuntime
 from tests.flow.events import Invocation, event, failed, stream_record
 from tests.support import permission_pipelines as made

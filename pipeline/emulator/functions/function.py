@@ -19,6 +19,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from pipeline.emulator.mappings.answers import Answer, Cause, FunctionFailed, Returned, Throttled, Unheard
+from pipeline.emulator.mappings.settings import function_arn
 from pipeline.emulator.virtual import Work, within
 from pipeline.errors import ConfigurationError
 from pipeline.ports import Clock
@@ -62,7 +63,7 @@ class FunctionSettings:
     @property
     def arn(self) -> str:
         """An ARN of the form that Lambda gives."""
-        return f"arn:aws:lambda:us-east-1:123456789012:function:{self.name}"
+        return function_arn(self.name)
 
 
 def _is_number(value: object, kinds: Any) -> bool:

@@ -13,10 +13,8 @@ from typing import Any
 from pipeline.emulator.mappings.actions import StreamRecord
 from pipeline.emulator.mappings.answers import Answer, FunctionFailed
 from pipeline.emulator.mappings.destination import Reason, invocation_record, timestamp
-from pipeline.emulator.mappings.settings import KafkaSettings
+from pipeline.emulator.mappings.settings import KAFKA_SCHEME, KafkaSettings
 
-#: Before the name of a topic that is a destination.
-KAFKA_SCHEME = "kafka://"
 #: The third condition of a Kafka mapping: a record for which an event has no room. The function never saw it.
 TOO_LARGE = "MaximumPayloadSizeExceeded"
 #: The example of a Kafka destination has another word for the first.

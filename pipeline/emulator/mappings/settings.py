@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from pipeline.decisions.patterns import Filter
+from pipeline.emulator.services.service import ACCOUNT, REGION
 from pipeline.errors import ConfigurationError
 
 #: Seconds after which a batch goes out at the latest.
@@ -25,7 +26,9 @@ MAX_KAFKA_FUNCTION_TIMEOUT = 840
 _POSITIONS = ("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP")
 #: Kafka's names for topics, by Lambda's API model.
 _TOPIC = re.compile(r"(?!\.)[a-zA-Z0-9._-]{2,249}")
-_DESTINATIONS = ("arn:aws:sqs:", "arn:aws:sns:", "arn:aws:s3:", "kafka://")
+#: Before the name of a topic that is a destination.
+KAFKA_SCHEME = "kafka://"
+_DESTINATIONS = ("arn:aws:sqs:", "arn:aws:sns:", "arn:aws:s3:", KAFKA_SCHEME)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class StreamSettings:
     @property
     def function_arn(self) -> str:
         """The function's, also where only its name is known."""
-        return _function_arn(self.function_name)
+        return function_arn(self.function_name)
 
     @property
     def age_limit(self) -> float:
@@ -154,13 +157,13 @@ class KafkaSettings:
                 f"OnFailure {self.on_failure!r}: give the ARN of an SQS queue, an SNS topic or an S3 bucket, "
                 "or a topic of the same cluster as kafka://TOPIC"
             )
-        if self.on_failure == f"kafka://{self.topics[0]}":
+        if self.on_failure == KAFKA_SCHEME + self.topics[0]:
             raise ConfigurationError(f"OnFailure {self.on_failure!r} is the source itself: give another topic")
 
     @property
     def function_arn(self) -> str:
         """The function's, also where only its name is known."""
-        return _function_arn(self.function_name)
+        return function_arn(self.function_name)
 
 
 def _check_stream(settings: StreamSettings | KafkaSettings) -> None:
@@ -193,5 +196,6 @@ def _is_flag(name: str, value: object) -> None:
         raise ConfigurationError(f"{name}={value!r}: give True or False")
 
 
-def _function_arn(name: str) -> str:
-    return name if name.startswith("arn:") else f"arn:aws:lambda:us-east-1:123456789012:function:{name}"
+def function_arn(name: str) -> str:
+    """The ARN of the function of this name; an ARN as it is."""
+    return name if name.startswith("arn:") else f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
