@@ -17,7 +17,7 @@ from pipeline.emulator.services.service import REGION
 from pipeline.errors import ConfigurationError
 
 #: A client of a service, by botocore's name of it, with botocore's methods as coroutines.
-ClientFor = Callable[[str], Awaitable[Any]]
+ClientFor = Callable[[str], Any]
 
 _THERE = {
     *("QueueNameExists", "QueueAlreadyExists", "ResourceInUseException", "ResourceAlreadyExistsException"),
@@ -94,7 +94,7 @@ class _Making:
         self.problems.append(Problem(self._project.path, line, message))
 
     async def _queue(self, queue: Queue) -> None:
-        sqs = await self._client_for("sqs")
+        sqs = self._client_for("sqs")
         try:
             made = await sqs.create_queue(QueueName=queue.names.name, Attributes=dict(queue.attributes))
             url = made["QueueUrl"]
@@ -115,27 +115,24 @@ class _Making:
         if queue.redrive_allow is not None:
             attributes["RedriveAllowPolicy"] = queue.redrive_allow
         if attributes:
-            sqs = await self._client_for("sqs")
+            sqs = self._client_for("sqs")
             await sqs.set_queue_attributes(QueueUrl=self.names[queue.id].url, Attributes=attributes)
 
     async def _stream(self, stream: Stream) -> None:
-        kinesis = await self._client_for("kinesis")
+        kinesis = self._client_for("kinesis")
         name = stream.names.name
         capacity: dict[str, Any] = {"ShardCount": stream.shards}
         if stream.shards is None:
             capacity = {"StreamModeDetails": {"StreamMode": "ON_DEMAND"}}
         await _unless_there(kinesis.create_stream(StreamName=name, **capacity))
-        found: Any = {}
-        for _ in range(_LOOKS):
-            found = (await kinesis.describe_stream_summary(StreamName=name))["StreamDescriptionSummary"]
-            if found["StreamStatus"] in _USABLE:
-                break
-            await asyncio.sleep(_LOOK_SECONDS)
+        found = await _usable(
+            lambda: kinesis.describe_stream_summary(StreamName=name), "StreamDescriptionSummary", "StreamStatus"
+        )
         if stream.retention_hours > int(found.get("RetentionPeriodHours", 24)):
             await kinesis.increase_stream_retention_period(StreamName=name, RetentionPeriodHours=stream.retention_hours)
 
     async def _table(self, table: Table) -> None:
-        dynamodb = await self._client_for("dynamodb")
+        dynamodb = self._client_for("dynamodb")
         name = table.names.name
         parts: dict[str, Any] = {}
         if table.global_indexes:
@@ -153,12 +150,7 @@ class _Making:
                 **parts,
             )
         )
-        found: Any = {}
-        for _ in range(_LOOKS):
-            found = (await dynamodb.describe_table(TableName=name))["Table"]
-            if found["TableStatus"] in _USABLE:
-                break
-            await asyncio.sleep(_LOOK_SECONDS)
+        found = await _usable(lambda: dynamodb.describe_table(TableName=name), "Table", "TableStatus")
         self.names[table.id] = replace(table.names, stream_arn=found.get("LatestStreamArn", ""))
         if table.ttl_attribute is not None:
             ttl = (await dynamodb.describe_time_to_live(TableName=name))["TimeToLiveDescription"]
@@ -168,11 +160,11 @@ class _Making:
                 )
 
     async def _topic(self, topic: Topic) -> None:
-        sns = await self._client_for("sns")
+        sns = self._client_for("sns")
         await sns.create_topic(Name=topic.names.name, Attributes=dict(topic.attributes))
 
     async def _subscription(self, one: Subscription) -> None:
-        sns = await self._client_for("sns")
+        sns = self._client_for("sns")
         attributes = {"RawMessageDelivery": "true"} if one.is_raw else {}
         if one.filter_policy is not None:
             attributes["FilterPolicy"] = one.filter_policy
@@ -181,7 +173,7 @@ class _Making:
         await sns.subscribe(TopicArn=one.topic, Protocol="sqs", Endpoint=one.queue, Attributes=attributes)
 
     async def _bucket(self, bucket: Bucket) -> None:
-        s3 = await self._client_for("s3")
+        s3 = self._client_for("s3")
         place = {} if REGION == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
         await _unless_there(s3.create_bucket(Bucket=bucket.names.name, **place))
         configuration: dict[str, Any] = {}
@@ -202,11 +194,11 @@ class _Making:
             )
 
     async def _bus(self, name: str) -> None:
-        events = await self._client_for("events")
+        events = self._client_for("events")
         await _unless_there(events.create_event_bus(Name=name))
 
     async def _rule(self, rule: Rule) -> None:
-        events = await self._client_for("events")
+        events = self._client_for("events")
         state = "ENABLED" if rule.is_enabled else "DISABLED"
         await events.put_rule(Name=rule.names.name, EventBusName=rule.bus, EventPattern=rule.pattern, State=state)
         targets: list[dict[str, Any]] = []
@@ -231,6 +223,17 @@ def _is_refusal(error: Exception) -> bool:
     if isinstance(error, ConfigurationError) or code_of(error) is not None:
         return True
     return type(error).__name__ == "ParamValidationError"  # botocore's; it is not imported here
+
+
+async def _usable(describe: Callable[[], Awaitable[Any]], member: str, status: str) -> Any:
+    """What is told of a stream or table once it can be used; or at the last look. `member`: of the answer."""
+    found: Any = {}
+    for _ in range(_LOOKS):
+        found = (await describe())[member]
+        if found[status] in _USABLE:
+            break
+        await asyncio.sleep(_LOOK_SECONDS)
+    return found
 
 
 async def _unless_there(making: Awaitable[Any]) -> None:

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pipeline.deploy.local import in_process, making, project
 from pipeline.deploy.local.functions import LocalFunction
@@ -115,14 +114,11 @@ class TemplateRun(ServerRun):
         await self._remap(made.names)
 
     async def _make(self, found: Project) -> making.Made:
-        made = await making.make(found, self._client)
+        made = await making.make(found, self.client)
         # What is refused beside the sources is only told.
         if any(mapping.source in made.failed for mapping in _labelled(found).values()):
             raise ConfigurationError("\n".join(map(str, made.problems)))
         return made
-
-    async def _client(self, service: str) -> Any:
-        return self.client(service)
 
     def _share(self, found: Project) -> None:
         """This process's environment variables and `sys.path`, for functions that run in it."""

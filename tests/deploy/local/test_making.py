@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,20 @@ import pytest
 
 from pipeline.aws.client import client
 from pipeline.deploy.local import Made, Project, make, read
+from pipeline.emulator.backend import ServerBackend
 from pipeline.engine.environment import ProcessEnvironment
 from tests.deploy.local.conftest import HERE, TEMPLATES
 
-ClientFor = Callable[[str], Awaitable[Any]]
+ClientFor = Callable[[str], Any]
 
 
 @pytest.fixture
-def client_for(aws: str, environment: ProcessEnvironment, monkeypatch: pytest.MonkeyPatch) -> ClientFor:
-    """Clients of the embedded server, in the region of local runs."""
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    return lambda service: client(environment, service)
+async def client_for(aws: str) -> AsyncIterator[ClientFor]:
+    """Clients of the embedded server, as a run on it has them."""
+    backend = ServerBackend(aws, skip_idle=False, time_scale=1.0)
+    async with AsyncExitStack() as stack:
+        await backend.open(stack)
+        yield backend.client
 
 
 async def made_of(project: Project, client_for: ClientFor) -> Made:
@@ -34,7 +37,7 @@ async def made_of(project: Project, client_for: ClientFor) -> Made:
 
 async def bodies(made: Made, queue: str, client_for: ClientFor) -> list[str]:
     """The messages of a queue, deleted."""
-    sqs = await client_for("sqs")
+    sqs = client_for("sqs")
     url = made.names[queue].url
     found = (await sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)).get("Messages", [])
     for one in found:
@@ -44,7 +47,7 @@ async def bodies(made: Made, queue: str, client_for: ClientFor) -> list[str]:
 
 async def test_queues_have_their_attributes(client_for: ClientFor, aws: str) -> None:
     made = await made_of(read(TEMPLATES / "queue.yaml", endpoint=aws), client_for)
-    sqs = await client_for("sqs")
+    sqs = client_for("sqs")
     found = await sqs.get_queue_attributes(QueueUrl=made.names["Orders"].url, AttributeNames=["All"])
     attributes = found["Attributes"]
 
@@ -61,7 +64,7 @@ async def test_the_urls_that_functions_are_told_lead_to_the_queues(client_for: C
     project = read(TEMPLATES / "queue.yaml", endpoint=aws)
     made = await made_of(project, client_for)
     told = project.functions["Checkout"].environment["QUEUE_URL"]
-    sqs = await client_for("sqs")
+    sqs = client_for("sqs")
 
     assert told == made.names["Orders"].url
     assert (await sqs.get_queue_attributes(QueueUrl=told, AttributeNames=["QueueArn"]))["Attributes"]
@@ -69,7 +72,7 @@ async def test_the_urls_that_functions_are_told_lead_to_the_queues(client_for: C
 
 async def test_a_fifo_queue_deduplicates_by_content(client_for: ClientFor) -> None:
     made = await made_of(read(TEMPLATES / "fifo.yaml"), client_for)
-    sqs = await client_for("sqs")
+    sqs = client_for("sqs")
     for body in ("a", "a", "b"):
         await sqs.send_message(QueueUrl=made.names["Payments"].url, MessageBody=body, MessageGroupId="g")
 
@@ -78,17 +81,17 @@ async def test_a_fifo_queue_deduplicates_by_content(client_for: ClientFor) -> No
 
 async def test_a_stream_has_its_shards_and_retention(client_for: ClientFor) -> None:
     made = await made_of(read(TEMPLATES / "stream.json"), client_for)
-    kinesis = await client_for("kinesis")
+    kinesis = client_for("kinesis")
     found = (await kinesis.describe_stream_summary(StreamName="Clicks"))["StreamDescriptionSummary"]
 
     assert found["StreamARN"] == made.names["Clicks"].arn
     assert (found["OpenShardCount"], found["RetentionPeriodHours"], found["StreamStatus"]) == (2, 48, "ACTIVE")
-    await (await client_for("s3")).head_bucket(Bucket="lost")
+    await client_for("s3").head_bucket(Bucket="lost")
 
 
 async def test_a_table_has_its_stream_whose_arn_is_known_then(client_for: ClientFor) -> None:
     made = await made_of(read(TEMPLATES / "table.yaml"), client_for)
-    dynamodb = await client_for("dynamodb")
+    dynamodb = client_for("dynamodb")
     table = (await dynamodb.describe_table(TableName="accounts"))["Table"]
     ttl = (await dynamodb.describe_time_to_live(TableName="accounts"))["TimeToLiveDescription"]
 
@@ -101,7 +104,7 @@ async def test_a_table_has_its_stream_whose_arn_is_known_then(client_for: Client
 
 async def test_what_is_published_reaches_the_queues_that_want_it(client_for: ClientFor) -> None:
     made = await made_of(read(TEMPLATES / "topic.yaml"), client_for)
-    sns = await client_for("sns")
+    sns = client_for("sns")
     await sns.publish(TopicArn=made.names["News"].arn, Message='{"section": "sports"}')
     await sns.publish(TopicArn=made.names["News"].arn, Message='{"section": "arts"}')
 
@@ -113,7 +116,7 @@ async def test_what_is_published_reaches_the_queues_that_want_it(client_for: Cli
 async def test_events_reach_the_queues_of_their_rules(client_for: ClientFor) -> None:
     made = await made_of(read(TEMPLATES / "bus.json"), client_for)
     await bodies(made, "Orders", client_for)  # S3 tests a new notification with a message of its own
-    events = await client_for("events")
+    events = client_for("events")
     for total in (50, 150):
         entry = {"Source": "shop.web", "DetailType": "order", "EventBusName": "shop"}
         await events.put_events(Entries=[{**entry, "Detail": json.dumps({"total": total})}])
@@ -128,7 +131,7 @@ async def test_events_reach_the_queues_of_their_rules(client_for: ClientFor) -> 
 async def test_objects_are_told_of(client_for: ClientFor) -> None:
     made = await made_of(read(TEMPLATES / "bus.json"), client_for)
     await bodies(made, "Orders", client_for)  # S3 tests a new notification with a message of its own
-    s3 = await client_for("s3")
+    s3 = client_for("s3")
     await s3.put_object(Bucket="uploads", Key="a.csv", Body=b"1")
     await s3.put_object(Bucket="uploads", Key="a.txt", Body=b"1")
 
@@ -139,7 +142,7 @@ async def test_objects_are_told_of(client_for: ClientFor) -> None:
 async def test_what_is_there_is_kept_and_gets_the_templates_settings(client_for: ClientFor) -> None:
     project = read(HERE / "plain" / "template.yaml")
     made = await made_of(project, client_for)
-    sqs = await client_for("sqs")
+    sqs = client_for("sqs")
     url = made.names["OrdersQueue"].url
     await sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "7"})
     await sqs.send_message(QueueUrl=url, MessageBody="kept")
@@ -161,7 +164,7 @@ Resources:
       RedrivePolicy: {{deadLetterTargetArn: 'arn:aws:sqs:eu-west-1:1:{unique}-dead', maxReceiveCount: 3}}
 """)
     made = await made_of(read(path), client_for)
-    sqs = await client_for("sqs")
+    sqs = client_for("sqs")
     found = await sqs.get_queue_attributes(QueueUrl=made.names["Q"].url, AttributeNames=["RedrivePolicy"])
 
     assert json.loads(found["Attributes"]["RedrivePolicy"])["deadLetterTargetArn"].endswith(f":{unique}-dead")
@@ -184,13 +187,14 @@ Resources:
     assert made.names["Good"].url.endswith(unique)
 
 
-async def test_a_broken_connection_is_raised(
-    client_for: ClientFor, environment: ProcessEnvironment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("aws")
+async def test_a_broken_connection_is_raised(environment: ProcessEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    sqs = await client(environment, "sqs")
 
     with pytest.raises(Exception, match=r"127\.0\.0\.1:1"):
-        await make(read(TEMPLATES / "queue.yaml"), client_for)
+        await make(read(TEMPLATES / "queue.yaml"), lambda _: sqs)
 
 
 class Context:
@@ -226,7 +230,7 @@ async def test_the_plain_projects_handler_fails_in_part_and_keeps_an_order_once(
     ]
 
     answer = app.lambda_handler({"Records": records}, Context())
-    dynamodb = await client_for("dynamodb")
+    dynamodb = client_for("dynamodb")
     kept = await dynamodb.get_item(TableName="ledger", Key={"order_id": {"S": "o-1"}})
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m-2"}]}
