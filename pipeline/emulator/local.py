@@ -9,7 +9,7 @@ from typing import Protocol, TextIO
 from pipeline.emulator import resources
 from pipeline.emulator.driver import Invocable
 from pipeline.emulator.faults.inject import Bears, ServerInjector
-from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, FunctionSettings, Sandbox
+from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, Sandbox, function_settings
 from pipeline.emulator.functions.thread import Runtime, ThreadSandbox
 from pipeline.emulator.local_source import LocalSource
 from pipeline.emulator.report import Tally
@@ -143,13 +143,6 @@ def _stages(pipelines: Declared | Sequence[Declared]) -> list[Stage]:
         raise ConfigurationError("there is nothing to run: the pipeline has no handlers")
     resources.check(stages)
     return stages
-
-
-def function_settings(stage: Stage) -> FunctionSettings:
-    """A handler's function, as it is declared."""
-    deploy = stage.deploy
-    name = f"{stage.pipeline}-{stage.name}"
-    return FunctionSettings(name=name, timeout=deploy.timeout, memory=deploy.memory, environment=deploy.environment)
 
 
 def labels(stages: Sequence[Stage]) -> list[str]:

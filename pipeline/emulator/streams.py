@@ -18,6 +18,7 @@ from pipeline.decisions.deadline import Deadline
 from pipeline.emulator.backend import Backend
 from pipeline.emulator.dead_letters import DeadLetterQueue
 from pipeline.emulator.driver import Handling, ShardDriver
+from pipeline.emulator.functions.function import function_settings
 from pipeline.emulator.local_source import DeadLetterMessage
 from pipeline.emulator.mappings.settings import StreamSettings
 from pipeline.emulator.mappings.stream import StreamMapping
@@ -149,7 +150,7 @@ async def open_stream(stage: Stage, environment: ProcessEnvironment, backend: Ba
         raise sink_error(error, f"stream '{source.name}'") from None
     summary = found["StreamDescriptionSummary"]
     arn: str = summary["StreamARN"]
-    function = f"{stage.pipeline}-{stage.name}"
+    function = function_settings(stage).name
     settings = StreamSettings(
         batch_size=source.batch_size,
         batching_window=source.batching_window,

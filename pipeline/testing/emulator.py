@@ -27,10 +27,16 @@ from pipeline.emulator.faults.plan import Faults, faults_of
 from pipeline.emulator.faults.rules import Rule
 from pipeline.emulator.functions.engine import EngineSandbox
 from pipeline.emulator.functions.environment import in_thread
-from pipeline.emulator.functions.function import MAX_ENVIRONMENTS, Function, FunctionSettings, Sandbox
+from pipeline.emulator.functions.function import (
+    MAX_ENVIRONMENTS,
+    Function,
+    FunctionSettings,
+    Sandbox,
+    function_settings,
+)
 from pipeline.emulator.functions.thread import ThreadSandbox
 from pipeline.emulator.functions.thread import plain as plain_handler
-from pipeline.emulator.local import function_settings, labels
+from pipeline.emulator.local import labels
 from pipeline.emulator.local_source import DeadLetterMessage, LocalSource
 from pipeline.emulator.mappings.answers import Answer, Returned
 from pipeline.emulator.report import Report, Tally

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from typing import Any
 
@@ -17,7 +18,7 @@ from aws_lambda_powertools.utilities.idempotency import (
 )
 
 from pipeline import ConfigurationError, Pipeline, PipelineError, Reject, sinks, sources
-from pipeline.testing import DrainTimeout, Emulator
+from pipeline.testing import DrainTimeout, Emulator, crash
 
 RETENTION = 14 * 24 * 3600
 
@@ -77,6 +78,19 @@ def test_a_plain_powertools_handler_on_a_queue_with_partial_failures() -> None:
     assert len(first["batchItemFailures"]) == 1
     assert later == [None, None]  # Powertools raises when nothing of a batch succeeded
     assert (report.succeeded, report.exhausted, report.deliveries) == (3, 1, 6)
+
+
+def test_what_is_said_of_an_invocation_that_was_killed_names_it(caplog: pytest.LogCaptureFixture) -> None:
+    shop = Pipeline("shop")
+
+    @shop.handler(sources.SQS("orders"), key="id")
+    async def price(order: dict[str, Any]) -> None: ...
+
+    with Emulator(faults=crash(after="handler")) as aws:
+        aws.add(shop)
+        aws.send("orders", [{"id": "a"}])
+        aws.run()
+    assert re.search(r"RequestId: [0-9a-f-]{36} Error: Runtime exited with error: signal: killed", caplog.text)
 
 
 def test_days_pass_in_no_time_and_a_message_that_nobody_can_handle_is_gone_after_its_retention() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.batch import BatchResult
 from pipeline.decisions.deadline import Deadline, deadline
-from pipeline.emulator.functions.function import Invocation, InvocationFailed
+from pipeline.emulator.functions.function import Invocation, exited
 from pipeline.emulator.mappings.answers import Cause
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processing, Processor
@@ -64,9 +64,7 @@ class EngineSandbox:
         futures: list[asyncio.Future[Any]] = [work, self._is_dead]
         await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         if self._is_dead.done():
-            raise InvocationFailed(
-                Cause.EXITED, "Runtime.ExitError", "Runtime exited with error: signal: killed", is_usable=False
-            )
+            raise exited(Cause.EXITED, invocation.request_id, "signal: killed")
         result = work.result()
         if processing.is_abandoned:
             await self.close()

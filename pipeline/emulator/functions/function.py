@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from pipeline.emulator.mappings.answers import Answer, Cause, FunctionFailed, Returned, Throttled, Unheard
 from pipeline.emulator.mappings.settings import function_arn
 from pipeline.emulator.virtual import Work, within
+from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError
 from pipeline.ports import Clock
 
@@ -64,6 +65,13 @@ class FunctionSettings:
     def arn(self) -> str:
         """An ARN of the form that Lambda gives."""
         return function_arn(self.name)
+
+
+def function_settings(stage: Stage) -> FunctionSettings:
+    """A handler's function, as it is declared."""
+    deploy = stage.deploy
+    name = f"{stage.pipeline}-{stage.name}"
+    return FunctionSettings(name=name, timeout=deploy.timeout, memory=deploy.memory, environment=deploy.environment)
 
 
 def _is_number(value: object, kinds: Any) -> bool:
@@ -129,6 +137,12 @@ def exited(cause: Cause, request_id: str, how: str | None) -> InvocationFailed:
     """The failure of a runtime that ended, in Lambda's words. `how`: "exit status 1", "signal: killed"; None for 0."""
     reason = "Runtime exited without providing a reason" if how is None else f"Runtime exited with error: {how}"
     return InvocationFailed(cause, "Runtime.ExitError", f"RequestId: {request_id} Error: {reason}", is_usable=False)
+
+
+def too_large(*, is_usable: bool) -> InvocationFailed:
+    """The failure of an invocation whose response is larger than Lambda takes."""
+    message = f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes)."
+    return InvocationFailed(Cause.UNANSWERABLE, "Function.ResponseSizeTooLarge", message, is_usable=is_usable)
 
 
 class Function:
@@ -303,10 +317,7 @@ def _as_json(returned: Any) -> Any:
     except (TypeError, ValueError, RecursionError) as error:
         raise _unanswerable("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
     if len(text) > MAX_RESPONSE:
-        raise _unanswerable(
-            "Function.ResponseSizeTooLarge",
-            f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes).",
-        )
+        raise too_large(is_usable=True)
     try:
         return json.loads(text.decode("utf-8", "surrogatepass"), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:

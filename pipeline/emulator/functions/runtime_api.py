@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.emulator.functions.function import MAX_RESPONSE, Invocation, InvocationFailed, exited
+from pipeline.emulator.functions.function import MAX_RESPONSE, Invocation, InvocationFailed, exited, too_large
 from pipeline.emulator.mappings.answers import Cause
 
 _PREFIX = "/2018-06-01/runtime/"
@@ -137,7 +137,8 @@ class RuntimeApi:
         if identifier != self._request_id or self._answer.done():
             return _Answer(400, b'{"errorMessage": "Invalid request ID", "errorType": "InvalidRequestID"}')
         if request.body is None:
-            self._answer.set_exception(_too_large())
+            # The runtime ends when its response is refused, here as in Lambda.
+            self._answer.set_exception(too_large(is_usable=False))
             error = {"errorMessage": f"Exceeded maximum allowed payload size ({MAX_RESPONSE} bytes)."}
             return _Answer(413, json.dumps({**error, "errorType": "RequestEntityTooLarge"}).encode())
         if kind == "response":
@@ -211,14 +212,6 @@ def _failure(cause: Cause, request: _Request) -> InvocationFailed:
     if cause is Cause.RAISED and kind == _MARSHAL:
         cause = Cause.UNANSWERABLE
     return InvocationFailed(cause, kind, message, is_usable=cause is not Cause.INIT)
-
-
-def _too_large() -> InvocationFailed:
-    # The runtime ends when its response is refused, here as in Lambda.
-    return InvocationFailed(
-        Cause.UNANSWERABLE, "Function.ResponseSizeTooLarge",
-        f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes).", is_usable=False,
-    )  # fmt: skip
 
 
 def _trace_id(invocation: Invocation) -> str:

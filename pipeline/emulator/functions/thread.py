@@ -163,7 +163,7 @@ class ThreadSandbox:
         except BaseException as error:
             if not isinstance(error, InvocationFailed):  # that says itself what is wrong
                 _log.error("an execution environment did not start", exc_info=error)
-            _tell(started, _init_failure(error))
+            _tell(started, _failure(error, Cause.INIT))
         finally:
             if runtime is not None:
                 _close(runtime)
@@ -193,7 +193,7 @@ def _run(runtime: Runtime, call: _Call) -> None:
     except BaseException as error:
         if not call.answer.done():
             _log.error("%s: the handler raised", call.invocation.settings.name, exc_info=error)
-            _tell(call.answer, _failure(error, call.invocation.request_id))
+            _tell(call.answer, _failure(error, Cause.RAISED, call.invocation.request_id))
     else:
         _tell(call.answer, returned)
 
@@ -221,26 +221,15 @@ def _settle(future: asyncio.Future[Any], outcome: Any, failure: InvocationFailed
         future.set_exception(failure)
 
 
-def _failure(error: BaseException, request_id: str) -> InvocationFailed:
+def _failure(error: BaseException, cause: Cause, request_id: str = "-") -> InvocationFailed:
+    """How what was raised fails an invocation, or with `Cause.INIT` the start."""
     if isinstance(error, InvocationFailed):
         return error
     if isinstance(error, SystemExit):
-        failure = exited(Cause.EXITED, request_id, _status(error))
+        failure = exited(Cause.INIT if cause is Cause.INIT else Cause.EXITED, request_id, _status(error))
     else:
-        failure = InvocationFailed(
-            Cause.RAISED, type(error).__name__, str(error), is_usable=isinstance(error, Exception)
-        )
-    failure.__cause__ = error
-    return failure
-
-
-def _init_failure(error: BaseException) -> InvocationFailed:
-    if isinstance(error, InvocationFailed):
-        return error
-    if isinstance(error, SystemExit):
-        failure = exited(Cause.INIT, "-", _status(error))
-    else:
-        failure = InvocationFailed(Cause.INIT, type(error).__name__, str(error), is_usable=False)
+        is_usable = cause is not Cause.INIT and isinstance(error, Exception)
+        failure = InvocationFailed(cause, type(error).__name__, str(error), is_usable=is_usable)
     failure.__cause__ = error
     return failure
 
