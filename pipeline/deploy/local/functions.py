@@ -27,7 +27,6 @@ class LocalFunction:
     id: str
     line: int
     settings: FunctionSettings
-    runtime: str
     handler: str
     directory: Path
 
@@ -70,7 +69,7 @@ def read(function: Function, names: Names, reader: Reader, directory: Path) -> L
         environment=_environment(function, reader),
         reserved_concurrency=reader.number("ReservedConcurrentExecutions", None, 0, 1_000_000),
     )
-    return LocalFunction(function.id, function.line, settings, runtime, handler, sources)
+    return LocalFunction(function.id, function.line, settings, handler, sources)
 
 
 def _environment(function: Function, reader: Reader) -> dict[str, str]:

@@ -22,18 +22,18 @@ NOTHING = object()
 #: Values within values: a template that is nested deeper was refused when it was read.
 _DEEPEST = 150
 _PLACE = re.compile(r"\$\{(!?)([^${}]*)\}")
+#: What `AWS::StackName` is.
+_STACK = "local"
 _SSM = "AWS::SSM::Parameter"
 
 #: From a resource and an attribute ("" for `Ref`) to its value; None: only AWS knows it.
-Attribute = Callable[[str, str, int], Any]
+Attribute = Callable[[str, str], Any]
 
 
 class Values:
     """Reads nodes as plain values. `attribute` is asked about resources, and about what SAM makes beside them."""
 
-    def __init__(
-        self, root: Members, given: Mapping[str, str], *, stack: str, attribute: Attribute, problems: Problems
-    ) -> None:
+    def __init__(self, root: Members, given: Mapping[str, str], *, attribute: Attribute, problems: Problems) -> None:
         self._root = root
         self._problems = problems
         self._attribute = attribute
@@ -42,8 +42,8 @@ class Values:
             "AWS::Region": REGION,
             "AWS::Partition": "aws",
             "AWS::URLSuffix": "amazonaws.com",
-            "AWS::StackName": stack,
-            "AWS::StackId": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{stack}/local",
+            "AWS::StackName": _STACK,
+            "AWS::StackId": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{_STACK}/local",
             "AWS::NotificationARNs": [],
             "AWS::NoValue": NOTHING,
         }
@@ -225,7 +225,7 @@ class Values:
             where = self._missing[name]
             self._problems.note(where, f"the parameter {name} has no default and was not given: it is '{name}' here")
             return name
-        found = self._attribute(name, attribute, line)
+        found = self._attribute(name, attribute)
         if found is not None:
             return found
         whole = f"{name}.{attribute}" if attribute else name

@@ -32,7 +32,6 @@ class LocalMapping:
     """
 
     id: str
-    name: str  #: as it is called in messages: "Orders.Queue"
     line: int
     function: str
     source: str
@@ -72,7 +71,7 @@ def read(
     is_enabled = reader.truth("Enabled", default=True)
     if not is_enabled:
         reader.note("Enabled", f"{mapping.name} is disabled: it reads nothing")
-    made = LocalMapping(mapping.id, mapping.name, mapping.line, function.id, source.id, found, is_enabled)
+    made = LocalMapping(mapping.id, mapping.line, function.id, source.id, found, is_enabled)
     return made, destination
 
 

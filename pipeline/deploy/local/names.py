@@ -93,9 +93,8 @@ class Registry:
             self._found[resource.id] = self._made(resource, self._given_name(resource))
         return self._found[resource.id]
 
-    def attribute(self, logical_id: str, attribute: str, line: int) -> Any:
+    def attribute(self, logical_id: str, attribute: str) -> Any:
         """What `Ref` (without an attribute) or `GetAtt` gives; None where only AWS knows it."""
-        del line
         resource = self._find(logical_id)
         if resource is None:
             return self._made_by_sam(logical_id, attribute)
@@ -135,7 +134,7 @@ class Registry:
         first, _, last = logical_id.partition(".")
         function = self._find(first)
         if last in {"Alias", "Version"} and not attribute and function is not None and function.type in _FUNCTIONS:
-            found = self.attribute(first, last, 0)
+            found = self.attribute(first, last)
             return None if found is None else str(found)
         owner = self._find(logical_id.removesuffix("Role")) if logical_id.endswith("Role") else None
         if owner is None or owner.type not in _FUNCTIONS:

@@ -96,12 +96,10 @@ class Project:
         return next(kind[mapping.source] for kind in kinds if mapping.source in kind)
 
 
-def read(
-    path: Path, parameters: Mapping[str, str] | None = None, *, stack: str = "local", endpoint: str = DEFAULT_ENDPOINT
-) -> Project:
+def read(path: Path, parameters: Mapping[str, str] | None = None, *, endpoint: str = DEFAULT_ENDPOINT) -> Project:
     """What the template in a file comes to. Never raises for what stands in it, or for a file that cannot be read.
 
-    `parameters`: values of its parameters. `stack`: what `AWS::StackName` is. `endpoint`: what queues' URLs begin with.
+    `parameters`: values of its parameters. `endpoint`: what queues' URLs begin with.
     """
     try:
         with path.open("rb") as file:
@@ -110,7 +108,7 @@ def read(
         return _refused(path, 1, f"it cannot be read: {error.strerror or error}")
     except lint.UnreadableTemplate as error:
         return _refused(path, error.line, str(error))
-    return _Reading(root, path, dict(parameters or {}), stack, endpoint.rstrip("/")).project()
+    return _Reading(root, path, dict(parameters or {}), endpoint.rstrip("/")).project()
 
 
 def _refused(path: Path, line: int, message: str) -> Project:
@@ -120,15 +118,17 @@ def _refused(path: Path, line: int, message: str) -> Project:
 class _Reading:
     """One template, read once."""
 
-    def __init__(self, root: Members, path: Path, given: Mapping[str, str], stack: str, endpoint: str) -> None:
+    def __init__(self, root: Members, path: Path, given: Mapping[str, str], endpoint: str) -> None:
         self._root = root
         self._path = path
         self._endpoint = endpoint
         self._problems = Problems(str(path))
-        self._model: Model | None = None  # while conditions are read: they know of no resources
-        self._values = Values(root, given, stack=stack, attribute=self._attribute, problems=self._problems)
+        self._resources: Mapping[str, Resource] = {}  # while conditions are read: they know of none
+        self._values = Values(root, given, attribute=self._attribute, problems=self._problems)
         self._names = Registry(endpoint, self._values.plain, self._find)
-        self.model = self._model = Model(self._values.world())
+        self._model = Model(self._values.world())
+        made = {name: self._model.queues[name].resource for name in self._model.made_by}
+        self._resources = {**made, **self._model.resources}
         self._told: set[str] = set()  #: ARNs whose stand-in a problem tells of
         self._queues: dict[str, Queue] = {}
         self._streams: dict[str, Stream] = {}
@@ -155,34 +155,30 @@ class _Reading:
             self._queues, self._streams, self._tables, self._buckets, self._topics, self._buses,
         )  # fmt: skip
         called = {one.id: one.names for kind in kinds for one in kind.values()}
-        every = {one.id: self._names.of(one) for one in self.model.resources.values()}
+        every = {one.id: self._names.of(one) for one in self._model.resources.values()}
         return Project(
             str(self._path),
-            found,
-            mapped,
-            self._queues,
-            self._streams,
-            self._tables,
-            self._buckets,
-            self._topics,
-            tuple(subscriptions),
-            self._buses,
-            {one.id: one for one in rules},
-            {**every, **called},
-            self._problems.sorted(),
+            functions=found,
+            mappings=mapped,
+            queues=self._queues,
+            streams=self._streams,
+            tables=self._tables,
+            buckets=self._buckets,
+            topics=self._topics,
+            subscriptions=tuple(subscriptions),
+            buses=self._buses,
+            rules={one.id: one for one in rules},
+            names={**every, **called},
+            problems=self._problems.sorted(),
         )
 
     # -- Names and readers
 
     def _find(self, logical_id: str) -> Resource | None:
-        if self._model is None:
-            return None
-        found = self._model.resources.get(logical_id)
-        made = self._model.queues.get(logical_id) if found is None else None
-        return made.resource if made is not None else found
+        return self._resources.get(logical_id)
 
-    def _attribute(self, logical_id: str, attribute: str, line: int) -> Any:
-        return self._names.attribute(logical_id, attribute, line)
+    def _attribute(self, logical_id: str, attribute: str) -> Any:
+        return self._names.attribute(logical_id, attribute)
 
     def _reader(self, properties: Properties) -> Reader:
         return Reader(properties, self._values, self._problems)
@@ -191,7 +187,7 @@ class _Reading:
 
     def _stand_in_for_names(self) -> None:
         """Parameters without a value, and imports, that name sources, destinations and dead letters."""
-        for mapping in self.model.mappings:
+        for mapping in self._model.mappings:
             if mapping.kind in _NOT_RUN:
                 continue
             service = self._guessed(mapping)
@@ -201,7 +197,7 @@ class _Reading:
             who = f"{mapping.name} sends what it gives up to"
             self._stand_in(section.reference("Destination"), "sqs", who)
             self._stand_in_for_import(section, "Destination", "sqs", who)
-        for queue in self.model.queues.values():
+        for queue in self._model.queues.values():
             who = f"{queue.id} has for dead letters"
             self._stand_in(queue.redrive.target if queue.redrive else None, "sqs", who)
             section = queue.resource.properties.section("RedrivePolicy")
@@ -274,32 +270,32 @@ class _Reading:
         if service == "sqs":
             called = names.of_queue(name, self._endpoint)
             attributes = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
-            queue = Queue(called.arn, line, called, attributes, is_stand_in=True)
+            queue = Queue(called.arn, line, called, attributes)
             return self._queues.setdefault(queue.id, queue)
         if service == "kinesis":
             called = Names(name, names.arn("kinesis", f"stream/{name}"))
-            return self._streams.setdefault(called.arn, Stream(called.arn, line, called, is_stand_in=True))
+            return self._streams.setdefault(called.arn, Stream(called.arn, line, called))
         if service == "dynamodb":
             arn = names.arn("dynamodb", f"table/{name}")
             called = Names(name, arn, stream_arn=f"{arn}/stream/local")
             self._problems.note(line, f"the keys of the table {name} are not known here: it has one, 'id', of type S")
             table = Table(
                 arn, line, called, [{"AttributeName": "id", "KeyType": "HASH"}],
-                [{"AttributeName": "id", "AttributeType": "S"}], stream_view="NEW_AND_OLD_IMAGES", is_stand_in=True,
+                [{"AttributeName": "id", "AttributeType": "S"}], stream_view="NEW_AND_OLD_IMAGES",
             )  # fmt: skip
             return self._tables.setdefault(arn, table)
         called = Names(name, names.arn(service, name))
         if service == "sns":
             fifo = {"FifoTopic": "true"} if name.endswith(".fifo") else {}
-            return self._topics.setdefault(called.arn, Topic(called.arn, line, called, fifo, is_stand_in=True))
-        return self._buckets.setdefault(called.arn, Bucket(called.arn, line, called, is_stand_in=True))
+            return self._topics.setdefault(called.arn, Topic(called.arn, line, called, fifo))
+        return self._buckets.setdefault(called.arn, Bucket(called.arn, line, called))
 
     # -- Resources
 
     def _read_resources(self) -> list[Rule]:
-        made = [self.model.queues[name].resource for name in self.model.made_by]
+        made = [self._model.queues[name].resource for name in self._model.made_by]
         rules: list[Resource] = []
-        for one in (*self.model.resources.values(), *made):
+        for one in (*self._model.resources.values(), *made):
             reader, called = self._reader(one.properties), self._names.of(one)
             if one.type == "AWS::SQS::Queue":
                 self._queues[one.id] = resources.queue(one, called, reader)
@@ -323,7 +319,7 @@ class _Reading:
     def _with_local_parts(self, rule: Rule) -> Rule:
         if rule.bus != "default" and rule.bus not in {one.names.name for one in self._buses.values()}:
             called = Names(rule.bus, names.arn("events", f"event-bus/{rule.bus}"))
-            self._buses[called.arn] = Bus(called.arn, rule.line, called, is_stand_in=True)
+            self._buses[called.arn] = Bus(called.arn, rule.line, called)
             self._problems.note(rule.line, f"the bus {rule.bus} is not in this template: a local one stands in for it")
         targets = (replace(one, queue=self._local(one.queue, rule.line)) for one in rule.targets)
         return replace(rule, targets=tuple(targets))
@@ -345,11 +341,11 @@ class _Reading:
             self._buckets[bucket.id] = replace(bucket, notifications=told)
 
     def _subscriptions(self) -> Iterator[Subscription]:
-        for one in self.model.of_type("AWS::SNS::Topic"):
+        for one in self._model.of_type("AWS::SNS::Topic"):
             yield from resources.subscriptions(self._names.of(one).arn, self._reader(one.properties), one.id)
-        for one in self.model.of_type("AWS::SNS::Subscription"):
+        for one in self._model.of_type("AWS::SNS::Subscription"):
             yield from resources.subscription(self._reader(one.properties), one.id)
-        for function in self.model.functions.values():
+        for function in self._model.functions.values():
             events = self._reader(function.resource.properties).section("Events")
             for name in events.names() if function.is_sam else ():
                 event = events.section(name).section("Properties")
@@ -358,7 +354,7 @@ class _Reading:
                     continue
                 made = f"{function.id}{name}Queue"
                 given = event.section("SqsSubscription").text("QueueArn")
-                queue = self._queues[made].names.arn if made in self.model.made_by else given
+                queue = self._queues[made].names.arn if made in self._model.made_by else given
                 if queue is not None:
                     yield Subscription(
                         topic, queue, event.line, filter_policy=event.document("FilterPolicy"),
@@ -369,7 +365,7 @@ class _Reading:
 
     def _read_functions(self) -> dict[str, LocalFunction]:
         found: dict[str, LocalFunction] = {}
-        for one in self.model.functions.values():
+        for one in self._model.functions.values():
             reader = self._reader(one.resource.properties)
             made = functions.read(one, self._names.of(one.resource), reader, self._path.parent)
             if made is not None:
@@ -378,7 +374,7 @@ class _Reading:
 
     def _read_mappings(self, found: Mapping[str, LocalFunction]) -> Iterator[LocalMapping]:
         mapped: list[tuple[EventSource, LocalFunction, Source]] = []
-        for one in self.model.mappings:
+        for one in self._model.mappings:
             function = self._function_of(one, found)
             source = None if function is None else self._source_of(one, function)
             if function is not None and source is not None:
@@ -403,7 +399,7 @@ class _Reading:
         function = found.get(mapping.function or "")
         if function is not None:
             return function
-        if mapping.function in self.model.functions:
+        if mapping.function in self._model.functions:
             self._problems.note(
                 mapping.line, f"{mapping.name} is not run, because its function {mapping.function} is not"
             )
@@ -416,7 +412,8 @@ class _Reading:
     def _source_of(self, mapping: EventSource, function: LocalFunction) -> Source | None:
         text = self._source_text(mapping)
         consumer = next(
-            (one for one in self.model.of_type("AWS::Kinesis::StreamConsumer") if self._names.of(one).arn == text), None
+            (one for one in self._model.of_type("AWS::Kinesis::StreamConsumer") if self._names.of(one).arn == text),
+            None,
         )
         if consumer is not None:
             self._problems.note(
@@ -451,7 +448,7 @@ class _Reading:
         source = mapping.source
         found: Any = None
         if source is not None and source.resource is not None:
-            found = self._attribute(source.resource, source.attribute, source.line)
+            found = self._attribute(source.resource, source.attribute)
         elif source is not None and source.text is not None:
             found = self._values.plain(Call("Fn::Sub", Scalar(source.text, source.line), source.line))
         elif source is not None:
@@ -477,18 +474,18 @@ class _Reading:
 
     def _tell_what_is_left_out(self) -> None:
         self._tell_what_is_no_resource()
-        for one in self.model.resources.values():
+        for one in self._model.resources.values():
             if one.type in _LEFT_OUT:
                 self._problems.note(one.line, f"{one.id}: {_LEFT_OUT[one.type]}")
-        if self.model.is_open:
+        if self._model.is_open:
             self._problems.note(
                 1, "a macro or a loop makes resources of this template, which are not seen: transform it first"
             )
-        for function in self.model.functions.values():
+        for function in self._model.functions.values():
             events = self._reader(function.resource.properties).section("Events")
             for name in events.names() if function.is_sam else ():
                 kind = events.section(name).text("Type") or "no type"
-                queued = kind == "SNS" and any(one.name == f"{function.id}.{name}" for one in self.model.mappings)
+                queued = kind == "SNS" and any(one.name == f"{function.id}.{name}" for one in self._model.mappings)
                 if kind not in _MAPPED and not queued:
                     self._problems.note(
                         events.line_of(name),
@@ -508,7 +505,7 @@ class _Reading:
 
     def _tell_of_nothing(self) -> None:
         line = self._root.line_of("Resources")
-        if not self.model.mappings:
+        if not self._model.mappings:
             self._problems.error(line, f"nothing to run: {self._path.name} has no event source mapping")
         else:
             self._problems.error(line, f"nothing to run: no event source mapping of {self._path.name} can run here")

@@ -46,7 +46,6 @@ class Queue:
     attributes: Mapping[str, str] = field(default_factory=dict)
     redrive: Redrive | None = None
     redrive_allow: str | None = None  #: JSON
-    is_stand_in: bool = False
 
     @property
     def is_fifo(self) -> bool:
@@ -67,7 +66,6 @@ class Stream:
     names: Names
     shards: int | None = 1
     retention_hours: int = 24
-    is_stand_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,6 @@ class Table:
     local_indexes: Sequence[Mapping[str, Any]] = ()
     stream_view: str | None = None
     ttl_attribute: str | None = None
-    is_stand_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,6 @@ class Bucket:
     names: Names
     notifications: tuple[Notification, ...] = ()
     to_event_bridge: bool = False
-    is_stand_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,6 @@ class Topic:
     line: int
     names: Names
     attributes: Mapping[str, str] = field(default_factory=dict)
-    is_stand_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +132,6 @@ class Bus:
     id: str
     line: int
     names: Names
-    is_stand_in: bool = False
 
 
 @dataclass(frozen=True)

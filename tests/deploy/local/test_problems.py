@@ -311,7 +311,7 @@ def test_a_mapping_that_lambda_refuses_does_not_keep_the_others_from_running(
     run = TemplateRun(tmp_path / "template.yaml")
     (problem,) = run.problems
 
-    assert [one.name for one in run.project.mappings] == ["F.E"]
+    assert [one.id for one in run.project.mappings] == ["FE"]
     assert problem.is_error
     assert f"F.Refused: {'' if 'no Start' in told else 'FilterCriteria: '}" in problem.message
     assert told in problem.message
@@ -348,7 +348,7 @@ def test_a_function_or_a_source_that_cannot_be_used_does_not_keep_the_others_fro
     reading(with_event("Queue: !GetAtt Q.Arn", more=more))
     run = TemplateRun(tmp_path / "template.yaml")
 
-    assert [one.name for one in run.project.mappings] == ["F.E"]
+    assert [one.id for one in run.project.mappings] == ["FE"]
     assert [one for one in run.problems if one.is_error and one.message.startswith(told)], run.problems
 
 
@@ -359,7 +359,7 @@ def test_a_mapping_of_another_stacks_function_does_not_keep_the_others_from_runn
     reading(with_event("Queue: !GetAtt Q.Arn", more=more))
     run = TemplateRun(tmp_path / "template.yaml")
 
-    assert [one.name for one in run.project.mappings] == ["F.E"]
+    assert [one.id for one in run.project.mappings] == ["FE"]
     assert [one.message.partition(":")[0] for one in run.problems] == [
         "M names a function that is not in this template"
     ]
@@ -380,7 +380,7 @@ def test_an_event_of_another_kind_than_its_source_is_refused(
     found = reading(with_event(f"{properties}\nStartingPosition: LATEST", kind, more))
 
     assert told in messages(found)
-    assert [one.name for one in found.mappings] == ["M"]
+    assert [one.id for one in found.mappings] == ["M"]
     TemplateRun(tmp_path / "template.yaml")
 
 
@@ -435,7 +435,7 @@ def test_a_queue_of_another_stack_is_stood_in_for(reading: Reading) -> None:
     assert messages(found) == [
         "arn:aws:sqs:eu-west-1:111122223333:orders is not in this template: a local one of that name stands in for it"
     ]
-    assert queue.is_stand_in
+    assert queue.id == queue.names.arn
     assert (queue.names.name, queue.names.arn) == ("orders", "arn:aws:sqs:us-east-1:123456789012:orders")
     assert found.source_of(mapping) is queue
     # As Lambda's guide recommends: six times the function's timeout.
@@ -549,7 +549,7 @@ def test_destinations_dead_letters_and_topics_of_another_stack(reading: Reading)
     """
     found = reading(text)
 
-    assert {one.names.name: one.is_stand_in for one in found.queues.values()} == {
+    assert {one.names.name: one.id == one.names.arn for one in found.queues.values()} == {
         "Q": False,
         "dead": True,
         "events": True,

@@ -40,9 +40,7 @@ def test_a_queue_with_partial_responses() -> None:
     settings, patterns = without_filter(mapping.settings)
 
     assert found.problems == ()
-    assert (mapping.id, mapping.name, mapping.function, mapping.source) == (
-        "CheckoutOrders", "Checkout.Orders", "Checkout", "Orders",
-    )  # fmt: skip
+    assert (mapping.id, mapping.function, mapping.source) == ("CheckoutOrders", "Checkout", "Orders")
     assert settings == vars(
         QueueSettings(
             batch_size=25,
@@ -62,7 +60,7 @@ def test_a_function_has_its_own_settings_and_the_globals() -> None:
     function = project("queue.yaml").functions["Checkout"]
 
     assert (function.settings.name, function.settings.timeout, function.settings.memory) == ("dev-checkout", 10, 512)
-    assert (function.runtime, function.handler) == ("python3.13", "app.lambda_handler")
+    assert function.handler == "app.lambda_handler"
     assert function.directory == (TEMPLATES / "src").resolve()
     assert function.settings.reserved_concurrency is None
     assert function.environment == {
@@ -86,11 +84,11 @@ def test_parameters_decide() -> None:
     assert found.functions["Checkout"].settings.reserved_concurrency == 50
 
 
-def test_the_stack_and_the_endpoint_are_the_callers() -> None:
-    found = read(TEMPLATES / "queue.yaml", stack="mine", endpoint="http://127.0.0.1:5000/")
+def test_the_endpoint_is_the_callers() -> None:
+    found = read(TEMPLATES / "queue.yaml", endpoint="http://127.0.0.1:5000/")
 
-    assert found.functions["Checkout"].environment["QUEUE_URL"] == "http://127.0.0.1:5000/123456789012/mine-orders"
-    assert found.names["Orders"].url == "http://127.0.0.1:5000/123456789012/mine-orders"
+    assert found.functions["Checkout"].environment["QUEUE_URL"] == "http://127.0.0.1:5000/123456789012/local-orders"
+    assert found.names["Orders"].url == "http://127.0.0.1:5000/123456789012/local-orders"
 
 
 def test_a_queue_has_all_its_attributes() -> None:

@@ -33,7 +33,7 @@ def plain(path: Path, directory: Path) -> Project:
 def seen(project: Project) -> dict[str, Any]:
     """What does not depend on how the template is written."""
     return {
-        "functions": {one.id: (one.settings, one.runtime, one.handler) for one in project.functions.values()},
+        "functions": {one.id: (one.settings, one.handler) for one in project.functions.values()},
         "mappings": {one.id: (one.function, one.source, one.settings, one.is_enabled) for one in project.mappings},
         "queues": {one.id: replace(one, line=0) for one in project.queues.values()},
         "tables": {
