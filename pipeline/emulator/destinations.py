@@ -27,7 +27,7 @@ async def send(wanted: SendToDestination, backend: Backend) -> None:
         await backend.client("sns").publish(TopicArn=wanted.destination, Message=body)
     else:
         whole = json.dumps(s3_body(wanted.record, wanted.payload))
-        await _put(backend.client("s3"), name, _object(wanted, backend), whole.encode())
+        await _put(backend.client("s3"), name, _object_key(wanted, backend), whole.encode())
 
 
 async def _put(s3: Any, bucket: str, key: str, body: bytes) -> None:
@@ -72,7 +72,7 @@ def _parts(arn: str) -> tuple[str, str, str]:
     return parts[2], parts[4], parts[5]
 
 
-def _object(wanted: SendToDestination, backend: Backend) -> str:
+def _object_key(wanted: SendToDestination, backend: Backend) -> str:
     """An object's key, as Lambda names them."""
     context: dict[str, Any] = wanted.record.get("requestContext", {})
     info: dict[str, Any] = wanted.record.get("KinesisBatchInfo") or wanted.record.get("DDBStreamBatchInfo") or {}

@@ -80,9 +80,8 @@ class EmbeddedServer:
             self._process.kill()
         self._process.wait()
         _processes.discard(self._process)
-        for stream in (self._process.stdin,):
-            if stream is not None:
-                stream.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def _read_port(self) -> int:
         assert self._process.stdout is not None and self._process.stderr is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from moto import backends
@@ -54,18 +54,3 @@ def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(*args, **kwargs)
 
     return call
-
-
-def next_visible(clock: ServerClock, names: Iterable[str]) -> float | None:
-    """Seconds until the first waiting message of these queues becomes visible; None: none is waiting."""
-    return patches_sqs.next_visible(clock.seconds(), names)
-
-
-def oldest(clock: ServerClock, names: Iterable[str]) -> float | None:
-    """Seconds since the oldest message of these queues was sent; None: they are empty."""
-    return patches_sqs.oldest(clock.seconds(), names)
-
-
-def peek(names: Iterable[str]) -> list[dict[str, Any]]:
-    """Every message of these queues as it stands, without receiving it."""
-    return patches_sqs.peek(names)

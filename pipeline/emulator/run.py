@@ -66,7 +66,7 @@ class Run:
 
         Raises `ConfigurationError` for a label that is taken.
         """
-        if label in self._tasks:
+        if self.is_mapped(label):
             raise ConfigurationError(f"'{label}' has a mapping already: give this one another name")
         tally = tally or Tally()
         handling = Handling(
@@ -77,6 +77,10 @@ class Run:
         self.mapped.append(mapped)
         self._tasks[label] = self.beside(driver.run())
         return mapped
+
+    def is_mapped(self, label: str) -> bool:
+        """A mapping is called so."""
+        return label in self._tasks
 
     async def unmap(self, label: str) -> None:
         """End a mapping; what is at work comes to its end. A stream's checkpoints are forgotten."""

@@ -20,7 +20,7 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from pipeline.emulator import patches
+from pipeline.emulator import patches, patches_sqs
 
 _PREFIX = "/pipeline/"
 _WATCH_SECONDS = 1.0
@@ -36,7 +36,7 @@ class Routes:
             "clock": self._advance,
             "next": self._next,
             "oldest": self._oldest,
-            "peek": lambda body: patches.peek(body["queues"]),
+            "peek": lambda body: patches_sqs.peek(body["queues"]),
             "reset": self._reset,
         }
 
@@ -57,10 +57,10 @@ class Routes:
         return {"offset": self._clock.offset}
 
     def _next(self, body: dict[str, Any]) -> dict[str, float | None]:
-        return {"seconds": patches.next_visible(self._clock, body["queues"])}
+        return {"seconds": patches_sqs.next_visible(self._clock.seconds(), body["queues"])}
 
     def _oldest(self, body: dict[str, Any]) -> dict[str, float | None]:
-        return {"seconds": patches.oldest(self._clock, body["queues"])}
+        return {"seconds": patches_sqs.oldest(self._clock.seconds(), body["queues"])}
 
     def _reset(self, _: dict[str, Any]) -> dict[str, float]:
         from moto.moto_api._internal.models import moto_api_backend

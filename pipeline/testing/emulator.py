@@ -115,7 +115,6 @@ class Emulator:
         self._environments = itertools.count(1)  #: of functions in threads
         self._request_chance = random.Random(f"{seed}:request ids")
         self._plain: dict[str, _PlainFunction] = {}
-        self._labels: set[str] = set()
 
     def __enter__(self) -> Self:
         if _is_in_loop():
@@ -266,13 +265,13 @@ class Emulator:
     @property
     def _memory(self) -> MemoryBackend:
         if self._backend is None:
-            raise PipelineError("the emulator has not started: use it in 'with'")
+            raise _not_started()
         return self._backend
 
     @property
     def _running(self) -> Run:
         if self._run is None:
-            raise PipelineError("the emulator has not started: use it in 'with'")
+            raise _not_started()
         return self._run
 
     def _found(self, kind: type[R], name: str) -> R:
@@ -299,7 +298,7 @@ class Emulator:
         if self._is_closed:
             raise PipelineError("this emulator is closed: use it in its 'with', and make another one for another run")
         if self._backend is None:
-            raise PipelineError("the emulator has not started: use it in 'with'")
+            raise _not_started()
 
     async def _pass(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -329,7 +328,7 @@ class Emulator:
             make, turn = self._plain_sandbox(handler, settings), partial(self._turns.turn, variables)
             found = self._plain[settings.name] = _PlainFunction(handler, self._function(settings, make, turn))
         found.sources.append(source.arn)
-        label = self._label(settings.name, f"{settings.name}:{source.name}")
+        label = self._label(settings.name, otherwise=f"{settings.name}:{source.name}")
         mapping = FunctionMapping(label)
         bears = Bears(options.get("maximum_retry_attempts"), takes_poison=options.get("on_failure") is not None)
         await self._map(label, opened, found.function, bears, kept=mapping.invocations)
@@ -357,13 +356,9 @@ class Emulator:
     def _request_id(self) -> str:
         return str(UUID(int=self._request_chance.getrandbits(128), version=4))
 
-    def _label(self, *wanted: str) -> str:
-        """The first that is not taken: the report has a line for each."""
-        for label in wanted:
-            if label not in self._labels:
-                self._labels.add(label)
-                return label
-        raise ConfigurationError(f"'{wanted[-1]}' has a mapping already: give this one another name")
+    def _label(self, wanted: str, *, otherwise: str) -> str:
+        """What the report calls a mapping."""
+        return otherwise if self._running.is_mapped(wanted) else wanted
 
     async def _add(self, stages: Sequence[Stage]) -> None:
         environment = self._memory.environment()
@@ -372,7 +367,7 @@ class Emulator:
         await resources.make(stages, environment)
         sources = await resources.open_sources(stages, environment, self._memory)
         for stage, label, source in zip(stages, labels(stages), sources, strict=True):
-            await self._add_stage(stage, self._label(label, f"{stage.pipeline}.{stage.name}"), source)
+            await self._add_stage(stage, self._label(label, otherwise=stage.full_name), source)
 
     async def _add_stage(self, stage: Stage, label: str, source: LocalSource) -> None:
         tally = Tally()
@@ -449,6 +444,10 @@ class _Recorded:
         answer = await self._function.invoke(event)
         self._kept.append(Invocation(at, json.loads(json.dumps(event)), answer))
         return answer
+
+
+def _not_started() -> PipelineError:
+    return PipelineError("the emulator has not started: use it in 'with'")
 
 
 def _check_source(source: object) -> None:
