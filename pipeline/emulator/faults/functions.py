@@ -10,7 +10,7 @@ from pipeline.emulator.driver import Invocable
 from pipeline.emulator.faults.kinds import Kind, Point
 from pipeline.emulator.faults.place import INVOCATION
 from pipeline.emulator.faults.plan import Faults, Now
-from pipeline.emulator.faults.story import invoked, outcome_of
+from pipeline.emulator.faults.story import given, outcome_of
 from pipeline.emulator.mappings.answers import Answer, Returned, Throttled, Unheard
 from pipeline.emulator.mappings.response import ResponseError, named_failures
 from pipeline.runtimes.response import partial_response
@@ -69,7 +69,7 @@ class FaultyFunction:
     def _next(self, event: Any) -> int:
         """The number of one more invocation."""
         self._invocations += 1
-        self._faults.note(f"{self._label}[{self._invocations}]", invoked(event), self._now())
+        self._faults.note(f"{self._label}[{self._invocations}]", "is given", self._now(), given(event))
         return self._invocations
 
     async def _invoke(self, event: Any, number: int) -> Answer:
@@ -78,7 +78,8 @@ class FaultyFunction:
             answer = await self._inner.invoke(event)
         finally:
             INVOCATION.reset(token)
-        self._faults.note(f"{self._label}[{number}]", outcome_of(answer), self._now())
+        text, failed = outcome_of(answer, event)
+        self._faults.note(f"{self._label}[{number}]", text, self._now(), failed)
         return answer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Callable, Collection, Coroutine, Generator
+from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
@@ -63,11 +63,11 @@ class Place:
         point = Point(label, step, number, self.function)
         return point, self.faults.at(point, kinds, self.now())
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, records: Sequence[str] = (), rest: str = "") -> None:
         """Keep what the running invocation did, for the story."""
         if not self.is_dead:
             label, number = self._invocation
-            self.faults.note(f"{label}[{number}]", text, self.now())
+            self.faults.note(f"{label}[{number}]", text, self.now(), records, rest)
 
     async def passes(self, step: str) -> None:
         """Come past a step; the environment may die here."""

@@ -10,17 +10,16 @@ import hashlib
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from pipeline.emulator.faults.kinds import COSTLY, Kind, Point
+from pipeline.emulator.faults.lines import Line, Lines
 from pipeline.emulator.faults.profiles import Profile, profile_named
 from pipeline.emulator.faults.rules import Rule
 from pipeline.errors import ConfigurationError, PipelineError
 
-#: Lines of a run that are kept; a story is short, or nobody reads it.
-_KEPT = 2_000
 _NONE = Profile(name="none")
 
 #: Asks the time of a run.
@@ -46,16 +45,6 @@ class Fired:
         return f"{self.kind}: {self.point.name}{times}"
 
 
-@dataclass(frozen=True)
-class Line:
-    """One thing that happened in a run."""
-
-    at: float  #: seconds since the run began
-    where: str  #: a function's invocation, or a source
-    text: str
-    is_fault: bool = False
-
-
 class Faults:
     """What goes wrong. One object is for one run.
 
@@ -75,7 +64,7 @@ class Faults:
         self.profile = profile if isinstance(profile, Profile) else profile_named(profile)
         self.only = None if only is None else frozenset(only)
         self.fired: list[Fired] = []
-        self.lines: list[Line] = []
+        self._lines = Lines()
         self._rules = list(rules)
         self._met = [0] * len(self._rules)
         self._happened = [False] * len(self._rules)
@@ -90,6 +79,11 @@ class Faults:
     def of(cls, *rules: Rule) -> Self:
         """Exactly these faults, each when its point is reached: `Faults.of(crash(after="handler"), throttle(...))`."""
         return cls(0, _NONE, rules=rules)
+
+    @property
+    def lines(self) -> list[Line]:
+        """What happened; of a long run what is around its faults, and its beginning and end."""
+        return self._lines.kept
 
     @property
     def has_begun(self) -> bool:
@@ -121,7 +115,7 @@ class Faults:
             if kind is not None:
                 fired = Fired(elapsed, point, occurrence, kind)
                 self.fired.append(fired)
-                self._note(Line(elapsed, point.scope, str(fired), is_fault=True))
+                self._lines.add(elapsed, point.scope, str(fired), is_fault=True)
             return kind
 
     def check_happened(self) -> None:
@@ -135,14 +129,10 @@ class Faults:
         """The chance of a fault's details at its point as it was reached last: how slow, say, or which entries."""
         return random.Random(f"{self.seed}:{point.name}:{self._reached[point.name]}:{what}")
 
-    def note(self, where: str, text: str, now: float) -> None:
-        """Keep what happened, for the story."""
+    def note(self, where: str, text: str, now: float, records: Sequence[str] = (), rest: str = "") -> None:
+        """Keep what happened, for the story. `records`: the ids of those that it says something of."""
         with self._lock:
-            self._note(Line(self._elapsed(now), where, text))
-
-    def _note(self, line: Line) -> None:
-        if len(self.lines) < _KEPT:
-            self.lines.append(line)
+            self._lines.add(self._elapsed(now), where, text, records, rest)
 
     def _elapsed(self, now: float) -> float:
         if self._began_at is None:

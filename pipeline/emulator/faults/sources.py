@@ -46,10 +46,10 @@ class FaultyQueue:
         if self._faults.at(point, (Kind.DUPLICATE,), self._now()) is not None:
             chance = self._faults.chance(point, "messages")
             stays = chance.randrange(len(messages))
-            kept = [message for at, message in enumerate(messages) if at != stays and chance.random() < 0.5]
-            names = ", ".join(f"<{message.id}>" for message in messages if message not in kept)
-            self._faults.note(self._name, f"will hand out {names} once more", self._now())
-            messages = kept
+            deleted = {at for at in range(len(messages)) if at != stays and chance.random() < 0.5}
+            again = [message.id for at, message in enumerate(messages) if at not in deleted]
+            self._faults.note(self._name, "will hand out", self._now(), again, "once more")
+            messages = [message for at, message in enumerate(messages) if at in deleted]
         if messages:
             await self._inner.delete(messages)
 

@@ -46,7 +46,7 @@ def _handler(place: Place, turns: Turns | None, timeout: float | None) -> Middle
     def around(call: Call) -> Call:
         async def breaking(record: Record[Any], context: Context) -> Any:
             await place.passes("before handler")
-            place.note(f"runs <{record.id}>")
+            place.note("runs", [record.id])
             if timeout is not None:
                 point, kind = place.decide("handler", (Kind.SLOW_HANDLER,))
                 if kind is not None:
@@ -145,7 +145,7 @@ class _DeadLetters(_Wrapped):
     async def put(self, letters: Sequence[DeadLetter], environment: Environment, deadline: Deadline) -> Any:
         answer = await self._step("dead letter", lambda: self._inner.put(letters, environment, deadline))
         for letter in letters:
-            self._place.note(f"puts <{letter.record.id}> into the dead letters")
+            self._place.note("puts", [letter.record.id], "into the dead letters")
         return answer
 
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pipeline.emulator.faults.lines import Line, around_faults
 from pipeline.emulator.mappings.answers import Answer, FunctionFailed, Returned, Throttled
 
 if TYPE_CHECKING:
     from pipeline.emulator.faults.plan import Faults
 
-#: Records of a batch that a line names, and lines of a story.
-_NAMED, _LINES = 6, 80
+#: Lines of a story: it is short, or nobody reads it.
+_LINES = 80
 
 
 def tell(faults: Faults) -> str:
-    """The story of a run: a line for each thing that happened; faults are marked."""
+    """The story of a run: a line for each thing that happened; faults are marked. Of a long one, what is around them."""
     short = _Names()
-    lines = [
-        f"{line.at:>10.2f} s {'!' if line.is_fault else ' '} {line.where}  {short(line.text)}" for line in faults.lines
-    ]
-    if len(lines) > _LINES:
-        lines = [*lines[:_LINES], f"... and {len(lines) - _LINES} lines more"]
-    return "\n".join(lines) or "nothing happened"
+    told, following = [], 0
+    for line in around_faults(faults.lines, _LINES):
+        if line.number > following:
+            told.append(f"... {line.number - following:,} lines left out")
+        told.append(f"{line.at:>10.2f} s {'!' if line.is_fault else ' '} {line.where}  {short.written(line)}")
+        following = line.number + 1
+    return "\n".join(told) or "nothing happened"
 
 
 def told_faults(faults: Faults) -> list[str]:
@@ -30,57 +32,71 @@ def told_faults(faults: Faults) -> list[str]:
     return [f"{fired.at:>10.2f} s  {fired}" for fired in faults.fired]
 
 
-def invoked(event: Any) -> str:
-    """A delivery, as a line."""
-    return f"is given {_batch(event)}"
+def given(event: Any) -> list[str]:
+    """The ids of the records of a delivery, as everything else in the story calls them."""
+    return list(_ids(event).values())
 
 
-def outcome_of(answer: Answer) -> str:
-    """How an invocation ended, as a line."""
+def outcome_of(answer: Answer, event: Any) -> tuple[str, list[str]]:
+    """How an invocation ended, and the records that it failed."""
     if isinstance(answer, Returned):
-        failed = _failed(answer.payload)
-        return "returns, and is done with all" if not failed else f"returns, and fails {_list(failed)}"
+        ids = _ids(event)
+        failed = [ids.get(named, named) for named in _failed(answer.payload)]
+        return ("returns, and fails", failed) if failed else ("returns, and is done with all", [])
     if isinstance(answer, FunctionFailed):
-        return f"fails: {answer.cause}"
-    return "is throttled" if isinstance(answer, Throttled) else "is not heard of"
+        return f"fails: {answer.cause}", []
+    return ("is throttled" if isinstance(answer, Throttled) else "is not heard of"), []
 
 
 def _failed(payload: Any) -> list[str]:
     items = payload.get("batchItemFailures") if isinstance(payload, Mapping) else None
-    return [_quoted(str(item.get("itemIdentifier"))) for item in items or () if isinstance(item, Mapping)]
+    found = items if isinstance(items, list) else []
+    return [_as_named(item.get("itemIdentifier")) for item in found if isinstance(item, Mapping)]
 
 
-def _batch(event: Any) -> str:
-    records = event.get("Records") if isinstance(event, Mapping) else None
-    return _list([_quoted(_id(record)) for record in records or () if isinstance(record, Mapping)])
+def _as_named(identifier: Any) -> str:
+    """What a handler names a record by; of Kafka that is an object."""
+    if isinstance(identifier, Mapping):
+        return f"{identifier.get('partition')}:{identifier.get('offset')}"
+    return str(identifier)
 
 
-def _id(record: Mapping[str, Any]) -> str:
-    """As the mapping names it, and how often it came where the source counts that."""
-    found = record.get("messageId") or record.get("kinesis", {}).get("sequenceNumber")
-    return str(found or record.get("dynamodb", {}).get("SequenceNumber") or record.get("eventID"))
+def _ids(event: Any) -> dict[str, str]:
+    """The records of a delivery: by what a handler names them, their ids."""
+    if not isinstance(event, Mapping):
+        return {}
+    partitions = event.get("records")
+    if isinstance(partitions, Mapping):  # Kafka
+        places = [f"{name}:{record.get('offset')}" for name, records in partitions.items() for record in records]
+        return {place: place for place in places}
+    return dict(_id(record) for record in event.get("Records") or () if isinstance(record, Mapping))
 
 
-def _quoted(identifier: str) -> str:
-    return f"<{identifier}>"
-
-
-def _list(names: Iterable[str]) -> str:
-    found = list(names)
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return (", ".join(found[:_NAMED]) + more) or "nothing"
+def _id(record: Mapping[str, Any]) -> tuple[str, str]:
+    if "kinesis" in record:  # as the records of a pipeline are called: a number is one shard's
+        stream = str(record.get("eventSourceARN")).partition(":stream/")[2].partition("/")[0]
+        return str(record["kinesis"].get("sequenceNumber")), f"{stream}/{record.get('eventID')}"
+    if "dynamodb" in record:
+        return str(record["dynamodb"].get("SequenceNumber")), str(record.get("eventID"))
+    return str(record.get("messageId")), str(record.get("messageId"))
 
 
 class _Names:
-    """Gives the records short names, in the order in which they appear: #1, #2, ..."""
+    """Gives the records short names, in the order in which they appear: #1, #2; what an aggregate #3 holds is #3.0, #3.1."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
 
-    def __call__(self, text: str) -> str:
-        pieces = text.split("<")
-        told = [pieces[0]]
-        for piece in pieces[1:]:
-            identifier, _, rest = piece.partition(">")
-            told.append(self._names.setdefault(identifier, f"#{len(self._names) + 1}") + rest)
-        return "".join(told)
+    def written(self, line: Line) -> str:
+        """What a line says."""
+        return " ".join(part for part in (line.text, self._listed(line), line.rest) if part)
+
+    def _listed(self, line: Line) -> str:
+        more = f" and {line.more:,} more" if line.more else ""
+        return ", ".join(map(self._name, line.records)) + more
+
+    def _name(self, identifier: str) -> str:
+        aggregate, _, index = identifier.rpartition(":")
+        if aggregate in self._names:
+            return f"{self._names[aggregate]}.{index}"
+        return self._names.setdefault(identifier, f"#{len(self._names) + 1}")
