@@ -14,19 +14,18 @@ from pipeline.emulator.dead_letters import DeadLetterQueue
 from pipeline.emulator.functions.function import FunctionSettings
 from pipeline.emulator.local_source import LocalSource
 from pipeline.emulator.mappings.kafka_destination import is_topic
-from pipeline.emulator.mappings.settings import KafkaSettings, QueueSettings, StreamSettings
+from pipeline.emulator.mappings.settings import (
+    GIVEN,
+    PAYLOADS,
+    TABLE_RETENTION,
+    KafkaSettings,
+    QueueSettings,
+    StreamSettings,
+)
 from pipeline.emulator.services.cluster import CLUSTER_ARN
 from pipeline.emulator.streams import Stream
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError
-
-#: What is known from the source and the function, and is no setting of a mapping.
-_GIVEN = frozenset(
-    {"is_fifo", "function_timeout", "visibility_timeout", "function_name", "source_arn", "topics", "retention"}
-)
-
-#: The member of a record that holds the payload, which a filter's patterns look into.
-_PAYLOADS = {"sqs": "body", "kinesis": "data", "dynamodb": "dynamodb", "kafka": "value"}
 
 
 async def open_source(
@@ -39,13 +38,13 @@ async def open_source(
 ) -> LocalSource:
     """A source that is there, ready to be mapped to a function. Raises `ConfigurationError`."""
     service = arn.split(":")[2]
-    if service not in _PAYLOADS:
+    if service not in PAYLOADS:
         raise ConfigurationError(
             f"{arn} is no source of a mapping: give a queue, a stream, a table's stream or a topic"
         )
     kind: Any = {"sqs": QueueSettings, "kafka": KafkaSettings}.get(service, StreamSettings)
     _check(options, kind)
-    options = {**options, "filter": _filter(options.get("filter"), _PAYLOADS[service])}
+    options = {**options, "filter": _filter(options.get("filter"), PAYLOADS[service])}
     destination = options.get("on_failure")
     if destination is not None and not is_topic(destination):
         await destinations.check(destination, backend)
@@ -64,7 +63,7 @@ async def open_source(
         settings = partial(QueueSettings, is_fifo=is_fifo, function_timeout=function.timeout, **options)
         return await queues.opened(name, url, settings, environment, backend)
     is_kinesis = service == "kinesis"
-    retention = await _retention(arn, backend) if is_kinesis else streams.TABLE_RETENTION
+    retention = await _retention(arn, backend) if is_kinesis else TABLE_RETENTION
     stream_settings = StreamSettings(function_name=function.name, source_arn=arn, retention=retention, **options)
     stream = Stream(name, arn, "kinesis" if is_kinesis else "dynamodb", stream_settings)
     dead = DeadLetterQueue(destinations.queue_of(stream_settings.on_failure), environment, backend)
@@ -89,7 +88,7 @@ async def _retention(arn: str, backend: Backend) -> float:
 
 
 def _check(options: Mapping[str, Any], kind: type[QueueSettings | StreamSettings | KafkaSettings]) -> None:
-    known = sorted(set(kind.__dataclass_fields__) - _GIVEN)
+    known = sorted(set(kind.__dataclass_fields__) - GIVEN)
     for name in options:
         if name not in known:
             raise ConfigurationError(f"a mapping of this source has no setting {name!r}: there is {', '.join(known)}")

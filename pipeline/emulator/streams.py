@@ -31,8 +31,6 @@ from pipeline.sources.kinesis_dead_letters import ENCODING
 
 #: A call's size. Kinesis takes 10 MiB, but other servers still the 5 MiB that it took before.
 _CALL_BYTES = 5 * 1024 * 1024
-#: Seconds for which a table's stream keeps a record (DynamoDB developer guide, "Change data capture for DynamoDB Streams").
-TABLE_RETENTION = 86_400.0
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,17 @@ from pipeline.deploy.lint.model import BATCH_SIZES, EventSource
 from pipeline.deploy.local.functions import LocalFunction
 from pipeline.deploy.local.reader import Reader, whole
 from pipeline.deploy.local.resources import Queue, Stream, Table
-from pipeline.emulator.mappings.settings import ProvisionedPollers, QueueSettings, StreamSettings
+from pipeline.emulator.mappings.settings import (
+    GIVEN,
+    PAYLOADS,
+    TABLE_RETENTION,
+    ProvisionedPollers,
+    QueueSettings,
+    StreamSettings,
+)
 from pipeline.errors import ConfigurationError
 
 Source: TypeAlias = Queue | Stream | Table
-#: Settings that the source and the function give.
-_GIVEN = {"is_fifo", "function_timeout", "visibility_timeout", "function_name", "source_arn", "retention"}
-#: How long a table's stream keeps its records (DynamoDB developer guide, "Change data capture for DynamoDB Streams").
-_TABLE_STREAM_SECONDS = 86_400
-#: What holds a record's payload, in the patterns of each kind.
-_PAYLOADS = {"sqs": "body", "kinesis": "data", "dynamodb": "dynamodb"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class LocalMapping:
     def options(self) -> dict[str, Any]:
         """The mapping's own settings by name, without those that its source and its function give."""
         found = {one.name: getattr(self.settings, one.name) for one in fields(self.settings)}
-        return {name: value for name, value in found.items() if name not in _GIVEN}
+        return {name: value for name, value in found.items() if name not in GIVEN}
 
 
 class _RefusedPattern(ConfigurationError):
@@ -117,7 +118,7 @@ def _of_stream(
         bisect=reader.truth("BisectBatchOnFunctionError", default=False),
         maximum_retry_attempts=_number(reader, "MaximumRetryAttempts", -1),
         maximum_record_age=_number(reader, "MaximumRecordAgeInSeconds", -1),
-        retention=3600 * source.retention_hours if isinstance(source, Stream) else _TABLE_STREAM_SECONDS,
+        retention=3600 * source.retention_hours if isinstance(source, Stream) else TABLE_RETENTION,
         tumbling_window=_number(reader, "TumblingWindowInSeconds", 0),
         on_failure=destination,
         function_name=function.settings.name,
@@ -155,7 +156,7 @@ def _filter(mapping: EventSource, reader: Reader, kind: str) -> RecordFilter | N
     for one in section.sections("Filters"):
         try:
             found = _pattern(one)
-            read_record_filter([found], member=_PAYLOADS[kind], declared="FilterCriteria")
+            read_record_filter([found], member=PAYLOADS[kind], declared="FilterCriteria")
         except ConfigurationError as error:
             raise _RefusedPattern(str(error), one) from error
         patterns.append(found)
@@ -165,7 +166,7 @@ def _filter(mapping: EventSource, reader: Reader, kind: str) -> RecordFilter | N
         section.note(
             "Filters", f"{mapping.name}: a filter on '{name}' is not in Lambda's guide; here it sees the record's"
         )
-    return read_record_filter(patterns, member=_PAYLOADS[kind], declared="FilterCriteria")
+    return read_record_filter(patterns, member=PAYLOADS[kind], declared="FilterCriteria")
 
 
 def _pattern(reader: Reader) -> dict[str, Any]:
@@ -182,7 +183,7 @@ def _pattern(reader: Reader) -> dict[str, Any]:
 
 def _beside(patterns: Sequence[dict[str, Any]], kind: str) -> list[str]:
     """Members that patterns name although the guide lists them for no record; `eventName` is in everybody's use."""
-    named = {name for one in patterns for name in one if name not in {_PAYLOADS[kind], "$or"}}
+    named = {name for one in patterns for name in one if name not in {PAYLOADS[kind], "$or"}}
     return sorted(named - ({"eventName"} if kind == "dynamodb" else set()))
 
 

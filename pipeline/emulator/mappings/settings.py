@@ -14,6 +14,14 @@ from pipeline.decisions.patterns import Filter
 from pipeline.emulator.services.service import ACCOUNT, REGION
 from pipeline.errors import ConfigurationError
 
+#: Settings that the source and the function give: nobody writes them.
+GIVEN = frozenset(
+    {"is_fifo", "function_timeout", "visibility_timeout", "function_name", "source_arn", "topics", "retention"}
+)
+#: The member of a record that holds the payload, which a filter's patterns look into; by the source's service.
+PAYLOADS = {"sqs": "body", "kinesis": "data", "dynamodb": "dynamodb", "kafka": "value"}
+#: Seconds for which a table's stream keeps a record (DynamoDB developer guide, "Change data capture for DynamoDB Streams").
+TABLE_RETENTION = 86_400.0
 #: Seconds after which a batch goes out at the latest.
 MAX_WINDOW = 300
 #: Records a batch has at most; the 6 MB of an event are reached first by most.
