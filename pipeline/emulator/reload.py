@@ -1,7 +1,7 @@
 """Seeing that a project's files were edited, and taking its modules anew.
 
-For functions in processes of their own an edit means new processes (`Function.close`, and a function made again): nothing of
-the old code is in them. In this process the modules below the project's directory are dropped and imported again
+For functions in processes of their own an edit means new processes (`Function.renew`): nothing of the old code is in
+them. In this process the modules below the project's directory are dropped and imported again
 (`reload`); who kept a function or a class of the old ones still has the old one, so handlers are looked up again after it.
 """
 
@@ -40,7 +40,6 @@ class Edit:
     """What was edited, made or removed at one time."""
 
     files: tuple[Path, ...]
-    modules: tuple[str, ...]  #: those of them that this process has loaded, by name
 
 
 async def edits(*projects: Path, also: Collection[Path] = ()) -> AsyncGenerator[Edit, None]:
@@ -66,7 +65,7 @@ async def edits(*projects: Path, also: Collection[Path] = ()) -> AsyncGenerator[
                 files = tuple(sorted(Path(path) for _, path in changes))
                 for file in files:
                     _forget_bytecode(file)
-                yield Edit(files, _modules_of(files))
+                yield Edit(files)
     except OSError as error:
         raise ConfigurationError(
             f"{', '.join(sorted(map(str, places)))} cannot be watched for edits: {error}. Watch a smaller directory, or look from time to time "
@@ -150,11 +149,6 @@ def _places(module: ModuleType) -> list[Path]:
 def _resolved(place: str) -> Path:
     """Thousands of modules are looked at, and each look asks the file system for every directory above."""
     return Path(place).resolve()
-
-
-def _modules_of(files: Collection[Path]) -> tuple[str, ...]:
-    found = (name for name, module in sys.modules.copy().items() if set(_places(module)) & set(files))
-    return tuple(sorted(found))
 
 
 def _forget_bytecode(file: Path) -> None:
