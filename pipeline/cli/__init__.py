@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+#: What a shell reports of a program that Ctrl-C ended.
+INTERRUPTED = 130
+
 
 def main() -> None:
     """The `pipeline` command."""
@@ -15,5 +18,5 @@ def main() -> None:
         print("Error: the command line needs the extra: pip install 'fanout-pipeline[cli]'", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
     cli(prog_name="pipeline")

@@ -7,10 +7,9 @@ import sys
 
 import click
 
-#: What a shell reports of a program that Ctrl-C ended.
-_INTERRUPTED = 130
+from pipeline.cli import INTERRUPTED
 
-#: Where each command lives; the first line of its docstring is its help.
+#: Where each command lives; its `help` begins with the line that is shown of it here.
 _COMMANDS = {
     "dev": "pipeline.cli.dev",
     "package": "pipeline.cli.package",
@@ -35,7 +34,7 @@ class _Lazy(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            sys.exit(_INTERRUPTED)  # click would make it 1, which says that something was found
+            sys.exit(INTERRUPTED)  # click would make it 1, which says that something was found
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

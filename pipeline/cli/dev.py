@@ -17,7 +17,7 @@ from typing import Any, TextIO, TypeVar, cast
 
 import click
 
-from pipeline.cli import feed, progress, targets
+from pipeline.cli import INTERRUPTED, feed, progress, targets
 from pipeline.cli.feed import Feed
 from pipeline.deploy.local.run import TemplateRun
 from pipeline.emulator import embedded
@@ -27,7 +27,6 @@ from pipeline.emulator.report import Report
 from pipeline.emulator.server_run import ServerRun
 from pipeline.errors import ConfigurationError, PipelineError
 
-_INTERRUPTED = 130
 T = TypeVar("T")
 
 
@@ -133,7 +132,7 @@ def dev(
     except (PipelineError, OSError) as error:
         raise click.ClickException(str(error)) from None
     if result is None:
-        raise SystemExit(_INTERRUPTED)  # before anything ran
+        raise SystemExit(INTERRUPTED)  # before anything ran
     progress.finish(result.report)
     if summary is not None:
         document = {**result.report.to_dict(), "refused_lines": result.refused}
@@ -304,7 +303,7 @@ def _stop_on_signals() -> asyncio.Event:
         if stopping.is_set():
             embedded.end_all()  # functions' processes end with us by themselves
             progress.show_cursor()
-            os._exit(_INTERRUPTED)
+            os._exit(INTERRUPTED)
         stopping.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

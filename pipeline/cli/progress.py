@@ -21,17 +21,24 @@ from pipeline.errors import PipelineError
 
 _LIVE_SECONDS = 0.5
 _PLAIN_SECONDS = 2.0
-_NUMBERS = (
-    "records",
-    "succeeded",
-    "duplicates",
-    "rejected",
-    "exhausted",
-    "batches",
-    "deliveries",
-    "dead",
-    "filtered",
-)
+
+
+def _numbers(counts: Counts) -> dict[str, int]:
+    """The counts by their columns."""
+    return {
+        "records": counts.records,
+        "succeeded": counts.succeeded,
+        "duplicates": counts.duplicates,
+        "rejected": counts.rejected,
+        "exhausted": counts.exhausted,
+        "batches": counts.batches,
+        "deliveries": counts.deliveries,
+        "dead": counts.dead_lettered,
+        "filtered": counts.filtered,
+    }
+
+
+_NUMBERS = tuple(_numbers(Counts()))
 _COLUMNS = ("handler", *_NUMBERS, "outputs", "waiting", "lag")
 #: Shown also while there is nothing of it.
 _ALWAYS = {"handler", "records", "succeeded", "batches", "deliveries", "dead", "waiting", "lag"}
@@ -96,20 +103,9 @@ def table(
 
 def _row(name: str, counts: Counts, depth: Depth | None, lag: float | None) -> dict[str, str]:
     """The cells by their columns; empty: there is nothing of it."""
-    numbers = {
-        "records": counts.records,
-        "succeeded": counts.succeeded,
-        "duplicates": counts.duplicates,
-        "rejected": counts.rejected,
-        "exhausted": counts.exhausted,
-        "batches": counts.batches,
-        "deliveries": counts.deliveries,
-        "dead": counts.dead_lettered,
-        "filtered": counts.filtered,
-    }
     return {
         "handler": name,
-        **{column: str(number or "") for column, number in numbers.items()},
+        **{column: str(number or "") for column, number in _numbers(counts).items()},
         "outputs": "\n".join(f"{sink} {count}" for sink, count in counts.outputs.items()),
         "waiting": "" if depth is None else depth.waiting,
         "lag": _lag(lag),
