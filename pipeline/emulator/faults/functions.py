@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.emulator.driver import Invocable
@@ -21,10 +22,17 @@ FIFO = STANDARD - {Kind.OVERLAP}
 STREAM = frozenset({Kind.REPEAT, Kind.LOST_RESPONSE, Kind.THROTTLED_INVOCATION})
 
 
+@dataclass
+class Hidden:
+    """How long a mapping's messages are hidden. `seconds`: the queue's own, until a poll asks for others."""
+
+    seconds: float
+
+
 class FaultyFunction:
     """A function that is not always reached, and not always heard of; see `Invocable`.
 
-    `label`: as the mapping calls it. `function`: its own name. `late`: seconds after which an answer comes too late: a queue's messages are visible again.
+    `label`: as the mapping calls it. `function`: its own name. `hidden`: a late answer comes when that is over.
     """
 
     def __init__(
@@ -36,7 +44,7 @@ class FaultyFunction:
         now: Now,
         *,
         kinds: Collection[Kind],
-        late: float = 0.0,
+        hidden: Hidden,
     ) -> None:
         self._inner = inner
         self._label = label
@@ -44,7 +52,7 @@ class FaultyFunction:
         self._faults = faults
         self._now = now
         self._kinds = kinds
-        self._late = late
+        self._hidden = hidden
         self._invocations = 0
 
     async def invoke(self, event: Any) -> Answer:
@@ -63,7 +71,7 @@ class FaultyFunction:
         if kind is Kind.LOST_RESPONSE:
             return Unheard()
         if kind is Kind.LATE_RESPONSE:
-            await asyncio.sleep(self._late)
+            await asyncio.sleep(self._hidden.seconds + 1.0)
         return answer
 
     def _next(self, event: Any) -> int:

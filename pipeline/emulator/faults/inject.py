@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.aws.names import arn_name
 from pipeline.emulator.backend import MemoryBackend
 from pipeline.emulator.driver import Invocable, QueueDriver
-from pipeline.emulator.faults.functions import FIFO, STANDARD, STREAM, FaultyFunction
+from pipeline.emulator.faults.functions import FIFO, STANDARD, STREAM, FaultyFunction, Hidden
 from pipeline.emulator.faults.kinds import Kind, Point
 from pipeline.emulator.faults.place import Place, mortal_tasks
 from pipeline.emulator.faults.plan import Faults
@@ -57,6 +57,7 @@ class Injector:
     def __init__(self, faults: Faults, clock: Clock) -> None:
         self.faults = faults
         self._now = clock.now
+        self._hidden: dict[str, Hidden] = {}  #: by the mappings' labels
 
     def invocable(
         self, label: str, inner: Invocable, source: LocalSource, bears: Bears, *, function: str | None = None
@@ -69,8 +70,8 @@ class Injector:
         kinds = STREAM if source.is_stream else FIFO if source.arn.endswith(".fifo") else STANDARD
         if queue.visibility is None:
             kinds -= {Kind.LATE_RESPONSE}
-        late = (queue.visibility or 0.0) + 1.0
-        return FaultyFunction(inner, label, function or label, self.faults, self._now, kinds=kinds, late=late)
+        hidden = self._hidden[label] = Hidden(queue.visibility or 0.0)
+        return FaultyFunction(inner, label, function or label, self.faults, self._now, kinds=kinds, hidden=hidden)
 
     def source(self, mapped: Mapped, bears: Bears) -> None:
         """A mapping's source. Call it before its driver runs."""
@@ -81,7 +82,8 @@ class Injector:
         spoil = partial(source.offer, [POISON], lambda _: _POISON_GROUP, None) if takes_poison else None
         self.faults.share(source.name, mapped.label)
         if isinstance(driver, QueueDriver):
-            driver.through(lambda port: FaultyQueue(port, source.name, self.faults, self._now, spoil))
+            hidden = self._hidden[mapped.label]
+            driver.through(lambda port: FaultyQueue(port, source.name, self.faults, self._now, spoil, hidden))
         else:
             driver.through(lambda port: FaultyShards(port, source.name, self.faults, self._now, spoil))
 

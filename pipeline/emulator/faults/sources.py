@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from pipeline.emulator.driver import Look, QueuePort, ShardPort
+from pipeline.emulator.faults.functions import Hidden
 from pipeline.emulator.faults.kinds import Kind, Point
 from pipeline.emulator.faults.plan import Faults, Now
 from pipeline.emulator.mappings.actions import Commit, Message, Read, Receive, SendToDestination, Shard
@@ -23,18 +24,23 @@ class FaultyQueue:
     """A queue in which deletions do not always take, and where poison turns up; see `QueuePort`.
 
     A message comes once more when one of the servers that hold it was away while it was deleted (SQS developer guide,
-    "At-least-once delivery").
+    "At-least-once delivery"). `hidden`: is told for how long the messages are.
     """
 
-    def __init__(self, inner: QueuePort, name: str, faults: Faults, now: Now, spoil: Spoil | None) -> None:
+    def __init__(
+        self, inner: QueuePort, name: str, faults: Faults, now: Now, spoil: Spoil | None, hidden: Hidden
+    ) -> None:
         self._inner = inner
         self._name = name
         self._faults = faults
         self._now = now
         self._spoil = spoil
+        self._hidden = hidden
 
     async def receive(self, wanted: Receive, look: Look) -> Sequence[Message]:
         """See `QueuePort`."""
+        if wanted.visibility is not None:
+            self._hidden.seconds = wanted.visibility
         messages = await self._inner.receive(wanted, look)
         if messages:
             self._spoil = await _poisoned(self._name, self._faults, self._now, self._spoil)

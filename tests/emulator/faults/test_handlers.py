@@ -121,6 +121,12 @@ def test_a_late_response_comes_when_the_messages_are_visible_again() -> None:
     assert run.seconds >= 30
 
 
+def test_a_late_response_is_late_also_where_the_mapping_hides_the_messages_for_longer() -> None:
+    run = count(delay_response(), "a", batching_window=5, timeout=28)
+    assert run.counts == {"a": 2}
+    assert run.seconds >= 5 + 28 + 30
+
+
 def test_a_duplicate_comes_again_after_it_was_deleted_and_only_then() -> None:
     run = count(duplicate(source="orders"), "a", "b", "c")
     assert run.batches[0] == ["a", "b", "c"]

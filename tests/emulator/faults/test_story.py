@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import Pipeline, sinks, sources
+from pipeline.emulator.faults.functions import Hidden
 from pipeline.emulator.faults.kinds import Kind, Point
 from pipeline.emulator.faults.plan import Faults
 from pipeline.emulator.faults.rules import Rule, crash, duplicate, lose_response
@@ -174,7 +175,7 @@ class Deleting:
 async def test_a_line_names_a_few_records_however_many_there_are() -> None:
     faults, inner = Faults.of(duplicate()), Deleting()
     port: Any = inner
-    queue = FaultyQueue(port, "orders", faults, lambda: 0.0, None)
+    queue = FaultyQueue(port, "orders", faults, lambda: 0.0, None, Hidden(30))
     message: Any = Message
     messages = [message(**{**dict.fromkeys(Message.__dataclass_fields__), "id": f"m{n}"}) for n in range(20_000)]
     await queue.delete(messages)
