@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from pipeline.emulator.faults.kinds import Kind
 from tests.simulation.model import Promise, World, simulate
 from tests.simulation.modes import PROMISES
+from tests.simulation.product import Product
 from tests.simulation.queues import QueueWorld
 from tests.simulation.streams import StreamWorld
 from tests.simulation.whole import Whole
@@ -45,6 +47,19 @@ def _engine(source: type[World], promise_type: type[Promise], kind: str, seed: i
     return told
 
 
+def _product(seed: int) -> Told:
+    logging.disable(logging.CRITICAL)
+    try:
+        product = Product(seed).play()
+    finally:
+        logging.disable(logging.NOTSET)
+    faults = Counter(str(one.kind) for one in product.faults.fired)
+    told = Told(1, len(product.lanes), faults[str(Kind.CRASH)], faults, Counter())
+    if product.violation is not None:
+        told.stories.append(("product", seed, product.story()))
+    return told
+
+
 def _whole(seed: int) -> Told:
     logging.disable(logging.CRITICAL)  # an emulator says what goes wrong, and nearly everything does
     try:
@@ -68,6 +83,7 @@ KINDS: dict[str, Callable[[int], Told]] = {
     for name, source in _SOURCES.items()
 }
 KINDS["whole"] = _whole
+KINDS["product"] = _product
 
 
 def run(kind: str, seed: int) -> Told:
