@@ -1,4 +1,4 @@
-"""`pipeline dev`: misuse in this process, whole runs in one of their own."""
+"""`pipeline dev` in this process; only what Ctrl-C ends is in one of its own."""
 
 import json
 import signal
@@ -49,11 +49,6 @@ def dev(*arguments: str) -> Result:
     return CliRunner().invoke(cli, ["dev", *arguments])
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", "dev", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -94,8 +89,8 @@ def test_a_module_of_several_pipelines_runs_to_its_end_and_writes_its_summary(pr
     (project / "pyproject.toml").write_text('[tool.pipeline]\napp = "shopfront"\n')
     (project / "tasks.ndjson").write_text('{"id": 1}\n{"id": 1}\n{"id": 2}\n')
     feeds = ["--feed", "orders=orders.ndjson", "--feed", "tasks.fifo=tasks.ndjson"]
-    done = run(*feeds, "--until-drained", "--summary", "report.json")
-    assert done.returncode == 0, done.stderr
+    done = dev(*feeds, "--until-drained", "--summary", "report.json")
+    assert done.exit_code == 0, done.stderr
     report = json.loads((project / "report.json").read_text())
     price, work = report["handlers"]["price"], report["handlers"]["work"]
     assert (price["records"], price["succeeded"], price["duplicates"], price["rejected"]) == (4, 2, 1, 1)
@@ -107,8 +102,8 @@ def test_a_module_of_several_pipelines_runs_to_its_end_and_writes_its_summary(pr
 def test_an_exhausted_record_or_a_line_that_cannot_be_sent_makes_the_exit_code_1(project: Path) -> None:
     (project / "orders.ndjson").write_bytes(b'{"id": "poison"}\n{"id": "\xff"}\n{"id": "a"}\n')
     arguments = ["--feed", "orders=orders.ndjson", "--until-drained", "--summary", "report.json", "--time-scale", "60"]
-    done = run("shopfront:shop", *arguments)
-    assert done.returncode == 1, done.stderr
+    done = dev("shopfront:shop", *arguments)
+    assert done.exit_code == 1, done.stderr
     assert "orders.ndjson, line 2, was not sent: it is not UTF-8" in done.stderr
     report = json.loads((project / "report.json").read_text())
     assert (report["records"], report["succeeded"], report["exhausted"], report["refused_lines"]) == (2, 1, 1, 1)

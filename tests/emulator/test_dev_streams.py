@@ -1,11 +1,15 @@
-"""`pipeline dev` on a stream, in a process of its own."""
+"""`pipeline dev` on a stream."""
 
 import json
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from pipeline.cli.commands import cli
+from pipeline.emulator.reload import forget
 
 CLICKS = """
 from pipeline import Backoff, Pipeline, Record, sinks, sources
@@ -26,22 +30,19 @@ def measure(click: Record[bytes]) -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "clickstream.py").write_text(CLICKS)
-    return tmp_path
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", "dev", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    yield tmp_path
+    forget(tmp_path)
 
 
 def test_each_line_of_a_file_is_a_record_and_bytes_that_are_no_text_are_sent_as_they_are(project: Path) -> None:
     lines = [json.dumps({"id": n}).encode() for n in range(120)]
     (project / "clicks.ndjson").write_bytes(b"\n".join([*lines, b"", b'{"id": "\xff"}', lines[0]]) + b"\n")
     arguments = ["--feed", "clicks=clicks.ndjson", "--until-drained", "--summary", "report.json"]
-    done = run("clickstream", *arguments)
+    done = CliRunner().invoke(cli, ["dev", "clickstream", *arguments])
     report = json.loads((project / "report.json").read_text())
     score, measure = report["handlers"]["score"], report["handlers"]["measure"]
     assert (score["records"], score["succeeded"], score["duplicates"], score["rejected"]) == (122, 120, 1, 1)
@@ -52,4 +53,4 @@ def test_each_line_of_a_file_is_a_record_and_bytes_that_are_no_text_are_sent_as_
     assert "score: 122 records (120 succeeded, 1 duplicates, 1 rejected, 0 exhausted)" in done.stdout
     written = [json.loads(line)["id"] for line in (project / "scored.ndjson").read_text().splitlines()]
     assert sorted(written) == list(range(120))
-    assert done.returncode == 1  # a record was exhausted
+    assert done.exit_code == 1  # a record was exhausted

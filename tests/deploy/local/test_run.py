@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.deploy.local import in_process
 from pipeline.deploy.local.run import TemplateRun
-from pipeline.emulator.reload import ReloadError
+from pipeline.emulator.functions.function import InvocationFailed
+from pipeline.emulator.reload import ReloadError, forget
 from pipeline.errors import ConfigurationError, PipelineError
 
 QUEUE = """
@@ -88,6 +90,8 @@ async def test_a_breakpoint_stands_in_this_process_beyond_the_timeout(
 ) -> None:
     write(project, "helper", "def price(order, context):\n    breakpoint()\n    return order\n")
     write(project, "pricing", "from helper import price\ndef handler(event, context):\n    price(event, context)\n")
+    monkeypatch.setattr("pipeline.deploy.local.functions.TIMEOUT", 0.05)  # a template's is a second at least
+    (project / "template.yaml").write_text(QUEUE.replace(", Timeout: 1}", "}"))
     stood: list[FrameType] = []
 
     def stand() -> None:
@@ -281,17 +285,30 @@ BEGUN = "pathlib.Path(__file__).with_name('begun').touch()"
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("import nosuchthing\n", "Unable to import module 'pricing': No module named 'nosuchthing'"),
         ("def handler(:\n", "Syntax error in module 'pricing'"),
-        ("RATE = 1 / 0\n", "ZeroDivisionError: division by zero"),
+        ("RATE = 1 / 0\n", "division by zero"),
         ("", "Handler 'handler' missing on module 'pricing'"),
     ],
 )
-async def test_a_handler_that_does_not_import_says_so_once(
+def test_why_a_handler_does_not_start_is_told(
     project: Path, caplog: pytest.LogCaptureFixture, text: str, said: str
 ) -> None:
-    """Three receives, three tries: the page is written for the first only."""
     write(project, "pricing", text)
+    function = run(project).project.functions["Price"]
+    runtimes = in_process.Runtimes(function)
+    with in_process.importable([function.directory]):
+        for _ in range(2):
+            with pytest.raises(InvocationFailed, match=said):
+                runtimes()
+    forget(function.directory)
+    (told,) = caplog.messages
+    assert told.startswith("Price does not start")
+
+
+async def test_a_handler_that_does_not_import_says_so_once(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Three receives, three tries: the page is written for the first only."""
+    said = "Unable to import module 'pricing': No module named 'nosuchthing'"
+    write(project, "pricing", "import nosuchthing\n")
     with caplog.at_level(logging.ERROR):
         async with run(project) as env:
             await env.send("Orders", ["a"])
