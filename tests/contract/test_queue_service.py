@@ -253,7 +253,13 @@ def turned(test: Callable[..., Awaitable[None]], reason: str) -> Callable[..., A
     async def passes(**arguments: Any) -> None:
         try:
             await test(**arguments)
-        except (Exception, pytest.fail.Exception):
+        except (AssertionError, ClientError, pytest.fail.Exception):
+            return
+        except (
+            KeyError,
+            ValueError,
+            NotImplementedError,
+        ):  # an answer lacks a member; moto breaks, or has no such call
             return
         pytest.fail(f"moto does as AWS does here: take the line '{reason}' out of DIFFERENCES", pytrace=False)
 

@@ -262,7 +262,7 @@ async def test_with_an_endpoint_of_its_own_nothing_is_reset_and_what_is_there_is
                 assert ledger["Count"] == expected + 1
                 assert (report.records, report.duplicates) == (2, expected - 1)
     finally:
-        server.stop()
+        embedded.give_back(server)
 
 
 async def test_dead_letters_of_an_endpoint_of_its_own_are_read_and_stay() -> None:
@@ -282,7 +282,7 @@ async def test_dead_letters_of_an_endpoint_of_its_own_are_read_and_stay() -> Non
                 assert sorted(letter.payload["n"] for letter in letters) == list(range(12))
                 assert all("Reject: no" in letter.attributes["pipeline_cause"] for letter in letters)
     finally:
-        server.stop()
+        embedded.give_back(server)
 
 
 async def test_an_endpoint_of_aws_itself_is_refused_before_anything_is_called() -> None:

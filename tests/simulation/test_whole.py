@@ -21,7 +21,7 @@ import pytest
 from pipeline import Pipeline, Record, sinks, sources
 from pipeline.testing import Emulator
 from tests.simulation.plants_whole import PLANTED
-from tests.simulation.whole import MATRIX, Whole
+from tests.simulation.whole import MATRIX, SOURCES, Whole
 
 #: Seeds from a planted bug's `near` on, within which it must be found.
 _WITHIN = 3
@@ -35,10 +35,10 @@ def silent() -> Generator[None, None, None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.timeout(120)
-def test_every_promise_holds_for_every_source_mode_and_profile() -> None:
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_promise_holds_for_every_source_mode_and_profile(source: str) -> None:
     happened: Counter[str] = Counter()
-    for seed in range(len(MATRIX)):
+    for seed in (seed for seed, setting in enumerate(MATRIX) if setting[0] == source):
         whole = Whole(seed).play()
         if whole.violation is not None:
             pytest.fail(whole.story(), pytrace=False)
@@ -49,8 +49,9 @@ def test_every_promise_holds_for_every_source_mode_and_profile() -> None:
 
     # A simulation in which nothing happens proves nothing.
     often = ("runs", "throttled call", "half done", "done, and lost", "slow call", "dead letters", "kills")
-    assert all(happened[kind] > 20 for kind in often), happened
-    assert all(happened[kind] for kind in ("duplicate", "lost answer", "late answer", "throttled")), happened
+    assert all(happened[kind] >= 10 for kind in often), happened
+    seldom = ("lost answer", "late answer", "throttled", *(["duplicate"] if source == "sqs" else []))
+    assert all(happened[kind] for kind in seldom), happened
 
 
 @pytest.mark.parametrize("seed", [4, 33, 80])
