@@ -18,7 +18,7 @@ from _pytest.runner import runtestprotocol
 
 from pipeline.emulator.faults.plan import Faults
 from pipeline.emulator.faults.profiles import Profile, profile_named
-from pipeline.emulator.faults.shrink import shrunk
+from pipeline.emulator.faults.shrink import RUNS, SECONDS, shrunk
 from pipeline.emulator.faults.story import tell, told_faults
 from pipeline.errors import ConfigurationError
 from pipeline.testing.plugin import PLAN
@@ -103,11 +103,11 @@ def _explained(
     if item.config.getoption("usepdb", default=False):  # the debugger has seen this one: that is enough
         return _with_story(reports, item, faults, ids, passed)
     fewest = shrunk(ids, lambda only: _failure(runs.run(faults.again(only))) == failure)
-    again = faults.again(fewest)
+    again = faults.again(fewest.ids)
     shrunk_reports = runs.run(again)
     if _failure(shrunk_reports) != failure:
         return _with_story(reports, item, faults, ids, passed)
-    return _with_story(shrunk_reports, item, again, ids, passed)
+    return _with_story(shrunk_reports, item, again, ids, passed, stopped_early=not fewest.is_smallest)
 
 
 def _passed_against_all_odds(report: pytest.TestReport) -> bool:
@@ -126,10 +126,16 @@ def _failure(reports: Sequence[pytest.TestReport]) -> tuple[Any, ...] | None:
 
 
 def _with_story(
-    reports: list[pytest.TestReport], item: pytest.Item, faults: Faults, ids: Sequence[str], passed: int
+    reports: list[pytest.TestReport],
+    item: pytest.Item,
+    faults: Faults,
+    ids: Sequence[str],
+    passed: int,
+    *,
+    stopped_early: bool = False,
 ) -> list[pytest.TestReport]:
     failed = next(report for report in reports if report.failed)
-    text = _told(item, faults, ids, passed)
+    text = _told(item, faults, ids, passed, stopped_early=stopped_early)
     title = f"faults: seed {faults.seed}"
     add: Any = getattr(failed.longrepr, "addsection", None)
     if add is not None:
@@ -139,7 +145,7 @@ def _with_story(
     return reports
 
 
-def _told(item: pytest.Item, faults: Faults, ids: Sequence[str], passed: int) -> str:
+def _told(item: pytest.Item, faults: Faults, ids: Sequence[str], passed: int, *, stopped_early: bool) -> str:
     # A node's id begins at the root of the project, and one may be anywhere in it.
     path = os.path.relpath(item.path, item.config.invocation_params.dir)
     command = f"pytest {shlex.quote(path + item.nodeid[item.nodeid.index('::') :])} --faults-seed {faults.seed}"
@@ -150,13 +156,20 @@ def _told(item: pytest.Item, faults: Faults, ids: Sequence[str], passed: int) ->
         "",
     ]
     fired = told_faults(faults)
-    if not fired:
+    if stopped_early:
+        fired.append(f"Shrinking stopped early, after {RUNS} runs or {SECONDS:.0f} s: it may fail with fewer.")
+    if not faults.fired:
         lines.append("It fails also when nothing goes wrong. What happened:")
-    elif len(fired) == len(ids):
-        lines += [f"Its {len(fired)} faults:" if len(fired) > 1 else "Its only fault:", *fired, "", "What happened:"]
+    elif len(faults.fired) == len(ids):
+        lines += [
+            f"Its {len(faults.fired)} faults:" if len(faults.fired) > 1 else "Its only fault:",
+            *fired,
+            "",
+            "What happened:",
+        ]
     else:
-        are = "faults are" if len(fired) > 1 else "fault is"
-        lines += [f"Of its {len(ids)} faults {len(fired)} {are} enough:", *fired, "", "What happened then:"]
+        are = "faults are" if len(faults.fired) > 1 else "fault is"
+        lines += [f"Of its {len(ids)} faults {len(faults.fired)} {are} enough:", *fired, "", "What happened then:"]
     return "\n".join([*lines, tell(faults)])
 
 

@@ -178,6 +178,28 @@ def test_a_bug_that_needs_two_faults_is_shrunk_to_two(project: pytest.Pytester) 
     result.stdout.re_match_lines([r"Of its \d+ faults 2 faults are enough:|Its 2 faults:"])
 
 
+def test_it_is_said_when_shrinking_stopped_early(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        import pytest
+        from pipeline.emulator.faults.kinds import Kind, Point
+        from pipeline.emulator.faults.profiles import Profile
+
+        @pytest.mark.faults(seeds=1, profile=Profile(name="skewed", rates={Kind.SKEW: 1.0}))
+        def test_it(emulator):
+            points = [Point("f", "environment", number) for number in range(100)]
+            fired = [emulator.faults.at(point, (Kind.SKEW,), emulator.now) for point in points]
+            assert sum(kind is not None for kind in fired) < 70
+        """
+    )
+    result = run(project)
+    result.assert_outcomes(failed=1)
+    result.stdout.re_match_lines(
+        [r"Of its 100 faults \d+ faults are enough:", r"Shrinking stopped early, after 100 runs or 10 s: .*fewer"],
+        consecutive=False,
+    )
+
+
 def test_skips_errors_and_expected_failures_are_reported_as_they_are(project: pytest.Pytester) -> None:
     project.makepyfile(
         """
