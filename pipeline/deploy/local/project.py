@@ -482,7 +482,12 @@ class _Reading:
                 1, "a macro or a loop makes resources of this template, which are not seen: transform it first"
             )
         for function in self._model.functions.values():
-            events = self._reader(function.resource.properties).section("Events")
+            properties = function.resource.properties
+            if function.is_sam and isinstance(properties.get("Events"), Scalar | Sequence):
+                self._problems.note(
+                    properties.line_of("Events"), f"the Events of {function.id} are no mapping: it has none here"
+                )
+            events = self._reader(properties).section("Events")
             for name in events.names() if function.is_sam else ():
                 kind = events.section(name).text("Type") or "no type"
                 queued = kind == "SNS" and any(one.name == f"{function.id}.{name}" for one in self._model.mappings)

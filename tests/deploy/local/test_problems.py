@@ -614,6 +614,12 @@ def test_what_is_no_resource_is_told(reading: Reading) -> None:
     ]
 
 
+def test_events_that_are_no_mapping_are_told(reading: Reading) -> None:
+    found = reading(f"Resources:{FUNCTION}      Events: [E]\n")
+
+    assert "the Events of F are no mapping: it has none here" in messages(found)
+
+
 def test_two_queues_of_one_name(reading: Reading) -> None:
     found = reading(
         "Resources:\n  A: {Type: AWS::SQS::Queue, Properties: {QueueName: q}}\n"
