@@ -11,7 +11,7 @@ import boto3
 
 from pipeline import Pipeline, sinks, sources
 from pipeline.emulator.mappings.answers import FunctionFailed
-from pipeline.emulator.virtual import EPOCH, VirtualLoop, virtually, within
+from pipeline.emulator.virtual import EPOCH, VirtualClock, VirtualLoop, virtually, within
 from pipeline.testing import Emulator, Faults
 
 
@@ -111,7 +111,7 @@ def test_a_thread_of_a_handlers_own_waits_for_a_slow_call_as_long_as_that_takes(
 def test_without_a_deadline_a_thread_has_until_the_next_timer() -> None:
     async def run() -> float:
         with VirtualLoop.thread_works(asyncio.get_running_loop()):  # type: ignore[arg-type]
-            await asyncio.sleep(0.2)
+            await VirtualClock().sleep(0.2)
         return asyncio.get_running_loop().time()
 
     began = time.monotonic()
@@ -129,7 +129,7 @@ def test_a_thread_that_is_late_lets_every_timer_pass() -> None:
         for after in (0.05, 0.1, 0.15):
             loop.call_later(after, lambda: seen.append(round(loop.time(), 2)))
         with within(0.2), loop.thread_works():
-            await asyncio.sleep(0.2)
+            await VirtualClock().sleep(0.2)
         return seen
 
     began = time.monotonic()
@@ -143,7 +143,7 @@ def test_timers_of_one_moment_come_in_the_order_in_which_they_were_set() -> None
         for number in range(50):
             loop.call_at(1.0 + number / 100, list[int]().clear).cancel()
             loop.call_at(2.0, seen.append, number)
-        await asyncio.sleep(3)
+        await VirtualClock().sleep(3)
         return seen
 
     assert virtually(run()) == list(range(50))
