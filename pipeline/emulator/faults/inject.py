@@ -29,6 +29,7 @@ from pipeline.emulator.run import Mapped
 from pipeline.emulator.turns import Turns, TurnSandbox
 from pipeline.emulator.virtual import VirtualClock, VirtualLoop
 from pipeline.engine.stage import Stage
+from pipeline.errors import ConfigurationError
 from pipeline.ports import Clock
 from pipeline.telemetry.events import Observer
 
@@ -168,6 +169,11 @@ class ServerInjector(Injector):
     """
 
     def __init__(self, seed: int, clock: Clock) -> None:
+        given: object = seed
+        if isinstance(given, bool) or not isinstance(given, int):
+            raise ConfigurationError(
+                f"faults={given!r}: on a server give a seed, a whole number; profiles and single faults are the Emulator's"
+            )
         super().__init__(Faults(seed, SERVER), clock)
 
     def served(

@@ -39,7 +39,7 @@ _NEEDS: Mapping[Kind, str] = {
     Kind.REPEAT: "only a stream's batch is repeated",
     Kind.LATE_RESPONSE: "only a queue's messages are visible again after a while",
     Kind.SKEW: "only a pipeline's environments have clocks of their own: a plain handler reads this machine's",
-    Kind.POISON: "it needs a queue with dead letters, or a stream's mapping with on_failure=",
+    Kind.POISON: "it needs a queue with dead letters, or a stream's or topic's mapping with on_failure=; tables get none",
 }
 
 

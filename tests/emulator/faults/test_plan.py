@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import ConfigurationError, PipelineError
+from pipeline.emulator.faults.inject import ServerInjector
 from pipeline.emulator.faults.kinds import COSTLY, Kind, Point
 from pipeline.emulator.faults.plan import Faults, faults_of
 from pipeline.emulator.faults.profiles import PROFILES, Profile
 from pipeline.emulator.faults.rules import Rule, crash, fail_partly, slow_down, throttle, time_out
+from pipeline.emulator.virtual import VirtualClock
 
 HANDLER = Point("price", "after handler", 1)
 POINTS = [Point(name, step, number) for name in "ab" for step in ("claim", "handler") for number in range(1, 12)]
@@ -136,6 +138,12 @@ def test_two_faults_at_one_point_both_happen_one_after_the_other() -> None:
 )  # fmt: skip
 def test_what_can_happen_is_taken(make: Any) -> None:
     assert make() is not None
+
+
+@pytest.mark.parametrize("given", [crash(after="handler"), "crashes", Faults(3), True, 1.5])
+def test_on_a_server_a_seed_is_all_that_is_taken(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="on a server give a seed, a whole number"):
+        ServerInjector(given, VirtualClock())
 
 
 def test_a_single_fault_that_never_happened_is_named() -> None:
