@@ -81,8 +81,8 @@ class Injector:
         if source.arn.split(":")[2] == "dynamodb":  # what its stream holds are changes of items: nothing is sent there
             takes_poison = False
         spoil = partial(source.offer, [POISON], lambda _: _POISON_GROUP, None) if takes_poison else None
-        self.faults.share(source.name, mapped.label)
         if isinstance(driver, QueueDriver):
+            self.faults.share(source.name, mapped.label)
             hidden = self._hidden[mapped.label]
             driver.through(lambda port: FaultyQueue(port, source.name, self.faults, self._now, spoil, hidden))
         else:

@@ -40,7 +40,7 @@ def is_whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-#: What can cost a record a receive or an attempt: only so many invocations of a function meet these.
+#: What can cost a record a receive or an attempt: only so many invocations by a mapping meet these.
 COSTLY = frozenset(
     {
         *(Kind.DUPLICATE, Kind.LOST_RESPONSE, Kind.LATE_RESPONSE, Kind.THROTTLED_INVOCATION, Kind.THROTTLED_CALL),

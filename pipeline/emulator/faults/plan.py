@@ -99,9 +99,12 @@ class Faults:
         if spoiled is not None:
             self._limits[where] = min(max(spoiled, 0), self._limits.get(where, self.profile.spoiled))
 
-    def share(self, source: str, function: str) -> None:
-        """What costs a receive at a source counts as if its function had met it."""
-        self._accounts[source] = function
+    def share(self, queue: str, function: str) -> None:
+        """What costs a receive at a queue counts as if its function had met it; of several functions, one for all."""
+        account = self._accounts.setdefault(queue, function)
+        if account != function:  # a message may go from one to the other
+            self._accounts[function] = account
+            self.allow(account, self._limits.get(function))
 
     def at(self, point: Point, kinds: Collection[Kind], now: float) -> Kind | None:
         """What goes wrong at this point, of what can; None: nothing. `now`: in any seconds, always the same."""

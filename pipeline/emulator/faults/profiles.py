@@ -16,7 +16,7 @@ class Profile:
     """How often each kind happens at each point that it can happen at, from 0 to 1; kinds that are missing never do.
 
     `seconds`: of the run; afterwards nothing goes wrong any more, so that everything can come to rest.
-    `spoiled`: invocations of each function that may meet what costs a record a receive or an attempt. A source that
+    `spoiled`: invocations by each mapping that may meet what costs a record a receive or an attempt. A source that
     gives up earlier lowers it: a healthy record among the dead letters is then always a bug.
     """
 

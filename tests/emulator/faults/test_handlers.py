@@ -459,6 +459,18 @@ def test_a_function_with_several_mappings_turns_no_healthy_record_into_a_dead_le
         assert (dead, given_up) == ([], []), seed
 
 
+def test_two_functions_at_one_queue_turn_no_healthy_message_into_a_dead_letter() -> None:
+    for seed in range(40):
+        with Emulator(seed=seed, faults=Faults(seed)) as aws:
+            orders = aws.queue("orders", max_receive_count=3)
+            for name in ("one", "other"):
+                aws.map(orders, lambda event, context: None, name=name, batch_size=1)
+            orders.send("a", "b", "c")
+            aws.run()
+            assert orders.dead_letters is not None
+            assert [body for body in orders.dead_letters.bodies if body != POISON] == [], seed
+
+
 def test_an_invocation_goes_by_one_name_in_the_story_whatever_mapping_it_is_of() -> None:
     _, _, faults = twice_mapped(crash(after="handler", function="handler", times=5))
     deliveries = {line.where for line in faults.lines if line.text.startswith("is given")}
