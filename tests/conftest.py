@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
@@ -25,6 +26,9 @@ _LOCAL = pytest.StashKey[local.NotToBeHad]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{local.MARK}: uses the fixture of that name.")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job is started deaf to Ctrl-C, and so is what it starts; tests send it to their children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

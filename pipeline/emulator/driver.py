@@ -35,7 +35,7 @@ from pipeline.ports import Clock
 
 _log = logging.getLogger(__name__)
 #: Rounds of one moment in which nothing happens, after which a mapping is taken to go round for ever.
-_MOST_ROUNDS = 100_000
+_MOST_ROUNDS = 10_000
 
 
 class Invocable(Protocol):

@@ -25,7 +25,7 @@ WORK: ContextVar[Work | None] = ContextVar("WORK", default=None)
 
 #: Real seconds after which a loop that is busy all the time, at one moment, is taken to go round in circles: the first
 #: time, and when that was seen before; and between two steps of its clock then.
-_BUSY_SECONDS, _BUSY_AGAIN_SECONDS, _STEP_SECONDS = 8.0, 0.5, 0.02
+_BUSY_SECONDS, _BUSY_AGAIN_SECONDS, _STEP_SECONDS = 15.0, 0.5, 0.02
 
 
 class Work:

@@ -115,16 +115,15 @@ def test_environments_in_which_something_hangs_leave_no_more_behind_than_the_han
     def price(order: Order) -> None:
         go_on.wait(30)
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for name in "abc":
         assert failed(closing(price)(orders(name), Invocation(0.6))) == ["m0"]
     price.close()
     go_on.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("pipeline-"):
-            thread.join(10)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
 
-    assert threading.active_count() <= before
+    assert set(threading.enumerate()) <= before
     assert capfd.readouterr().err == ""
 
 

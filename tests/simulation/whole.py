@@ -112,6 +112,7 @@ class Whole:
 
     def __post_init__(self) -> None:
         self.chance = chance = random.Random(f"whole {self.seed}")
+        self.request_chance = random.Random(f"requests of {self.seed}")
         self.source, self.mode, self.profile = self.setting or MATRIX[self.seed % len(MATRIX)]
         if self.source == "sqs" and self.mode == "checkpoint":
             self.source = "fifo"  # a standard queue has no places
@@ -664,7 +665,10 @@ class _Placing(Emulator):
 
     async def _add_stage(self, stage: Stage, label: str, source: LocalSource) -> None:
         whole, tally = self.whole, Tally()
-        function = Lambda(function_settings(stage), lambda: whole.sandbox(stage, [tally.observe]), self._memory.clock)
+        function = Lambda(
+            function_settings(stage), lambda: whole.sandbox(stage, [tally.observe]), self._memory.clock,
+            request_id=lambda: f"{whole.request_chance.getrandbits(64):x}",
+        )  # fmt: skip
         seen = _Seen(whole, function, label)
         self._stack.push_async_callback(function.close)
 
