@@ -228,15 +228,19 @@ class Attempt:
         except BaseException as raised:
             if isinstance(raised, GeneratorExit) and not is_running(run.task):
                 raise  # not the handler's: this coroutine is being closed, and may await nothing more
+            run.handled = run.handled_by(self._clock.monotonic())
             has_timed_out = limit is not None and limit.expired()
             return await self._endings.failed(run, self._handler_error(run, raised, has_timed_out))
-        self._pace.took(self._clock.monotonic() - begun)
+        now = self._clock.monotonic()
+        run.handled = run.handled_by(now)
+        self._pace.took(now - begun)
         if failures:
             return await self._endings.unwritten(run, failures, is_repeatable=False)
         return await self._deliver(run, outputs, streamed=streamed)
 
     async def _run_handler(self, run: Run) -> Collected:
         record = run.record(self._stage)
+        run.handling = self._clock.monotonic()
         result = await self._call(record, self._context)
         if result is None:
             return [], 0, []

@@ -51,6 +51,8 @@ class Run(Struct, eq=False):
     held: Held | None = None
     phase: Phase = Phase.WAITING
     started: float | None = None  #: on the monotonic clock; None: not yet
+    handling: float | None = None  #: on the monotonic clock: when the handler was called; None: it was not
+    handled: float | None = None  #: seconds in the handler; None: it has not ended
     task: asyncio.Task[Any] | None = None
     is_cut: bool = False  #: the deadline has cut it off
     is_alone: bool = False  #: the run before died; this one has waited for the others
@@ -134,6 +136,10 @@ class Run(Struct, eq=False):
             body=raw.body,
         )
 
+    def handled_by(self, now: float) -> float | None:
+        """Seconds in the handler, up to `now` if it is still in it; None when it was not called."""
+        return now - self.handling if self.handled is None and self.handling is not None else self.handled
+
     def postpone(self, outcome: Outcome) -> None:
         """It waits in process, and keeps what it came to for the case that there is no next time."""
         self.last = outcome
@@ -145,6 +151,7 @@ class Run(Struct, eq=False):
         """It has waited: its next run starts from nothing."""
         self.phase, self.held, self.decided, self.last = Phase.WAITING, None, None, None
         self.is_kept = False
+        self.handling, self.handled = None, None
         self.effect, self.data, self.is_admitted = [], None, False
         self.attempt = self.spent + 1
 

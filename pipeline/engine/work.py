@@ -386,7 +386,8 @@ class Work:
             self._observe(run, outcome)
 
     def _observe(self, run: Run, outcome: Outcome) -> None:
-        seconds = self._clock.monotonic() - run.started if run.started is not None else 0.0
+        now = self._clock.monotonic()
+        seconds = now - run.started if run.started is not None else 0.0
         self.slowest = max(self.slowest, seconds)
         observers = self._success_observers if isinstance(outcome, (Succeeded, Duplicate)) else self._observers
         if not observers:
@@ -399,6 +400,8 @@ class Work:
             attempt=run.attempt,
             outcome=outcome,
             seconds=seconds,
+            age=None if run.raw.sent_at is None else max(self._clock.now() - run.raw.sent_at, 0.0),
+            handled=run.handled_by(now),
         )
         tell(observers, fact)
 

@@ -44,6 +44,10 @@ class RecordFinished(Struct, frozen=True, kw_only=True):
     attempt: int  #: the number of the run, or of the next one when nothing was run
     outcome: Outcome
     seconds: float  #: from its start to its outcome
+    age: float | None = None  #: seconds since it was sent, when it ended; None: the source does not say when
+    #: Seconds in the handler, with the resources it waited for and what it streamed to sinks meanwhile; None: nothing was
+    #: run, as for a duplicate.
+    handled: float | None = None
 
 
 class SinkWritten(Struct, frozen=True, kw_only=True):

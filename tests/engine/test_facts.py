@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from pipeline import Claim, Pipeline, sources
+from pipeline.decisions.deadline import Deadline
 from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processor
@@ -73,6 +74,48 @@ def test_a_batch_tells_its_size_its_age_its_duration_and_its_slowest_record() ->
     assert isinstance(finished, BatchFinished)
     assert (finished.slowest, finished.seconds, finished.oldest) == (7.0, 7.0, 30.0)
     assert [type(outcome) for outcome in finished.result.outcomes] == [Succeeded] * 3
+
+
+def test_a_record_tells_its_age_at_its_end_and_what_it_spent_in_the_handler() -> None:
+    facts: list[Fact] = []
+    raw = records('{"seconds": 2}', '{"seconds": 1, "fails": true}', "not JSON", sent_at=EPOCH - 30)
+
+    virtually(process(handler().stage, raw, facts=facts, clock=VirtualClock()))
+
+    told = {fact.record.id: fact for fact in facts if isinstance(fact, RecordFinished)}
+    assert {name: (round(fact.age or 0, 1), fact.handled) for name, fact in told.items()} == {
+        "r0": (32.0, 2.0),
+        "r1": (31.0, 1.0),
+        "r2": (30.0, None),  # it has no payload to be called with
+    }
+
+
+def test_a_handler_that_the_deadline_finds_running_tells_how_long_it_has_run() -> None:
+    facts: list[Fact] = []
+    raw = records('{"seconds": 60}')
+
+    virtually(process(handler().stage, raw, facts=facts, clock=VirtualClock(), deadline=Deadline(soft=5, hard=6)))
+
+    (told,) = [fact for fact in facts if isinstance(fact, RecordFinished)]
+    assert (told.age, told.handled) == (None, 5.0)
+
+
+def test_a_duplicate_spent_no_time_in_the_handler() -> None:
+    @Pipeline("facts", idempotency=Claim()).handler(sources.SQS("orders"))
+    async def price(order: dict[str, Any]) -> None:
+        await asyncio.sleep(2)
+
+    facts: list[Fact] = []
+    store = Memory()
+
+    async def scenario() -> None:
+        for _ in range(2):
+            await process(price.stage, records("{}"), store=store, facts=facts, clock=VirtualClock())
+
+    virtually(scenario())
+
+    told = [fact for fact in facts if isinstance(fact, RecordFinished)]
+    assert [(type(fact.outcome), fact.handled) for fact in told] == [(Succeeded, 2.0), (Duplicate, None)]
 
 
 def test_a_claim_is_renewed_while_the_store_is_slow_to_end_it() -> None:
