@@ -54,6 +54,11 @@ def test_every_promise_holds_for_every_source_mode_and_profile(source: str) -> N
     assert all(happened[kind] for kind in seldom), happened
 
 
+def test_what_waits_in_a_process_that_is_killed_never_goes_on() -> None:
+    whole = Whole(218, ("kinesis", "fused", "crashes")).play()
+    assert whole.violation is None, whole.story()
+
+
 @pytest.mark.parametrize("seed", [4, 33, 80])
 def test_a_seed_is_a_run(seed: int) -> None:
     assert Whole(seed).play().notes == Whole(seed).play().notes

@@ -309,6 +309,8 @@ class Whole:
 
     async def handle(self, record: Record[dict[str, Any]]) -> Any:
         place, sent = HERE.get(), self.by_name[record.payload["r"]]
+        if place.is_dead:  # a record that waited in the process for its next try
+            await place.never()
         run = self._started(sent, place)
         try:
             kill = self.trouble.strikes("kill in the handler")
@@ -354,8 +356,6 @@ class Whole:
     def _started(self, sent: Sent, place: Place) -> Run:
         self.note(f"{place.name} runs {sent.name} ({sent.key})")
         self.runs[sent.name] += 1
-        if place.is_dead:
-            self.fail(f"{sent.name} runs in {place.name}, which is dead")
         if sent.kind == "unwanted":
             self.fail(f"{sent.name} runs, although the filter keeps it away")
         if self.mode == "claim" and self._is_completed(sent.key):
