@@ -21,7 +21,7 @@ unexport VIRTUAL_ENV
 help:
 	@echo "make demo    run the webhook and log pipelines on this machine, from made-up feeds to their summaries"
 	@echo "make test    run every test"
-	@echo "make simulate  ten thousand runs of the simulation, half an hour on two cores; SEEDS=100000 for more"
+	@echo "make simulate  ten thousand runs of the simulation, ten minutes on two cores; SEEDS=100000 for more"
 	@echo "make lint    ruff: rules and formatting"
 	@echo "make types   mypy and pyright, both strict"
 	@echo "make bench   measure against peers; prints ratios"
