@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -21,6 +21,8 @@ from pipeline.emulator.faults.rules import Rule
 from pipeline.errors import ConfigurationError, PipelineError
 
 _NONE = Profile(name="none")
+#: Points and faults that are kept of a run without end: more than one in virtual time ever has.
+_MOST = 100_000
 
 #: Asks the time of a run.
 Now = Callable[[], float]
@@ -68,7 +70,7 @@ class Faults:
         self._rules = list(rules)
         self._met = [0] * len(self._rules)
         self._happened = [False] * len(self._rules)
-        self._reached: Counter[str] = Counter()
+        self._reached: dict[str, int] = {}  #: how often each point was
         self._limits: dict[str, int] = {}
         self._accounts: dict[str, str] = {}
         self._spoiled: dict[str, set[str]] = {}
@@ -109,14 +111,14 @@ class Faults:
     def at(self, point: Point, kinds: Collection[Kind], now: float) -> Kind | None:
         """What goes wrong at this point, of what can; None: nothing. `now`: in any seconds, always the same."""
         with self._lock:
-            self._reached[point.name] += 1
-            occurrence = self._reached[point.name]
+            occurrence = self._occurrence(point)
             elapsed = self._elapsed(now)
             kind = self._by_rule(point, kinds)
             if kind is None:
                 kind = self._by_chance(point, occurrence, kinds, elapsed)
             if kind is not None:
                 fired = Fired(elapsed, point, occurrence, kind)
+                _keep_newest(self.fired)
                 self.fired.append(fired)
                 self._lines.add(elapsed, point.scope, str(fired), is_fault=True)
             return kind
@@ -130,12 +132,21 @@ class Faults:
 
     def chance(self, point: Point, what: str) -> random.Random:
         """The chance of a fault's details at its point as it was reached last: how slow, say, or which entries."""
-        return random.Random(f"{self.seed}:{point.name}:{self._reached[point.name]}:{what}")
+        return random.Random(f"{self.seed}:{point.name}:{self._reached.get(point.name, 0)}:{what}")
 
     def note(self, where: str, text: str, now: float, records: Sequence[str] = (), rest: str = "") -> None:
         """Keep what happened, for the story. `records`: the ids of those that it says something of."""
         with self._lock:
             self._lines.add(self._elapsed(now), where, text, records, rest)
+
+    def _occurrence(self, point: Point) -> int:
+        # Points that stand, such as a queue's receive, come last again; those of an invocation that is long over go.
+        occurrence = self._reached.pop(point.name, 0) + 1
+        if len(self._reached) >= _MOST:
+            for name in list(self._reached)[: _MOST // 2]:
+                del self._reached[name]
+        self._reached[point.name] = occurrence
+        return occurrence
 
     def _elapsed(self, now: float) -> float:
         if self._began_at is None:
@@ -173,10 +184,13 @@ class Faults:
     def _may_spoil(self, point: Point) -> bool:
         """A record is in one invocation at a time: what one invocation meets costs each record one receive."""
         account = self._accounts.get(point.where, point.where)
+        limit = self._limits.get(account, self.profile.spoiled)
+        if limit == sys.maxsize:
+            return True
         spoiled = self._spoiled.setdefault(account, set())
-        scope = point.scope if point.invocation is not None else f"{point.scope} {self._reached[point.name]}"
+        scope = point.scope if point.invocation is not None else f"{point.scope} {self._reached.get(point.name, 0)}"
         if scope not in spoiled:
-            if len(spoiled) >= self._limits.get(account, self.profile.spoiled):
+            if len(spoiled) >= limit:
                 return False
             spoiled.add(scope)
         return True
@@ -198,6 +212,11 @@ def faults_of(given: Faults | Rule | Iterable[Rule] | str | int | None, seed: in
     if not rules or not all(isinstance(rule, Rule) for rule in rules):
         raise ConfigurationError(f"faults={given!r}: give a profile's name, Faults(seed), or faults such as crash(...)")
     return Faults(seed, _NONE, rules=rules)
+
+
+def _keep_newest(fired: list[Fired]) -> None:
+    if len(fired) >= _MOST:
+        del fired[: _MOST // 2]
 
 
 def _id(kind: Kind, point: Point, occurrence: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import ConfigurationError, PipelineError
+from pipeline.emulator.faults import plan
 from pipeline.emulator.faults.inject import ServerInjector
 from pipeline.emulator.faults.kinds import COSTLY, Kind, Point
 from pipeline.emulator.faults.plan import Faults, faults_of
@@ -216,3 +218,16 @@ def test_what_can_be_given_as_faults() -> None:
 def test_what_cannot_be_meant_is_refused(make, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make()
+
+
+def test_of_a_run_without_end_no_more_is_kept_than_of_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_MOST", 100)
+    faults = Faults(1, Profile(name="often", rates={Kind.CRASH: 1.0}, seconds=math.inf, spoiled=sys.maxsize))
+    standing = Point("orders", "receive", None)
+    for number in range(1_000):
+        faults.at(Point("handler", "after handler", number), (Kind.CRASH,), number)
+        faults.at(standing, (), number)
+    assert len(faults.fired) <= 100
+    assert len(faults._reached) <= 101
+    assert faults._reached[standing.name] == 1_000, "what stands is counted on"
+    assert not faults._spoiled
