@@ -98,6 +98,8 @@ class Attempt:
         self._observers = observers
         mode = stage.mode
         self._keeps_results = isinstance(mode, Watching) and mode.replay
+        self._inside = 0  #: records that are in the handler
+        self.most_at_once = 0  #: the most that they were
         self.is_dropped = False  #: the batch has ended without waiting for what still runs
 
     async def __call__(self, run: Run) -> Outcome | Gathered | None:
@@ -241,11 +243,16 @@ class Attempt:
     async def _run_handler(self, run: Run) -> Collected:
         record = run.record(self._stage)
         run.handling = self._clock.monotonic()
-        result = await self._call(record, self._context)
-        if result is None:
-            return [], 0, []
-        origin = Origin(run.identity, run.order_key, run.raw.carried, run.raw.sent_at)
-        return await self._fanout.collect(result, origin, self._standing(run), lambda: self._holds(run))
+        self._inside += 1
+        self.most_at_once = max(self.most_at_once, self._inside)
+        try:
+            result = await self._call(record, self._context)
+            if result is None:
+                return [], 0, []
+            origin = Origin(run.identity, run.order_key, run.raw.carried, run.raw.sent_at)
+            return await self._fanout.collect(result, origin, self._standing(run), lambda: self._holds(run))
+        finally:
+            self._inside -= 1
 
     def _handler_error(self, run: Run, error: BaseException, has_timed_out: bool) -> BaseException:
         """What the handler's end means: its own error, or that it was cut off."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.decisions.checkpoint import Position, checkpoint_id
 from pipeline.decisions.idempotency import Advance, AlreadyDone, Claimed, ClaimReply, Entry
+from pipeline.engine.asking import Asking
 from pipeline.engine.coalesce import Activity, Coalescer
 from pipeline.engine.modes import Checkpoint
 from pipeline.engine.run import Run
@@ -68,7 +69,9 @@ class Checkpoints:
         environment: Environment,
         activity: Activity,
         lost: Lost,
+        ask: Asking,
     ) -> None:
+        self._ask = ask
         self._stage = stage
         self._mode = mode
         self._store = store
@@ -154,13 +157,7 @@ class Checkpoints:
 
     async def _write(self, lanes: Sequence[_Lane]) -> None:
         advances = [Advance(id=lane.id, position=lane.place, ttl=self._mode.ttl) for lane in lanes]
-        answers: Sequence[bool | StoreUnavailable]
-        try:
-            answers = await self._store.advance(advances, self._environment)
-            if len(answers) != len(advances):
-                raise RuntimeError(f"{len(advances)} places were answered with {len(answers)} results")
-        except Exception as error:
-            answers = [StoreUnavailable.of(error)] * len(lanes)
+        answers = await self._ask("advance", lambda: self._store.advance(advances, self._environment), len(advances))
         for lane, advance, answer in zip(lanes, advances, answers, strict=True):
             if isinstance(answer, StoreUnavailable):
                 lane.problem = answer
@@ -181,10 +178,7 @@ class Checkpoints:
         return lane
 
     async def _look(self, ids: list[str]) -> Sequence[Entry | StoreUnavailable | None]:
-        try:
-            return await self._store.look(ids, self._environment)
-        except Exception as error:
-            return [StoreUnavailable.of(error)] * len(ids)
+        return await self._ask("look", lambda: self._store.look(ids, self._environment), len(ids))
 
 
 def _place(run: Run) -> str:

@@ -18,6 +18,7 @@ from pipeline.decisions.idempotency import (
     Settlement,
     lease_until,
 )
+from pipeline.engine.asking import Asking
 from pipeline.engine.coalesce import Activity, Coalescer
 from pipeline.engine.held import Held
 from pipeline.engine.modes import Claim
@@ -44,7 +45,9 @@ class Claims:
         environment: Environment,
         activity: Activity,
         deadline: Deadline,
+        ask: Asking,
     ) -> None:
+        self._ask = ask
         self._stage = stage
         self._mode = mode
         self._store = store
@@ -148,16 +151,10 @@ class Claims:
             self._held.pop(held.owner, None)
 
     async def _claim(self, requests: list[ClaimRequest]) -> Sequence[ClaimReply | StoreUnavailable]:
-        try:
-            return await self._store.claim(requests, self._environment)
-        except Exception as error:
-            return [StoreUnavailable.of(error)] * len(requests)
+        return await self._ask("claim", lambda: self._store.claim(requests, self._environment), len(requests))
 
     async def _settle(self, settlements: list[Settlement]) -> Sequence[bool | StoreUnavailable]:
-        try:
-            return await self._store.settle(settlements, self._environment)
-        except Exception as error:
-            return [StoreUnavailable.of(error)] * len(settlements)
+        return await self._ask("settle", lambda: self._store.settle(settlements, self._environment), len(settlements))
 
     async def _renew_for_ever(self) -> None:
         while True:
@@ -171,13 +168,9 @@ class Claims:
         held = [one for one in held if until > one.lease_until]  # at an invocation's end leases cannot get longer
         if not held:
             return
-        try:
-            answers = await self._store.renew(
-                [Renewal(id=one.id, owner=one.owner, lease_until=until, ttl=self._mode.ttl) for one in held],
-                self._environment,
-            )
-        except Exception:  # the next round tries again; the lease has two thirds left
-            return
+        renewals = [Renewal(id=one.id, owner=one.owner, lease_until=until, ttl=self._mode.ttl) for one in held]
+        answers = await self._ask("renew", lambda: self._store.renew(renewals, self._environment), len(renewals))
+        # What was not answered is asked for in the next round; the lease has two thirds left.
         for one, answer in zip(held, answers, strict=True):
             if answer is True:
                 one.lease_until = until

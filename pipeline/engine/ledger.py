@@ -7,6 +7,7 @@ from typing import Protocol
 
 from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.idempotency import Claimed, ClaimReply
+from pipeline.engine.asking import Asking
 from pipeline.engine.checkpoints import Checkpoints, Lost
 from pipeline.engine.claims import Claims
 from pipeline.engine.coalesce import Activity
@@ -17,6 +18,7 @@ from pipeline.engine.stage import Stage
 from pipeline.errors import StoreUnavailable
 from pipeline.outcome import Outcome
 from pipeline.ports import Environment
+from pipeline.telemetry.events import Observer
 
 
 class Ledger(Protocol):
@@ -90,7 +92,14 @@ class Unwritten:
         return
 
 
-def ledger(stage: Stage, environment: Environment, activity: Activity, deadline: Deadline, lost: Lost) -> Ledger | None:
+def ledger(
+    stage: Stage,
+    environment: Environment,
+    activity: Activity,
+    deadline: Deadline,
+    lost: Lost,
+    observers: Sequence[Observer],
+) -> Ledger | None:
     """The ledger of a stage's mode for one batch; None without idempotency. `lost`: see `checkpoints.Lost`."""
     mode, store = stage.mode, stage.store
     if mode is None:
@@ -98,9 +107,10 @@ def ledger(stage: Stage, environment: Environment, activity: Activity, deadline:
     if isinstance(mode, Fused):
         return Unwritten()
     assert store is not None, "an assembled stage has the store of its mode"
+    ask = Asking(stage, environment, observers)
     if isinstance(mode, Mark):
-        return Marks(stage, mode, store, environment, activity)
+        return Marks(stage, mode, store, environment, activity, ask)
     if isinstance(mode, Checkpoint):
-        return Checkpoints(stage, mode, store, environment, activity, lost)
+        return Checkpoints(stage, mode, store, environment, activity, lost, ask)
     assert isinstance(mode, Claim), "there are four modes"
-    return Claims(stage, mode, store, environment, activity, deadline)
+    return Claims(stage, mode, store, environment, activity, deadline, ask)

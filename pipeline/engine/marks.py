@@ -20,6 +20,7 @@ from pipeline.decisions.idempotency import (
     held_until,
     state_of,
 )
+from pipeline.engine.asking import Asking
 from pipeline.engine.coalesce import Activity, Coalescer
 from pipeline.engine.modes import Mark
 from pipeline.engine.run import Run
@@ -36,8 +37,15 @@ class Marks:
     """The ledger of `Mark`. It holds nothing, so it has nothing to give back."""
 
     def __init__(
-        self, stage: Stage, mode: Mark, store: IdempotencyStore, environment: Environment, activity: Activity
+        self,
+        stage: Stage,
+        mode: Mark,
+        store: IdempotencyStore,
+        environment: Environment,
+        activity: Activity,
+        ask: Asking,
     ) -> None:
+        self._ask = ask
         self._stage = stage
         self._mode = mode
         self._store = store
@@ -129,13 +137,7 @@ class Marks:
         return f"{self._stage.prefix}#{run.key_hash}"
 
     async def _look(self, ids: list[str]) -> Sequence[Entry | StoreUnavailable | None]:
-        try:
-            return await self._store.look(ids, self._environment)
-        except Exception as error:
-            return [StoreUnavailable.of(error)] * len(ids)
+        return await self._ask("look", lambda: self._store.look(ids, self._environment), len(ids))
 
     async def _mark(self, entries: list[Entry]) -> Sequence[StoreUnavailable | None]:
-        try:
-            return await self._store.mark(entries, self._environment)
-        except Exception as error:
-            return [StoreUnavailable.of(error)] * len(entries)
+        return await self._ask("mark", lambda: self._store.mark(entries, self._environment), len(entries))

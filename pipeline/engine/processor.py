@@ -168,6 +168,10 @@ class Processing:
                 oldest=self._oldest,
                 seconds=self._clock.monotonic() - self._started,
                 slowest=self._work.slowest,
+                ages=tuple(self._work.ages),
+                handled=tuple(self._work.handled),
+                concurrency=self._work.most_at_once,
+                batch_size=getattr(self._stage.source, "batch_size", None),
             )
         )
         return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -28,6 +29,9 @@ from pipeline.ports import Environment
 from pipeline.record import RawRecord
 from pipeline.telemetry.current import CURRENT
 from pipeline.telemetry.events import Observer, RecordFinished, RecordPostponed, tell
+
+#: Slow records of one batch that all observers are told of: when everything is slow, the first few say it.
+_SLOW_TOLD = 10
 
 
 class Work:
@@ -62,7 +66,12 @@ class Work:
         self._observers = observers
         self._success_observers = [o for o in observers if not getattr(o, "failures_only", False)]
         self.slowest = 0.0  #: seconds that the slowest record took so far
-        self._ledger = ledger(stage, environment, activity, deadline, self._completion_lost)
+        # Half of the time: two such records in one lane, and the second is cut off.
+        self._slow = math.inf if deadline.soft is None else (deadline.soft - self._clock.monotonic()) / 2
+        self._slow_left = _SLOW_TOLD
+        self.ages: list[float] = []  #: of the settled records, when they were, in seconds
+        self.handled: list[float] = []  #: seconds of each run of the handler
+        self._ledger = ledger(stage, environment, activity, deadline, self._completion_lost, observers)
         self._fanout = FanOut(stage, environment, activity, self._company, deadline, observers)
         self._hooks = _hooks(stage, environment, observers)
         self._endings = Endings(stage, environment, self._ledger, activity, deadline, observers)
@@ -140,6 +149,11 @@ class Work:
                     self._attempt.completion_lost(run, StoreUnavailable("no answer before the time was up"))
             outcomes.append(outcome)
         return BatchResult([run.raw for run in self._runs], outcomes)
+
+    @property
+    def most_at_once(self) -> int:
+        """How many records were in the handler at once, at most."""
+        return self._attempt.most_at_once
 
     @property
     def is_abandoned(self) -> bool:
@@ -307,6 +321,7 @@ class Work:
         soft = self._deadline.soft
         if delay is None or soft is None or self._is_stopping or run.is_running_on:
             return False
+        self._measure_handler(run, self._clock.monotonic())
         run.postpone(outcome)
         # At the soft deadline nothing may start any more, so it ends then in what it came to now.
         due = soft if is_last else min(self._clock.monotonic() + delay, soft)
@@ -389,7 +404,19 @@ class Work:
         now = self._clock.monotonic()
         seconds = now - run.started if run.started is not None else 0.0
         self.slowest = max(self.slowest, seconds)
-        observers = self._success_observers if isinstance(outcome, (Succeeded, Duplicate)) else self._observers
+        if run.last is None:  # else the run was measured before the record waited
+            self._measure_handler(run, now)
+        sent_at = run.raw.sent_at
+        age = None if sent_at is None else max(self._clock.now() - sent_at, 0.0)
+        if age is not None and is_settled(outcome):
+            self.ages.append(age)
+        observers, is_slow = self._observers, False
+        if isinstance(outcome, (Succeeded, Duplicate)):
+            is_slow = seconds > self._slow and self._slow_left > 0
+            if is_slow:
+                self._slow_left -= 1
+            else:
+                observers = self._success_observers
         if not observers:
             return
         fact = RecordFinished(
@@ -400,10 +427,16 @@ class Work:
             attempt=run.attempt,
             outcome=outcome,
             seconds=seconds,
-            age=None if run.raw.sent_at is None else max(self._clock.now() - run.raw.sent_at, 0.0),
+            age=age,
             handled=run.handled_by(now),
+            is_slow=is_slow,
         )
         tell(observers, fact)
+
+    def _measure_handler(self, run: Run, now: float) -> None:
+        handled = run.handled_by(now)
+        if handled is not None:
+            self.handled.append(handled)
 
     def _completion_lost(self, run: Run, error: StoreUnavailable) -> None:
         self._attempt.completion_lost(run, error)

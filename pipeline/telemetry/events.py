@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
@@ -48,6 +48,7 @@ class RecordFinished(Struct, frozen=True, kw_only=True):
     #: Seconds in the handler, with the resources it waited for and what it streamed to sinks meanwhile; None: nothing was
     #: run, as for a duplicate.
     handled: float | None = None
+    is_slow: bool = False  #: it went well, but took over half of the time that its batch had
 
 
 class SinkWritten(Struct, frozen=True, kw_only=True):
@@ -58,6 +59,18 @@ class SinkWritten(Struct, frozen=True, kw_only=True):
     sink: str
     accepted: int
     failed: int
+    seconds: float
+    error: BaseException | None  #: the first of the failures
+
+
+class StoreCalled(Struct, frozen=True, kw_only=True):
+    """A call to the idempotency store returned."""
+
+    pipeline: str
+    handler: str
+    operation: str  #: the store's method: "claim", "settle", "renew", "look", "mark" or "advance"
+    requests: int
+    failed: int  #: requests that the store could not answer
     seconds: float
     error: BaseException | None  #: the first of the failures
 
@@ -103,6 +116,10 @@ class BatchFinished(Struct, frozen=True, kw_only=True):
     oldest: float | None  #: seconds since the oldest record was sent, when the batch started
     seconds: float
     slowest: float  #: the longest that one of its records took, in seconds
+    ages: Sequence[float] = ()  #: seconds since each settled record was sent, when it was settled
+    handled: Sequence[float] = ()  #: seconds of each run of the handler
+    concurrency: int = 0  #: records that were in the handler at once, at most
+    batch_size: int | None = None  #: records that the source hands out at once, at most; None: it does not say
 
 
 Fact = (
@@ -110,13 +127,14 @@ Fact = (
     | RecordPostponed
     | RecordFinished
     | SinkWritten
+    | StoreCalled
     | CompletionLost
     | RejectionLost
     | HookFailed
     | BatchFinished
 )
 #: Told of every fact. One with an attribute `failures_only = True` is not told of records that succeeded
-#: or were duplicates, which is most of the facts, and most of their price.
+#: or were duplicates, which is most of the facts, and most of their price; only of up to ten slow ones a batch.
 Observer = Callable[[Fact], None]
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pipeline import Claim, Pipeline, sources
+import pytest
+
+from pipeline import Backoff, Checkpoint, Claim, Mark, Pipeline, sources
 from pipeline.decisions.deadline import Deadline
 from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processor
-from pipeline.outcome import Duplicate, Failed, Succeeded
+from pipeline.errors import StoreUnavailable
+from pipeline.outcome import Duplicate, Failed, Succeeded, Unprocessed
 from pipeline.stores import Memory
-from pipeline.telemetry.events import BatchFinished, BatchStarted, Fact, RecordFinished
+from pipeline.telemetry.events import BatchFinished, BatchStarted, Fact, RecordFinished, RecordPostponed, StoreCalled
 from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
 from tests.engine.harness import process, records
+from tests.engine.test_streams import event
 
 
 class FailuresOnly:
@@ -116,6 +120,88 @@ def test_a_duplicate_spent_no_time_in_the_handler() -> None:
 
     told = [fact for fact in facts if isinstance(fact, RecordFinished)]
     assert [(type(fact.outcome), fact.handled) for fact in told] == [(Succeeded, 2.0), (Duplicate, None)]
+
+
+def test_a_batch_tells_how_its_records_fared_in_the_handler() -> None:
+    facts: list[Fact] = []
+    raw = records('{"seconds": 2}', '{"seconds": 7}', '{"fails": true}', "not JSON", sent_at=EPOCH - 30)
+
+    virtually(process(handler().stage, raw, facts=facts, clock=VirtualClock()))
+
+    finished = facts[-1]
+    assert isinstance(finished, BatchFinished)
+    assert sorted(finished.handled) == [0.0, 2.0, 7.0]  # what is no JSON was not handed over
+    assert sorted(round(age, 1) for age in finished.ages) == [30.0, 32.0, 37.0]  # what failed is not settled
+    assert (finished.concurrency, finished.batch_size) == (3, 10)
+
+
+async def test_records_that_follow_each_other_are_one_at_a_time_in_the_handler() -> None:
+    facts: list[Fact] = []
+
+    await process(handler().stage, records("{}", "{}", group="a"), facts=facts)
+
+    finished = facts[-1]
+    assert isinstance(finished, BatchFinished)
+    assert finished.concurrency == 1
+
+
+def test_each_run_of_a_record_that_waits_in_process_is_measured_once() -> None:
+    @Pipeline("facts", idempotency=None).handler(sources.Kinesis("orders"), retry=Backoff(attempts=9, base=1, cap=1))
+    async def price(order: dict[str, Any]) -> None:
+        await asyncio.sleep(2)
+        raise ValueError("no")
+
+    facts: list[Fact] = []
+    until = Deadline(soft=7.4, hard=9)  # it waits half a second after each run, and there is no time for a fourth
+    virtually(process(price.stage, records("{}"), facts=facts, clock=VirtualClock(), deadline=until))
+
+    finished = facts[-1]
+    assert isinstance(finished, BatchFinished)
+    assert finished.handled == (2.0, 2.0, 2.0)
+    assert len([fact for fact in facts if isinstance(fact, RecordPostponed)]) == 3
+
+
+async def test_each_call_to_the_store_is_told() -> None:
+    class Away(Memory):
+        async def settle(self, settlements: Any, environment: Any) -> Any:
+            raise ConnectionError("away")
+
+    @Pipeline("facts", idempotency=Claim()).handler(sources.SQS("orders"), key="id")
+    async def price(order: dict[str, Any]) -> None: ...
+
+    facts: list[Fact] = []
+    await process(price.stage, records('{"id": 1}', '{"id": 2}'), store=Away(), facts=facts)
+
+    told = [fact for fact in facts if isinstance(fact, StoreCalled)]
+    assert [(fact.operation, fact.requests, fact.failed) for fact in told] == [("claim", 2, 0), ("settle", 2, 2)]
+    assert told[0].error is None
+    assert isinstance(told[1].error, StoreUnavailable)
+    assert "ConnectionError" in str(told[1].error)
+
+
+@pytest.mark.parametrize(("mode", "operations"), [(Mark(), ["look", "mark"]), (Checkpoint(), ["look", "advance"])])
+async def test_marks_and_checkpoints_tell_their_calls_too(mode: Any, operations: list[str]) -> None:
+    @Pipeline("facts", idempotency=mode).handler(sources.Kinesis("orders"))
+    async def price(order: dict[str, Any]) -> None: ...
+
+    facts: list[Fact] = []
+    raw = price.stage.source.decode(event({"id": 1}, keys=["a"]))
+    await process(price.stage, raw, store=Memory(), facts=facts)
+
+    assert [fact.operation for fact in facts if isinstance(fact, StoreCalled)] == operations
+
+
+async def test_a_store_that_answers_for_too_few_is_taken_for_one_that_did_not_answer() -> None:
+    class Short(Memory):
+        async def claim(self, requests: Any, environment: Any) -> Any:
+            return (await super().claim(requests, environment))[:-1]
+
+    @Pipeline("facts", idempotency=Claim()).handler(sources.SQS("orders"), key="id")
+    async def price(order: dict[str, Any]) -> None: ...
+
+    result, _ = await process(price.stage, records('{"id": 1}', '{"id": 2}'), store=Short())
+
+    assert [type(outcome) for outcome in result.outcomes] == [Unprocessed, Unprocessed]
 
 
 def test_a_claim_is_renewed_while_the_store_is_slow_to_end_it() -> None:
