@@ -17,7 +17,21 @@ class Carried(Struct, frozen=True):
 
     id: str  #: the output's deterministic id; this stage's default key
     hops: int = 0  #: how many handlers the record has passed
-    traceparent: str | None = None  #: W3C trace context
+    traceparent: str | None = None  #: W3C trace context as it was received; `RawRecord.traces` has what it says
+
+
+class TraceContext(Struct, frozen=True):
+    """A span of somebody's trace, by W3C's ids. What made a record is named so, whatever notation it came in."""
+
+    trace_id: str  #: 32 hexadecimal digits in lower case, not all zero
+    span_id: str  #: 16 of them, not all zero
+    flags: int = 0  #: 1: sampled; 2: the trace id is random; their sum: both
+    state: str | None = None  #: what vendors add to it, `tracestate`
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whoever made the span keeps it."""
+        return bool(self.flags & 1)
 
 
 class RawRecord(Struct, frozen=True, kw_only=True):
@@ -31,6 +45,7 @@ class RawRecord(Struct, frozen=True, kw_only=True):
     attributes: Mapping[str, str] = NO_ATTRIBUTES  #: the producer's attributes, as text
     sent_at: float | None = None  #: when the producer sent it, epoch seconds
     carried: Carried | None = None  #: from an earlier stage
+    traces: tuple[TraceContext, ...] = ()  #: what made it, whoever did: at most one of a trace, the best known first
     error: Exception | None = None  #: why it cannot be decoded, if it cannot
     origin: Any = None  #: the source's own form of the record; only the source looks inside
 

@@ -18,6 +18,8 @@ from pipeline.record import Carried
 ATTRIBUTE = "pipeline"
 #: The W3C trace context's attribute, as OpenTelemetry writes it.
 TRACEPARENT = "traceparent"
+#: What vendors add to it. It is read, and stays among the attributes.
+TRACESTATE = "tracestate"
 #: The reserved member of object payloads, on services without attributes.
 MEMBER = "_pipeline"
 _QUOTED_TEXT = f'"{MEMBER}"'

@@ -145,7 +145,7 @@ def _service(name: str, chance: random.Random) -> Service:
     if name == "events":
         from pipeline.emulator.services.bus import EventBridge
 
-        return EventBridge(chance, lambda arn, body, group: None)  # there are no rules
+        return EventBridge(chance, lambda arn, body, group, header: None)  # there are no rules
     from pipeline.emulator.services.bucket import S3
 
     return S3()

@@ -24,6 +24,7 @@ from pipeline.decisions.deadline import Deadline
 from pipeline.emulator import embedded
 from pipeline.emulator.services.bus import EventBridge
 from pipeline.emulator.services.client import MemoryClient, News
+from pipeline.emulator.services.memory import in_memory
 from pipeline.emulator.services.service import ServiceError
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import SinkRefused
@@ -130,7 +131,7 @@ def world(request: pytest.FixtureRequest, clock: ManualClock, unique: str) -> Wo
     if request.param == "memory":
         model = EventBridge(random.Random(1))
         made = World(MemoryClient(model, clock, News()), unique, memory=model)
-        model.deliver = lambda arn, body, group: made.sent.setdefault(arn, []).append(body)
+        model.deliver = lambda arn, body, group, header: made.sent.setdefault(arn, []).append(body)
         return made
     if request.node.originalname in DIFFERENCES:
         request.applymarker(pytest.mark.xfail(strict=True, reason=DIFFERENCES[request.node.originalname]))
@@ -452,7 +453,7 @@ def test_what_a_queue_refuses_goes_to_the_targets_dead_letters_or_is_kept(model:
     queue, dead = "arn:aws:sqs:us-east-1:123456789012:gone", "arn:aws:sqs:us-east-1:123456789012:dead"
     arrived: list[str] = []
 
-    def deliver(arn: str, body: str, group: str | None) -> None:
+    def deliver(arn: str, body: str, group: str | None, header: str | None) -> None:
         if arn == queue:
             raise ServiceError("AWS.SimpleQueueService.NonExistentQueue", "gone")
         arrived.append(arn)
@@ -468,12 +469,35 @@ def test_what_a_queue_refuses_goes_to_the_targets_dead_letters_or_is_kept(model:
 
 def test_a_fifo_queue_gets_its_group(model: EventBridge) -> None:
     groups: list[str | None] = []
-    model.deliver = lambda arn, body, group: groups.append(group)
+    model.deliver = lambda arn, body, group, header: groups.append(group)
     model.operations["put_rule"]({"Name": "all", "EventPattern": '{"source": ["shop"]}'}, 5.0)
     target = {"Id": "q", "Arn": "arn:aws:sqs:us-east-1:123456789012:q.fifo", "SqsParameters": {"MessageGroupId": "g"}}
     model.operations["put_targets"]({"Rule": "all", "Targets": [target]}, 5.0)
     model.operations["put_events"]({"Entries": [ENTRY]}, 5.0)
     assert groups == ["g"]
+
+
+@pytest.mark.parametrize(
+    ("header", "arrives"),
+    [
+        ("Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1", True),
+        ("Root=dummy", False),
+        (None, False),
+    ],
+)
+def test_a_trace_header_reaches_the_queue_and_is_no_part_of_the_event(
+    model: EventBridge, header: str | None, arrives: bool
+) -> None:
+    """guide, Monitoring EventBridge with X-Ray: it is passed to targets; one that is none is not."""
+    headers: list[str | None] = []
+    model.deliver = lambda arn, body, group, header: headers.append(header)
+    model.operations["put_rule"]({"Name": "all", "EventPattern": '{"source": ["shop"]}'}, 5.0)
+    target = {"Id": "q", "Arn": "arn:aws:sqs:us-east-1:123456789012:q"}
+    model.operations["put_targets"]({"Rule": "all", "Targets": [target]}, 5.0)
+    entry = ENTRY if header is None else {**ENTRY, "TraceHeader": header}
+    assert model.operations["put_events"]({"Entries": [entry]}, 5.0)["FailedEntryCount"] == 0
+    assert headers == [header if arrives else None]
+    assert "Root" not in json.dumps(model.events_on())
 
 
 @pytest.mark.parametrize(
@@ -520,3 +544,18 @@ async def test_the_sink_writes_to_it(model: EventBridge, clock: ManualClock, env
     assert [type(result) for result in results] == [type(None), SinkRefused]
     (found,) = model.events_on("shop-events")
     assert (found["source"], found["detail-type"], found["detail"]["n"]) == ("shop", "order.priced", 1)
+
+
+def test_between_services_in_memory_a_trace_header_becomes_the_messages() -> None:
+    """guide, Monitoring EventBridge with X-Ray: SQS gets it as `AWSTraceHeader`."""
+    services = {service.name: service for service in in_memory(random.Random(1), lambda: 5.0)}
+    queues, buses = services["sqs"].operations, services["events"].operations
+    url = queues["create_queue"]({"QueueName": "q"}, 5.0)["QueueUrl"]
+    buses["put_rule"]({"Name": "all", "EventPattern": '{"source": ["shop"]}'}, 5.0)
+    target = {"Id": "q", "Arn": "arn:aws:sqs:us-east-1:123456789012:q"}
+    buses["put_targets"]({"Rule": "all", "Targets": [target]}, 5.0)
+    header = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+    buses["put_events"]({"Entries": [{**ENTRY, "TraceHeader": header}, ENTRY]}, 5.0)
+    asked = {"QueueUrl": url, "MaxNumberOfMessages": 10, "AttributeNames": ["All"]}
+    found = queues["receive_message"](asked, 5.0)["Messages"]
+    assert [message["Attributes"].get("AWSTraceHeader") for message in found] == [header, None]

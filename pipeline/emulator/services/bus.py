@@ -16,8 +16,9 @@ from pipeline.emulator.services.service import ACCOUNT, REGION, Operation, Servi
 Parameters = Mapping[str, Any]
 
 DEFAULT = "default"
-#: Takes an event to a queue: its ARN, the body, and of a FIFO queue the message group. May raise `ServiceError`.
-Deliver = Callable[[str, str, str | None], None]
+#: Takes an event to a queue: its ARN, the body, of a FIFO queue the message group, and the event's trace header, which
+#: becomes the message's `AWSTraceHeader`. May raise `ServiceError`.
+Deliver = Callable[[str, str, str | None, str | None], None]
 #: Buses of an account in a region, and rules of a bus (EventBridge quotas).
 MAX_BUSES, MAX_RULES = 100, 300
 _PAGE = 100
@@ -219,14 +220,14 @@ class EventBridge:
             return
         for target in rule.targets.values():
             try:
-                self.deliver(target.arn, target.body(event), target.group)
+                self.deliver(target.arn, target.body(event), target.group, event.trace_header)
             except ServiceError as error:
                 self._fail(target, event, error)
 
     def _fail(self, target: Target, event: Event, error: ServiceError) -> None:
         if target.dead_letters is not None and self.deliver is not None:
             try:
-                self.deliver(target.dead_letters, target.body(event), None)
+                self.deliver(target.dead_letters, target.body(event), None, event.trace_header)
                 return
             except ServiceError as second:
                 error = second

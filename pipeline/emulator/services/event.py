@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from pipeline.decisions.tracing import parse_xray
 from pipeline.emulator.services.service import ACCOUNT, REGION, ServiceError
 
 #: PutEvents: entries of a call, and bytes, less than which they must have ("less than 1MB"; which one is not said).
@@ -32,6 +33,7 @@ class Event:
     detail: str  #: JSON
     time: float
     resources: tuple[str, ...] = ()
+    trace_header: str | None = None  #: X-Ray's; no part of the document
 
     def document(self) -> dict[str, Any]:
         """As targets get it; a new one each time."""
@@ -88,7 +90,9 @@ def accepted(entry: Mapping[str, Any], event_id: str, now: float) -> Event | Ref
         return Refused("MalformedDetail", "Detail is malformed.")
     time = _seconds(entry.get("Time"), now)
     resources = tuple(map(str, entry.get("Resources") or ()))
-    return Event(event_id, entry["Source"], entry["DetailType"], entry["Detail"], time, resources)
+    header = entry.get("TraceHeader")
+    trace_header = header if parse_xray(header) is not None else None  # one that is none is dropped, and not counted
+    return Event(event_id, entry["Source"], entry["DetailType"], entry["Detail"], time, resources, trace_header)
 
 
 def json_text(value: Any) -> str:
