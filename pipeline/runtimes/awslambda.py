@@ -114,7 +114,7 @@ class LambdaRuntime:
         metrics = metrics_for(stage.pipeline, stage.name)
         writers: list[Observer] = [LogWriter(logger, stage.name)]
         if self._emit_metrics:
-            writers.append(MetricsWriter(metrics))
+            writers.append(MetricsWriter(metrics, [sink.name for sink in stage.sinks]))
         processor = Processor(
             stage, environment, logger=logger, metrics=metrics, observers=[*self._observers, *writers]
         )

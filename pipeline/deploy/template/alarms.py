@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.aws.cloudformation.stack import Series, Stack, metric, part
 from pipeline.aws.cloudformation.values import Noted, Ref
 from pipeline.engine.stage import Stage
-from pipeline.telemetry.metrics import OUTCOMES
+from pipeline.telemetry.measures import OUTCOMES
 
 
 def watch_function(stage: Stage, function: str, stack: Stack) -> None:
