@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -29,6 +30,8 @@ _log = logging.getLogger("pipeline")
 
 #: What is left to an abandoned loop's tasks to end, in seconds; nobody waits for it.
 _WIND_UP = 1.0
+#: Set by Lambda; an environment that it has made in advance is not cold when the first batch comes.
+_INITIALIZATION_TYPE = "AWS_LAMBDA_INITIALIZATION_TYPE"
 #: What closing resources and connections may take, in seconds.
 _CLOSE = 10.0
 
@@ -63,6 +66,7 @@ class LambdaRuntime:
         self._log_stream = log_stream
         self._emit_metrics = emit_metrics
         self._loop: _Loop | None = None
+        self._is_cold = os.environ.get(_INITIALIZATION_TYPE) != "provisioned-concurrency"
 
     def invoke(self, event: Any, context: LambdaContext) -> PartialResponse:
         """Handle one event. Raises `EventError` for an event that is not the source's, and for nothing else.
@@ -112,7 +116,8 @@ class LambdaRuntime:
         environment = ProcessEnvironment(clock=self._clock)
         logger = logger_for(stage.pipeline, stage.log_level, self._log_stream)
         metrics = metrics_for(stage.pipeline, stage.name)
-        writers: list[Observer] = [LogWriter(logger, stage.name)]
+        writers: list[Observer] = [LogWriter(logger, stage.name, is_cold=self._is_cold)]
+        self._is_cold = False  # a loop that replaces one that was given up is in the same environment
         if self._emit_metrics:
             writers.append(MetricsWriter(metrics, [sink.name for sink in stage.sinks]))
         processor = Processor(

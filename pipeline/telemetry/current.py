@@ -5,18 +5,22 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Protocol
 
+from pipeline.record import RawRecord
+
 
 class Current(Protocol):
-    """The names that are bound to each log line of a record."""
+    """What is bound to each log line of a record."""
 
     @property
     def handler(self) -> str: ...
     @property
-    def record_id(self) -> str: ...
+    def raw(self) -> RawRecord: ...
     @property
     def key_hash(self) -> str | None: ...
     @property
     def attempt(self) -> int: ...
+    @property
+    def trace(self) -> str | None: ...  # the trace's id, 32 hexadecimal digits; None: it is not traced
 
 
 #: Each task and each thread sees its own record, also when records interleave.

@@ -1,16 +1,15 @@
-"""Facts as JSON log lines, by Powertools' Logger: one a batch, one a failed or rejected record."""
+"""Facts as JSON log lines: one a batch; one a failed, rejected or slow record; one of every record at DEBUG."""
 
 from __future__ import annotations
 
-import functools
 import logging
-import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pipeline.outcome import Failed, Rejected, Unprocessed, name_of, tally, text_of
-from pipeline.telemetry.current import CURRENT
+from pipeline.outcome import Duplicate, Failed, Outcome, Rejected, Succeeded, Unprocessed, name_of, tally, text_of
+from pipeline.record import RawRecord
 from pipeline.telemetry.events import (
     BatchFinished,
+    BatchStarted,
     CompletionLost,
     Fact,
     HookFailed,
@@ -26,68 +25,124 @@ if TYPE_CHECKING:
 #: An error's message is cut to this many characters; the dead letter has the whole.
 _MESSAGE = 500
 
+#: What is bound to the lines of a handler (see `telemetry.logger`). A line of ours says itself which record it is of:
+#: the one that its task works on may be another, because calls are shared. None is not written.
+_UNBOUND: dict[str, Any] = dict.fromkeys(("record_id", "key_hash", "attempt", "source", "receive_count", "traceId"))
+
 
 class LogWriter:
-    """Writes the lines of one handler. No payload: an error's own message is all that is quoted."""
+    """Writes the lines of one handler in one environment. No payload: only an error's own message is quoted.
 
-    failures_only = True
+    `is_cold`: the next batch is the first of its environment.
+    """
 
-    def __init__(self, logger: Logger, handler: str) -> None:
+    def __init__(self, logger: Logger, handler: str, *, is_cold: bool = True) -> None:
         self._logger = logger
         self._handler = handler
+        self._is_cold = is_cold
+        self._lines = logging.getLogger(logger.name)
+        self._tells_all = self._lines.isEnabledFor(logging.DEBUG)
+        self._write = {
+            "succeeded": logger.debug,
+            "duplicate": logger.debug,
+            "unprocessed": logger.debug,
+            "failed": logger.warning,
+            "rejected": logger.warning,
+            "exhausted": logger.error,
+        }
+
+    @property
+    def failures_only(self) -> bool:
+        """False while every record gets a line. The engine asks once a batch, after it has told that it starts."""
+        return not self._tells_all
 
     def __call__(self, fact: Fact) -> None:
         if isinstance(fact, RecordFinished):
-            if isinstance(fact.outcome, (Failed, Rejected)):
-                self._record(fact, fact.outcome)
-        elif isinstance(fact, RecordPostponed):
-            self._postponed(fact)
+            self._record(fact)
+        elif isinstance(fact, BatchStarted):
+            self._begin()
         elif isinstance(fact, BatchFinished):
             self._batch(fact)
+            self._is_cold = False
+        elif isinstance(fact, RecordPostponed):
+            self._postponed(fact)
         elif isinstance(fact, SinkWritten):
             if fact.failed:
                 names = {"sink": fact.sink, "outputs": fact.failed, **error_names(fact.error)}
-                self._logger.warning("sink.failed", extra={"handler": self._handler, **names})
+                self._logger.warning("sink.failed", extra=self._names() | names)
         elif isinstance(fact, CompletionLost):
-            self._logger.warning("completion.lost", extra=self._names(fact.record.id) | error_names(fact.error))
+            self._logger.warning("completion.lost", extra=self._record_names(fact.record) | error_names(fact.error))
         elif isinstance(fact, RejectionLost):
-            self._logger.warning("rejection.lost", extra=self._names(fact.record.id) | error_names(fact.error))
+            self._logger.warning("rejection.lost", extra=self._record_names(fact.record) | error_names(fact.error))
         elif isinstance(fact, HookFailed):
-            self._logger.warning("on_duplicate.failed", extra=self._names(fact.record.id) | error_names(fact.error))
+            self._logger.warning("on_duplicate.failed", extra=self._record_names(fact.record) | error_names(fact.error))
 
-    def _record(self, fact: RecordFinished, outcome: Failed | Rejected) -> None:
+    def _begin(self) -> None:
+        """Sampling is by batch, so that what one batch did is there as a whole, or not at all."""
+        if self._logger.sampling_rate:
+            self._logger.refresh_sample_rate_calculation()
+        self._tells_all = self._lines.isEnabledFor(logging.DEBUG)
+
+    def _record(self, fact: RecordFinished) -> None:
+        outcome = fact.outcome
         word = name_of(outcome)
-        write = self._logger.error if word == "exhausted" else self._logger.warning
-        error = outcome.error
-        write(
-            f"record.{word}",
-            extra=self._names(fact.record.id)
-            | {"key_hash": fact.key_hash, "attempt": fact.attempt, "seconds": round(fact.seconds, 6)}
-            | ({"delay": round(outcome.delay, 3)} if isinstance(outcome, Failed) and outcome.delay is not None else {})
-            | error_names(error),
-            exc_info=(type(error), error, error.__traceback__) if error.__traceback__ and word != "rejected" else None,
-        )
+        extra = self._record_names(fact.record) | {
+            "key_hash": fact.key_hash,
+            "attempt": fact.attempt,
+            "outcome": word,
+            "seconds": round(fact.seconds, 6),
+            "handled": _rounded(fact.handled, 6),
+            "age": _rounded(fact.age, 3),
+            **_details(outcome),
+        }
+        error = getattr(outcome, "error", None) if word in ("failed", "exhausted") else None
+        if fact.is_slow and isinstance(outcome, (Succeeded, Duplicate)):
+            self._logger.warning("record.slow", extra=extra)
+        else:
+            self._write[word](f"record.{word}", extra=extra, exc_info=_traceback(error))
 
     def _postponed(self, fact: RecordPostponed) -> None:
-        error = getattr(fact.outcome, "error", None)
-        extra = {"key_hash": fact.key_hash, "attempt": fact.attempt, "delay": round(fact.delay, 3)}
-        reason = error_names(error) or {"reason": getattr(fact.outcome, "reason", None)}
-        self._logger.warning("record.postponed", extra=self._names(fact.record.id) | extra | reason)
+        extra = {
+            "key_hash": fact.key_hash,
+            "attempt": fact.attempt,
+            "outcome": name_of(fact.outcome),
+            **_details(fact.outcome),
+            "delay": round(fact.delay, 3),
+        }
+        self._logger.warning("record.postponed", extra=self._record_names(fact.record) | extra)
 
     def _batch(self, fact: BatchFinished) -> None:
         outages = [outcome.error for _, outcome in fact.result.of(Unprocessed) if outcome.error is not None]
         if outages:  # one line, not one a record: they all say the same
             names = {"records": len(outages), **error_names(outages[0])}
-            self._logger.warning("store.failed", extra={"handler": self._handler, **names})
-        counts = tally(fact.result.outcomes)
-        extra: dict[str, Any] = {"handler": self._handler, "source": fact.source, "size": len(fact.result), **counts}
-        extra["seconds"] = round(fact.seconds, 6)
-        if fact.oldest is not None:
-            extra["oldest"] = round(fact.oldest, 3)
+            self._logger.warning("store.failed", extra=self._names() | names)
+        extra = {
+            **self._names(),
+            "source": fact.source,
+            "size": len(fact.result),
+            **tally(fact.result.outcomes),
+            "seconds": round(fact.seconds, 6),
+            "oldest": _rounded(fact.oldest, 3),
+        }
         self._logger.info("batch.finished", extra=extra)
 
-    def _names(self, record_id: str) -> dict[str, Any]:
-        return {"handler": self._handler, "record_id": record_id}
+    def _names(self) -> dict[str, Any]:
+        return _UNBOUND | {"handler": self._handler, "cold_start": self._is_cold}
+
+    def _record_names(self, raw: RawRecord) -> dict[str, Any]:
+        own = {"record_id": raw.id, "source": raw.source, "receive_count": raw.receive_count}
+        return self._names() | own
+
+
+def logger_for(pipeline: str, level: str, stream: TextIO | None = None) -> Logger:
+    """The pipeline's logger. Lines written while a record is handled carry that record's names.
+
+    There is one of a name in a process, as everywhere in `logging`: the last caller's level and
+    stream hold.
+    """
+    from pipeline.telemetry.logger import opened  # costly to import: only for what really logs
+
+    return opened(pipeline, level, stream)
 
 
 def error_names(error: BaseException | None) -> dict[str, Any]:
@@ -97,45 +152,25 @@ def error_names(error: BaseException | None) -> dict[str, Any]:
     return {"error": type(error).__name__, "reason": text_of(error)[:_MESSAGE]}
 
 
-def logger_for(pipeline: str, level: str, stream: TextIO | None = None) -> Logger:
-    """The pipeline's logger. Lines written while a record is handled carry that record's names.
-
-    There is one of a name in a process, as everywhere in `logging`: the last caller's level and
-    stream hold.
-    """
-    logger, handler = _made(pipeline)
-    logger.setLevel(level)
-    handler.given = stream
-    return logger
-
-
-@functools.cache
-def _made(pipeline: str) -> tuple[Logger, _Stream]:
-    from aws_lambda_powertools import Logger  # costly to import: only for what really logs
-
-    handler = _Stream()
-    handler.addFilter(_bind)
-    return Logger(service=pipeline, logger_handler=handler), handler
+def _details(outcome: Outcome) -> dict[str, Any]:
+    """What an outcome says, beside its name. An outage of the store has its own line."""
+    if isinstance(outcome, Succeeded):
+        return {"outputs": outcome.outputs}
+    if isinstance(outcome, Rejected):
+        return error_names(outcome.error)
+    if isinstance(outcome, Failed):
+        return {**error_names(outcome.error), "delay": _rounded(outcome.delay, 3)}
+    if isinstance(outcome, Unprocessed):
+        reason = error_names(outcome.error) or {"reason": outcome.reason.value}
+        return {**reason, "delay": _rounded(outcome.delay, 3)}
+    return {}
 
 
-def _bind(line: logging.LogRecord) -> bool:
-    """Bind the names of the record that this task or thread works on, unless the line has its own."""
-    current = CURRENT.get()
-    if current is not None and not hasattr(line, "record_id"):
-        line.handler = current.handler
-        line.record_id = current.record_id
-        line.key_hash = current.key_hash
-        line.attempt = current.attempt
-    return True
+def _rounded(seconds: float | None, digits: int) -> float | None:
+    return None if seconds is None else round(seconds, digits)
 
 
-class _Stream(logging.StreamHandler[TextIO]):
-    """Writes to the given stream, or to whatever `sys.stdout` is at the time."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stdout)
-        self.given: TextIO | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = self.given or sys.stdout
-        super().emit(record)
+def _traceback(error: BaseException | None) -> Any:
+    if error is None or error.__traceback__ is None:
+        return None
+    return type(error), error, error.__traceback__

@@ -1,0 +1,219 @@
+"""Log lines of records that interleave, and of slow ones."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import Context, Pipeline, Record, sources
+from pipeline.decisions.deadline import Deadline
+from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
+from pipeline.engine.environment import ProcessEnvironment
+from pipeline.engine.processor import Processor
+from pipeline.engine.stage import Stage
+from pipeline.ports import Clock
+from pipeline.record import RawRecord
+from pipeline.stores import Memory
+from pipeline.telemetry.events import Fact, Observer, RecordFinished
+from pipeline.telemetry.log import LogWriter, logger_for
+from pipeline.telemetry.metrics import metrics_for
+from tests.engine.harness import records
+
+
+async def deliver(
+    stage: Stage,
+    raw: Sequence[RawRecord],
+    *,
+    written: io.StringIO,
+    deadline: Deadline = Deadline(),
+    clock: Clock | None = None,
+    observers: Sequence[Observer] = (),
+) -> None:
+    """Process one batch; its lines go to `written`."""
+    environment = ProcessEnvironment(clock=clock)
+    logger = logger_for(stage.pipeline, stage.log_level, written)
+    processor = Processor(
+        replace(stage, store=Memory() if stage.mode else None),
+        environment,
+        logger=logger,
+        metrics=metrics_for(stage.pipeline, stage.name),
+        observers=[*observers, LogWriter(logger, stage.name)],
+    )
+    try:
+        await processor.process(raw, deadline)
+    finally:
+        processor.close()
+        await environment.aclose()
+
+
+def read(written: io.StringIO, message: str) -> list[dict[str, Any]]:
+    """The lines of one event."""
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    return [line for line in lines if line["message"] == message]
+
+
+# Interleaving
+
+
+class Gate:
+    """Lets actors go on one at a time, in a given order. An actor that asks after its last turn goes on."""
+
+    def __init__(self, order: list[str]) -> None:
+        self._order = order
+        self._waiting: dict[str, Callable[[], object]] = {}
+        self._lock = threading.Lock()
+        self._is_taken = False
+
+    async def pass_task(self, name: str) -> None:
+        """A task's way in."""
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._ask(name, lambda: loop.call_soon_threadsafe(turn.set_result, None))
+        await turn
+
+    def pass_thread(self, name: str) -> None:
+        """A thread's way in."""
+        turn = threading.Event()
+        self._ask(name, turn.set)
+        assert turn.wait(20)
+
+    def leave(self) -> None:
+        """The turn is over."""
+        with self._lock:
+            self._is_taken = False
+            self._next()
+
+    def _ask(self, name: str, let_in: Callable[[], object]) -> None:
+        with self._lock:
+            self._waiting[name] = let_in
+            self._next()
+
+    def _next(self) -> None:
+        if not self._is_taken and self._order and self._order[0] in self._waiting:
+            self._is_taken = True
+            self._waiting.pop(self._order.pop(0))()
+
+
+STEPS = 3
+TASKS, THREADS = ["t0", "t1", "t2"], ["s0", "s1", "s2"]
+_GATES: list[Gate] = []
+
+
+def _stages(pipeline: Pipeline) -> tuple[Any, Any]:
+    @pipeline.handler(sources.SQS("tasks"), key="name")
+    async def by_tasks(order: dict[str, str], context: Context) -> None:
+        name = order["name"]
+        for step in range(STEPS):
+            await _GATES[-1].pass_task(name)
+            context.logger.info("step", extra={"name_of": name, "step": step})
+            _GATES[-1].leave()
+
+    @pipeline.handler(sources.SQS("threads"), key="name")
+    def by_threads(record: Record[dict[str, str]], context: Context) -> None:
+        name = record.payload["name"]
+        for step in range(STEPS):
+            _GATES[-1].pass_thread(name)
+            context.logger.info("step", extra={"name_of": name, "step": step})
+            _GATES[-1].leave()
+
+    return by_tasks, by_threads
+
+
+def _raw(name: str, source: str, count: int) -> RawRecord:
+    return RawRecord(id=f"id-{name}", source=source, body=json.dumps({"name": name}), receive_count=count)
+
+
+@given(st.permutations([name for name in TASKS + THREADS for _ in range(STEPS)]))
+@settings(deadline=None, max_examples=60)
+def test_whatever_the_schedule_no_line_has_another_records_names(order: list[str]) -> None:
+    _GATES.append(Gate(list(order)))
+    pipeline = Pipeline("interleaved")
+    by_tasks, by_threads = _stages(pipeline)
+    tasks = [_raw(name, "tasks", 1 + count) for count, name in enumerate(TASKS)]
+    threads = [_raw(name, "threads", 4 + count) for count, name in enumerate(THREADS)]
+    written = io.StringIO()
+
+    async def both() -> None:
+        await asyncio.gather(
+            deliver(by_tasks.stage, tasks, written=written), deliver(by_threads.stage, threads, written=written)
+        )
+
+    asyncio.run(both())
+
+    lines = read(written, "step")
+    assert [line["name_of"] for line in lines] == order, "the schedule was kept"
+    expected = {
+        raw.id.removeprefix("id-"): (handler, raw.id, raw.source, raw.receive_count)
+        for handler, some in (("by_tasks", tasks), ("by_threads", threads))
+        for raw in some
+    }
+    for line in lines:
+        assert (line["handler"], line["record_id"], line["source"], line["receive_count"]) == expected[line["name_of"]]
+        assert line["attempt"] == 1
+    hashes = {(line["name_of"], line["key_hash"]) for line in lines}
+    assert len(hashes) == len({key_hash for _, key_hash in hashes}) == len(expected)
+
+
+# Slow records
+
+
+def sleeper() -> Any:
+    @Pipeline("slow", idempotency=None).handler(sources.SQS("orders"), concurrency=20)
+    async def price(order: dict[str, Any], context: Context) -> None:
+        await context.clock.sleep(order["seconds"])
+
+    return price
+
+
+def slow_lines(*seconds: float, soft: float | None) -> list[dict[str, Any]]:
+    """The lines of slow records of a batch whose time is up `soft` seconds after its start."""
+    written, clock = io.StringIO(), VirtualClock()
+    facts: list[Fact] = []
+
+    async def run() -> None:
+        start = clock.monotonic()
+        until = Deadline() if soft is None else Deadline(soft=start + soft, hard=start + soft + 1)
+        raw = records(*(json.dumps({"seconds": one}) for one in seconds), sent_at=EPOCH - 30)
+        await deliver(
+            sleeper().stage, raw, written=written, deadline=until, clock=clock, observers=[FailuresOnly(facts)]
+        )
+
+    virtually(run())
+    told = [fact.record.id for fact in facts if isinstance(fact, RecordFinished)]
+    lines = read(written, "record.slow")
+    assert told == [line["record_id"] for line in lines], "whoever wants failures only is told of no others"
+    return lines
+
+
+class FailuresOnly:
+    failures_only = True
+
+    def __init__(self, facts: list[Fact]) -> None:
+        self._facts = facts
+
+    def __call__(self, fact: Fact) -> None:
+        self._facts.append(fact)
+
+
+def test_a_record_that_took_over_half_of_its_batchs_time_leaves_a_line() -> None:
+    lines = slow_lines(1, 5, 5.5, 0, soft=10)
+
+    (line,) = lines
+    assert (line["record_id"], line["level"], line["outcome"]) == ("r2", "WARNING", "succeeded")
+    assert (line["seconds"], line["handled"], line["age"]) == (5.5, 5.5, 35.5)
+
+
+def test_nothing_is_slow_where_nothing_limits_the_time() -> None:
+    assert slow_lines(1, 10_000, soft=None) == []
+
+
+def test_when_all_records_are_slow_the_first_ten_say_it() -> None:
+    assert len(slow_lines(*[6.0] * 15, soft=10)) == 10

@@ -1,0 +1,220 @@
+"""The lines that facts become, and that the documentation's table says just that."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.batch import BatchResult
+from pipeline.outcome import (
+    Duplicate,
+    Failed,
+    HandBack,
+    Outcome,
+    Rejected,
+    Succeeded,
+    Unprocessed,
+)
+from pipeline.record import RawRecord
+from pipeline.telemetry.current import CURRENT
+from pipeline.telemetry.events import (
+    BatchFinished,
+    BatchStarted,
+    CompletionLost,
+    Fact,
+    HookFailed,
+    RecordFinished,
+    RecordPostponed,
+    RejectionLost,
+    SinkWritten,
+)
+from pipeline.telemetry.log import LogWriter, logger_for
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "observability.md"
+_ROW = re.compile(r"^\| `([\w.]+)` \| (DEBUG|INFO|WARNING|ERROR) \| .* \| (.*) \|$", re.MULTILINE)
+#: Of every line, or of every line of ours.
+COMMON = {"level", "message", "timestamp", "service", "function_version", "handler", "cold_start"}
+
+_numbers = itertools.count()
+RAW = RawRecord(id="r1", source="orders", body="{}", receive_count=3)
+
+
+def raised() -> Exception:
+    try:
+        raise ValueError("no")
+    except ValueError as error:
+        return error
+
+
+ERROR = raised()
+NAMES: dict[str, Any] = {"pipeline": "shop", "handler": "price"}
+RECORD: dict[str, Any] = {**NAMES, "record": RAW, "key_hash": "abc", "attempt": 2}
+OUTCOMES: list[Outcome] = [
+    Succeeded(2),
+    Duplicate(),
+    Rejected(ERROR),
+    Rejected(ERROR, exhausted=True),
+    Failed(ERROR, delay=1.5),
+    Unprocessed(HandBack.STORE, delay=2.0, error=ERROR),
+    Unprocessed(HandBack.CLAIMED, delay=2.0),
+]
+
+
+def finished(outcome: Outcome, **fields: Any) -> RecordFinished:
+    return RecordFinished(**RECORD, outcome=outcome, seconds=0.25, age=7.0004, handled=0.125, **fields)
+
+
+#: Every fact that leaves a line, with all that it can have.
+FACTS: list[Fact] = [
+    BatchStarted(**NAMES, source="orders", size=7, oldest=9.0),
+    *(finished(outcome) for outcome in OUTCOMES),
+    finished(Succeeded(1), is_slow=True),
+    *(RecordPostponed(**RECORD, outcome=outcome, delay=3.0) for outcome in OUTCOMES[4:]),
+    SinkWritten(**NAMES, sink="ledger", accepted=1, failed=1, seconds=0.1, error=ERROR),
+    CompletionLost(**NAMES, record=RAW, error=ERROR),
+    RejectionLost(**NAMES, record=RAW, error=ERROR),
+    HookFailed(**NAMES, record=RAW, error=ERROR),
+    BatchFinished(
+        **NAMES,
+        source="orders",
+        result=BatchResult([RAW] * len(OUTCOMES), OUTCOMES),
+        oldest=9.0,
+        seconds=1.0,
+        slowest=0.5,
+    ),
+]
+#: Facts of which metrics are made, and no lines.
+SILENT = {"StoreCalled"}
+
+
+def lines_of(*facts: Fact, level: str = "DEBUG", **options: Any) -> list[dict[str, Any]]:
+    """The lines that a writer of its own makes of facts."""
+    written = io.StringIO()
+    writer = LogWriter(logger_for(f"lines-{next(_numbers)}", level, written), "price", **options)
+    for fact in facts:
+        writer(fact)
+    return [json.loads(line) for line in written.getvalue().splitlines()]
+
+
+def test_every_kind_of_fact_and_of_outcome_is_tried_here() -> None:
+    kinds = {kind.__name__ for kind in typing.get_args(Fact)}
+    assert {type(fact).__name__ for fact in FACTS} == kinds - SILENT
+    assert {type(outcome) for outcome in OUTCOMES} == set(typing.get_args(Outcome))
+
+
+def test_the_documented_events_and_fields_are_those_that_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "7")
+    documented = {
+        (event, level): set(re.findall(r"`(\w+)`", fields))
+        for event, level, fields in _ROW.findall(DOCUMENT.read_text())
+    }
+    written: dict[tuple[str, str], set[str]] = {}
+    for line in lines_of(*FACTS):
+        assert set(line) >= COMMON
+        written.setdefault((line["message"], line["level"]), set()).update(set(line) - COMMON)
+
+    assert documented == written
+
+
+def test_a_line_of_a_record_has_all_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "7")
+    (line,) = lines_of(finished(Failed(ERROR, delay=1.5)))
+
+    assert line.pop("exception").endswith("ValueError: no")
+    del line["timestamp"], line["service"]
+    assert line == {
+        "level": "WARNING",
+        "message": "record.failed",
+        "function_version": "7",
+        "cold_start": True,
+        "handler": "price",
+        "record_id": "r1",
+        "key_hash": "abc",
+        "source": "orders",
+        "attempt": 2,
+        "receive_count": 3,
+        "age": 7.0,
+        "outcome": "failed",
+        "error": "ValueError",
+        "reason": "no",
+        "seconds": 0.25,
+        "handled": 0.125,
+        "delay": 1.5,
+        "exception_name": "ValueError",
+    }
+
+
+def test_by_default_what_went_well_leaves_one_line_a_batch() -> None:
+    lines = lines_of(*FACTS, level="INFO")
+
+    assert [line["message"] for line in lines if line["level"] == "DEBUG"] == []
+    assert [line["message"] for line in lines if line.get("outcome") in ("succeeded", "duplicate")] == ["record.slow"]
+    assert lines[-1]["message"] == "batch.finished"
+
+
+@pytest.mark.parametrize(("level", "failures_only"), [("DEBUG", False), ("INFO", True), ("ERROR", True)])
+def test_only_at_debug_is_every_record_asked_for(level: str, failures_only: bool) -> None:
+    assert LogWriter(logger_for("lines-level", level), "price").failures_only is failures_only
+
+
+def test_a_batch_is_cold_only_once_in_an_environment() -> None:
+    batch = [FACTS[0], finished(Failed(ERROR)), FACTS[-1]]
+    first_three = [line["cold_start"] for line in lines_of(*batch, *batch)]
+
+    assert first_three == [True] * 3 + [False] * 3
+    assert [line["cold_start"] for line in lines_of(*batch, is_cold=False)] == [False] * 3
+
+
+def test_a_long_message_of_an_error_is_cut_and_one_without_a_message_is_named() -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("odd")
+
+    long, odd = lines_of(finished(Rejected(ValueError("x" * 9000))), finished(Rejected(Odd())))
+
+    assert long["reason"] == "x" * 500
+    assert (odd["error"], odd["reason"]) == ("Odd", "(no message: its __str__ raised RuntimeError)")
+
+
+class Working:
+    handler, key_hash, attempt, trace = "other", "other", 9, "other"
+    raw = RawRecord(id="other", source="other", body="{}")
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: type(fact).__name__)
+def test_a_line_of_ours_never_has_the_names_of_the_record_that_is_worked_on_meanwhile(fact: Fact) -> None:
+    token = CURRENT.set(Working())
+    try:
+        assert "other" not in json.dumps(lines_of(fact))
+    finally:
+        CURRENT.reset(token)
+
+
+def test_what_a_handlers_own_line_says_itself_stands() -> None:
+    written = io.StringIO()
+    logger = logger_for("lines-own", "INFO", written)
+    token = CURRENT.set(Working())
+    try:
+        logger.info("step", extra={"record_id": "mine"})
+    finally:
+        CURRENT.reset(token)
+    logger.info("step")
+
+    line, free = [json.loads(text) for text in written.getvalue().splitlines()]
+    bound = {name: line.get(name) for name in ("record_id", "handler", "key_hash", "attempt", "source", "traceId")}
+    assert bound == {
+        "record_id": "mine",
+        "handler": "other",
+        "key_hash": "other",
+        "attempt": 9,
+        "source": "other",
+        "traceId": "other",
+    }
+    assert bound.keys().isdisjoint(free)
