@@ -32,6 +32,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.retries.quota import RetryQuota
 
+from pipeline.aws import tracing
 from pipeline.aws.endpoints import Endpoint, Endpoints
 from pipeline.aws.settings import Credentials, Settings
 from pipeline.aws.transport import Answer, Failure, Transport
@@ -258,7 +259,11 @@ class Client:
             data=call.body,
         )
         Signer(credentials, endpoint.name, endpoint.region, self._skew).add_auth(request)
-        return dict(request.headers.items())
+        headers: dict[str, str] = dict(request.headers.items())
+        header = tracing.header_of_invocation()
+        if header is not None:  # else Lambda would not see functions that call each other in a circle
+            headers[tracing.HEADER] = header
+        return headers
 
     def _is_corrected(self, came: Answer, error: ClientError) -> bool:
         """Whether the service shows that our clock is wrong; then it is signed by the service's clock from now on."""

@@ -249,7 +249,7 @@ class Attempt:
             result = await self._call(record, self._context)
             if result is None:
                 return [], 0, []
-            origin = Origin(run.identity, run.order_key, run.raw.carried, run.raw.sent_at)
+            origin = Origin(run.identity, run.order_key, run.raw.carried, run.raw.sent_at, run.raw.traces)
             return await self._fanout.collect(result, origin, self._standing(run), lambda: self._holds(run))
         finally:
             self._inside -= 1

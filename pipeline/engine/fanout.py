@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from types import GeneratorType
 from typing import Any, Protocol
 
-from pipeline.decisions import wire
+from pipeline.decisions import tracing, wire
 from pipeline.decisions.codec import encode
 from pipeline.decisions.deadline import Deadline
 from pipeline.engine.coalesce import Activity, Coalescer
@@ -15,7 +15,7 @@ from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError, SinkError, SinkRefused, SinkUnavailable
 from pipeline.output import Emit, Output
 from pipeline.ports import Effect, Environment, FusedSink, Sink
-from pipeline.record import Carried
+from pipeline.record import Carried, TraceContext
 from pipeline.telemetry.events import Observer, SinkWritten, tell
 
 #: Outputs are held until the function ends, up to this many and this many bytes; beyond, they stream.
@@ -55,11 +55,18 @@ class Origin:
 
     __slots__ = ("_next", "default_key", "hops", "identity", "sent_at", "traceparent")
 
-    def __init__(self, identity: str, default_key: str, carried: Carried | None, sent_at: float | None = None) -> None:
+    def __init__(
+        self,
+        identity: str,
+        default_key: str,
+        carried: Carried | None,
+        sent_at: float | None = None,
+        traces: tuple[TraceContext, ...] = (),
+    ) -> None:
         self.identity = identity
         self.default_key = default_key
         self.hops = (carried.hops if carried else 0) + 1
-        self.traceparent = carried.traceparent if carried else None
+        self.traceparent = tracing.carried_on(traces)
         self.sent_at = sent_at
         self._next = 0
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pipeline.aws import tracing
 from pipeline.aws.client import client, code_of, entry_error, sink_error
 from pipeline.aws.delivery import Entry, Limits, deliver
 from pipeline.aws.names import Resource, resource
@@ -146,6 +147,9 @@ class EventBridge:
             "DetailType": detail_type,
             "Detail": detail,
         }
+        header = tracing.header_for(output.traceparent) if self.carry and output.traceparent else None
+        if header is not None:
+            payload["TraceHeader"] = header  # which EventBridge does not count
         counted = (source, detail_type, detail)
         size = _TIME_BYTES + sum(len(text.encode("utf-8", "surrogatepass")) for text in counted)
         return Entry(payload=payload, size=size)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.aws import letters
 from pipeline.aws.letters import ENCODING, said
-from pipeline.decisions import wire
+from pipeline.decisions import tracing, wire
 from pipeline.decisions.deadline import Deadline
 from pipeline.errors import ConfigurationError, SinkError
 from pipeline.output import Output
@@ -104,7 +104,7 @@ class SinkDeadLetters:
             default_key=record.lane or record.id,
             attributes=attributes,
             hops=record.carried.hops if record.carried else 0,
-            traceparent=record.carried.traceparent if record.carried else None,
+            traceparent=tracing.carried_on(record.traces),
             sent_at=record.sent_at,
             value=value,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline.aws import sqs
+from pipeline.aws import sqs, tracing
 from pipeline.aws.delivery import Entry, deliver
 from pipeline.aws.names import Resource, resource
 from pipeline.decisions import keys, wire
@@ -130,6 +130,8 @@ class SQS:
         body = output.body if output.is_text else _escape_noncharacters(output.body)
         sqs.check_message(body, attributes)
         payload: dict[str, Any] = {"MessageBody": body, "MessageAttributes": attributes}
+        if self.carry and output.traceparent:
+            payload |= tracing.system_attributes(tracing.header_for(output.traceparent))  # which SQS does not count
         if group is not None:
             payload["MessageGroupId"] = group
         if self.is_fifo:

@@ -15,9 +15,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from pipeline.decisions import aggregation, wire
+from pipeline.decisions import aggregation, tracing, wire
 from pipeline.errors import EventError, PayloadError
-from pipeline.record import RawRecord
+from pipeline.record import Carried, RawRecord, TraceContext
 from pipeline.sources.lambda_event import check_sender, kind, mapping, members, records_of
 
 #: As the service's model spells it: decimal, up to 129 digits, so that texts of different length differ in size.
@@ -100,6 +100,7 @@ def _plain(received: _Received, key: str | None, data: bytes) -> RawRecord:
         attributes=_attributes(received, key),
         sent_at=received.sent_at,
         carried=carried,
+        traces=() if carried is None else _traces(carried),
         origin=Place(int(received.number), data, stream=received.stream),
     )
 
@@ -114,6 +115,7 @@ def _user(received: _Received, index: int, user: aggregation.UserRecord) -> RawR
         attributes={**_attributes(received, user.partition_key or None), SUBSEQUENCE: str(index)},
         sent_at=received.sent_at,
         carried=carried,
+        traces=() if carried is None else _traces(carried),
         origin=Place(int(received.number), user.data, user.hash_key, received.stream),
     )
 
@@ -129,6 +131,11 @@ def _damaged(received: _Received, key: str | None, data: bytes | str, error: Pay
         error=error,
         origin=Place(int(received.number), data, stream=received.stream),
     )
+
+
+def _traces(carried: Carried) -> tuple[TraceContext, ...]:
+    """A stream has no place for a trace's context but the record itself."""
+    return () if carried.traceparent is None else tracing.contexts(tracing.parse_traceparent(carried.traceparent), None)
 
 
 def _attributes(received: _Received, key: str | None) -> dict[str, str]:

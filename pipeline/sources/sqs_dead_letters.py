@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline.aws import letters, sqs
+from pipeline.aws import letters, sqs, tracing
 from pipeline.aws.delivery import Entry, deliver
 from pipeline.aws.letters import said
 from pipeline.aws.names import Resource, arn_name
 from pipeline.decisions import wire
 from pipeline.decisions.deadline import Deadline
+from pipeline.decisions.tracing import MESSAGE_HEADER
 from pipeline.errors import SinkError, SinkRefused, SinkUnavailable
 from pipeline.ports import DeadLetter, Environment
 from pipeline.record import RawRecord
@@ -91,6 +92,7 @@ class SQSDeadLetters:
         body = _body(record)
         attributes = _attributes(letter, body)
         payload: dict[str, Any] = {"MessageBody": body, "MessageAttributes": attributes}
+        payload |= tracing.system_attributes(_header(record))
         group = sqs.identifier(record.lane or record.id) if self.is_fifo else None
         if group is not None:
             payload |= {"MessageGroupId": group, "MessageDeduplicationId": sqs.identifier(record.id)}
@@ -132,6 +134,13 @@ def _original(record: RawRecord) -> dict[str, Mapping[str, Any]]:
         if attribute is not None:
             attributes[name] = attribute
     return attributes
+
+
+def _header(record: RawRecord) -> str | None:
+    """X-Ray's header as it came: else the letter would get that of the invocation that rejects it."""
+    system = record.origin.get("attributes") if isinstance(record.origin, dict) else None
+    found = system.get(MESSAGE_HEADER) if isinstance(system, dict) else None
+    return None if found is None else tracing.renewed(found)
 
 
 def _attribute(given: Any) -> Mapping[str, Any] | None:

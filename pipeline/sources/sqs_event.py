@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.decisions import wire
+from pipeline.decisions import tracing, wire
 from pipeline.errors import EventError, PayloadError
-from pipeline.record import NO_ATTRIBUTES, Carried, RawRecord
+from pipeline.record import NO_ATTRIBUTES, Carried, RawRecord, TraceContext
 from pipeline.sources.lambda_event import check_sender, kind, mapping, members, records_of
 
 #: No count and no time in milliseconds is this large.
@@ -31,7 +31,8 @@ def _record(record: Any, position: int, source: str, *, is_fifo: bool) -> RawRec
         raise EventError(f"{where} has no messageId, but {members(record)}")
     body, error = _body(record)
     system = mapping(record.get("attributes"))
-    attributes, carried = _attributes(mapping(record.get("messageAttributes")))
+    attributes, carried, parent = _attributes(mapping(record.get("messageAttributes")))
+    header = system.get(tracing.MESSAGE_HEADER)
     return RawRecord(
         id=identity,
         source=source,
@@ -41,6 +42,7 @@ def _record(record: Any, position: int, source: str, *, is_fifo: bool) -> RawRec
         attributes=attributes,
         sent_at=_seconds(system.get("SentTimestamp")),
         carried=carried,
+        traces=() if parent is None and header is None else tracing.contexts(parent, header),
         error=error,
         origin=record,
     )
@@ -69,10 +71,10 @@ def _lane(system: Mapping[str, Any]) -> str | None:
     return group if isinstance(group, str) and group else None
 
 
-def _attributes(found: Mapping[str, Any]) -> tuple[Mapping[str, str], Carried | None]:
-    """The producer's attributes as text (binary ones as base64), and what an earlier stage sent along."""
+def _attributes(found: Mapping[str, Any]) -> tuple[Mapping[str, str], Carried | None, TraceContext | None]:
+    """The producer's attributes as text (binary ones as base64), what an earlier stage sent along, and its trace."""
     if not found:
-        return NO_ATTRIBUTES, None
+        return NO_ATTRIBUTES, None, None
     texts: dict[str, str] = {}
     for name, attribute in found.items():
         value = mapping(attribute)
@@ -85,7 +87,9 @@ def _attributes(found: Mapping[str, Any]) -> tuple[Mapping[str, str], Carried | 
         # What is not ours stays: a stranger may call an attribute `pipeline` too.
         texts.pop(wire.ATTRIBUTE)
         texts.pop(wire.TRACEPARENT, None)
-    return texts, carried
+        trace = carried.traceparent
+    parent = None if trace is None else tracing.parse_traceparent(trace, texts.get(wire.TRACESTATE))
+    return texts, carried, parent
 
 
 def _seconds(milliseconds: Any) -> float | None:

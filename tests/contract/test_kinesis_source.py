@@ -22,13 +22,14 @@ from pipeline.errors import ConfigurationError, EventError, PayloadError, SinkUn
 from pipeline.outcome import Failed, Outcome, Succeeded, is_settled
 from pipeline.output import Output
 from pipeline.ports import DeadLetter
-from pipeline.record import Carried, RawRecord
+from pipeline.record import Carried, RawRecord, TraceContext
 from pipeline.sources.kinesis_event import Place
 from tests.flow.events import SHARD, STREAM, event, stream_record
 from tests.support.aggregates import aggregate, opened, sealed
 
 FOREVER = Deadline()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SPAN = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
 MIB = 1_048_576
 #: The place of a damaged record in an aggregate, its magic bytes and the digest of a message that is no protobuf.
 BROKEN = sealed(b"\xff")
@@ -349,6 +350,15 @@ def test_the_member_is_cut_out_and_every_other_character_stays(body: str, left: 
     found = decode_one(stream_record(1, body.replace("%", MEMBER).encode()))
     assert found.body == left.encode()
     assert found.carried == CARRIED
+    assert found.traces == (SPAN,)
+
+
+@pytest.mark.parametrize("trace", ["malformed", TRACE.upper(), 7, None, [TRACE]])
+def test_a_malformed_context_is_none(trace: Any) -> None:
+    member = json.dumps({"id": "abc", "traceparent": trace})
+    found = decode_one(stream_record(1, f'{{"_pipeline":{member}}}'.encode()))
+    assert (found.traces, found.error) == ((), None)
+    assert found.carried is not None
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError, SinkRefused, SinkUnavailable
 from pipeline.output import Output
 from pipeline.ports import DeadLetter, Sink
-from pipeline.record import Carried, RawRecord
+from pipeline.record import Carried, RawRecord, TraceContext
 from pipeline.sinks.rejects import SinkDeadLetters
 from pipeline.sinks.s3 import object_name
 from tests.flow.events import stream_record
@@ -32,6 +32,8 @@ from tests.support.aggregates import sealed
 
 FOREVER = Deadline()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SPAN = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
+HEADER = "Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331;Sampled=1"
 EXISTING = "arn:aws:{}:eu-west-1:123456789012:{}"
 
 
@@ -348,6 +350,53 @@ async def test_a_message_carries_id_hops_trace_and_the_users_attributes(sqs: Ben
     assert texts == {"traceparent": TRACE, "colour": "red"}
 
 
+@pytest.mark.parametrize(("trace", "header"), [(TRACE, HEADER), ("malformed", None), (None, None)])
+async def test_a_message_carries_the_trace_as_x_ray_has_it_too(
+    sqs: Bench, trace: str | None, header: str | None
+) -> None:
+    assert await sqs.write(output({"n": 1}, traceparent=trace)) == [None]
+    (message,) = await messages(sqs.environment, sqs.sink.name)
+    assert message["Attributes"].get("AWSTraceHeader") == header
+
+
+async def test_a_message_takes_lambdas_count_of_hops_along(
+    sqs: Bench, faults: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = faults("sqs")
+    await fault.record("SendMessageBatch")
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "price")
+    for invocation in ("Lineage=1:e7ff9e16:3", "Root=1-a;Lineage=1:e7ff9e16:4", "Root=1-a"):
+        monkeypatch.setenv("_X_AMZN_TRACE_ID", invocation)
+        await sqs.write(output({"n": 1}, traceparent=TRACE))
+    entries = [call["Entries"][0]["MessageSystemAttributes"] for call in fault.calls]
+    assert [entry["AWSTraceHeader"]["StringValue"] for entry in entries] == [
+        f"{HEADER};Lineage=1:e7ff9e16:3",
+        f"{HEADER};Lineage=1:e7ff9e16:4",
+        HEADER,
+    ]
+
+
+async def test_an_output_without_a_trace_has_no_attribute_for_one(sqs: Bench, faults: Any) -> None:
+    fault = faults("sqs")
+    await fault.record("SendMessageBatch")
+    await sqs.write(output({"n": 1}), output({"n": 2}, 1, traceparent="malformed"))
+    assert all("MessageSystemAttributes" not in entry for entry in fault.calls[0]["Entries"])
+
+
+@pytest.mark.parametrize(
+    ("carry", "trace", "header"),
+    [(True, TRACE, HEADER), (True, "bad", None), (True, None, None)] + [(False, TRACE, None)],
+)
+async def test_an_event_carries_the_trace_as_x_ray_has_it(
+    eventbridge: Bench, faults: Any, carry: bool, trace: str | None, header: str | None
+) -> None:
+    fault = faults("events")
+    await fault.record("PutEvents")
+    sink = sinks.EventBridge(eventbridge.sink.name, detail_type="thing.done", carry=carry).bound_to("shop")
+    assert await sink.write([output({"n": 1}, traceparent=trace)], eventbridge.environment, FOREVER) == [None]
+    assert fault.calls[0]["Entries"][0].get("TraceHeader") == header
+
+
 async def test_a_fair_queue_gets_the_ordering_key_as_its_group(sqs: Bench) -> None:
     await sqs.write(output({"n": 1}, key="tenant-1"), output({"n": 2}, 1))
     found = {m["Body"]: m["Attributes"].get("MessageGroupId") for m in await messages(sqs.environment, sqs.sink.name)}
@@ -460,6 +509,7 @@ async def test_without_carry_nothing_travels_along(aws: str, environment: Proces
     await bench.write(output({"n": 1}, traceparent=TRACE))
     (message,) = await messages(environment, unique)
     assert "MessageAttributes" not in message
+    assert "AWSTraceHeader" not in message["Attributes"]
     assert bench.sink.carries is False
 
 
@@ -932,13 +982,19 @@ async def test_a_rejected_message_keeps_body_and_attributes_beside_its_cause(que
     assert json.loads(texts(found)["pipeline_cause"]) == SAID
 
 
+@pytest.mark.parametrize("fields", [{"attributes": {"traceparent": TRACE}}, {}])
+async def test_a_rejected_message_keeps_what_made_its_record(queue: Bench, fields: dict[str, Any]) -> None:
+    (found,) = await rejected(queue, letter(traces=(SPAN,), **fields))
+    assert (texts(found)["traceparent"], found["Attributes"]["AWSTraceHeader"]) == (TRACE, HEADER)
+
+
 @pytest.mark.parametrize("carried", [None, Carried(id="abc", hops=2, traceparent=TRACE)])
 @pytest.mark.parametrize(("count", "is_folded"), [(7, False), (8, True), (10, True)])
 async def test_attributes_that_find_no_room_beside_the_cause_are_folded_into_one(
     queue: Bench, carried: Carried | None, count: int, is_folded: bool
 ) -> None:
     attributes = dict(list(TEN.items())[:count])
-    (found,) = await rejected(queue, letter(attributes=attributes, carried=carried))
+    (found,) = await rejected(queue, letter(attributes=attributes, carried=carried, traces=(SPAN,) if carried else ()))
     assert json.loads(texts(found)["pipeline_cause"]) == SAID
     if is_folded:
         folded = json.loads(texts(found)["pipeline_attributes"])

@@ -23,13 +23,14 @@ from pipeline.errors import ConfigurationError, EventError
 from pipeline.outcome import Duplicate, Failed, HandBack, Outcome, Rejected, Succeeded, Unprocessed, is_settled
 from pipeline.output import Output
 from pipeline.ports import DeadLetter, DeadLetters, Source
-from pipeline.record import Carried, RawRecord
+from pipeline.record import Carried, RawRecord, TraceContext
 from pipeline.runtimes.response import partial_response
 from tests.flow.events import event, message, stream_record
 from tests.support.aggregates import aggregate, opened, sealed
 
 FOREVER = Deadline()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SPAN = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
 SAID = {"handler": "shop.price", "cause": "Reject: never", "attempts": 5, "exhausted": True}
 
 #: A body, or None for a damaged record.
@@ -347,6 +348,7 @@ def test_what_an_earlier_stage_sent_along_is_read_and_taken_off(row: Row) -> Non
     made = Output(id="abc", sink="out", body='{"n":1}', default_key="k", hops=2, traceparent=TRACE)
     (record,) = declared(row).decode(row.carrying(made))
     assert record.carried == Carried(id="abc", hops=2, traceparent=TRACE)
+    assert record.traces == (SPAN,)
     assert json.loads(record.body) == {"n": 1}
     assert not {"pipeline", "traceparent"} & set(record.attributes)
 
@@ -492,6 +494,7 @@ async def test_a_letter_that_is_put_back_is_the_same_work(bench: Bench) -> None:
     (found,) = await bench.put(letter(record))
     (back,) = bench.source.decode(bench.row.put_back(found))
     assert back.carried == record.carried == Carried(id="abc", hops=2, traceparent=TRACE)
+    assert back.traces == record.traces == (SPAN,)
     assert as_bytes(back.body) == as_bytes(record.body)
 
 

@@ -17,10 +17,14 @@ from pipeline.errors import ConfigurationError, EventError, PayloadError, SinkRe
 from pipeline.outcome import Failed, HandBack, Rejected, Succeeded, Unprocessed
 from pipeline.output import Output
 from pipeline.ports import DeadLetter, DeadLetters, Source
-from pipeline.record import Carried, RawRecord
+from pipeline.record import Carried, RawRecord, TraceContext
 
 FOREVER = Deadline()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SPAN = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
+HEADER = "Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331;Sampled=1"
+OTHER = TraceContext("5759e988bd862e3fe1be46a994272793", "53995c3f42cd8ad8")
+OTHER_HEADER = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=0"
 ARN = "arn:aws:sqs:eu-west-1:123456789012:"
 
 
@@ -79,6 +83,50 @@ def test_a_strangers_attribute_of_the_same_name_is_no_error_and_stays() -> None:
     found = decode_one(message(messageAttributes={"pipeline": text("theirs")}))
     assert found.carried is None
     assert found.attributes == {"pipeline": "theirs"}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "header", "traces"),
+    [
+        ({}, None, ()),
+        ({"traceparent": TRACE}, None, (SPAN,)),
+        ({"traceparent": TRACE, "pipeline": '{"id":"abc","hops":2}'}, None, (SPAN,)),
+        ({"pipeline": json.dumps({"id": "abc", "traceparent": TRACE})}, None, (SPAN,)),
+        ({"traceparent": TRACE, "pipeline": "theirs"}, HEADER, (SPAN,)),
+        ({"traceparent": TRACE}, HEADER.replace("b7", "00"), (SPAN,)),
+        ({"traceparent": TRACE}, OTHER_HEADER, (SPAN, OTHER)),
+        ({}, OTHER_HEADER, (OTHER,)),
+        ({"colour": "red"}, HEADER, (SPAN,)),
+        ({"traceparent": "malformed"}, HEADER, (SPAN,)),
+        ({"traceparent": "malformed", "pipeline": '{"id":"abc"}'}, "Root=dummy", ()),
+        ({"traceparent": TRACE.upper(), "tracestate": "a=1"}, None, ()),
+        ({"traceparent": ""}, "", ()),
+        ({"tracestate": "a=1"}, HEADER, (SPAN,)),
+    ],
+)
+def test_what_made_a_record_is_read_whoever_sent_it(
+    attributes: dict[str, str], header: str | None, traces: tuple[TraceContext, ...]
+) -> None:
+    record = message(messageAttributes={name: text(value) for name, value in attributes.items()})
+    if header is not None:
+        record["attributes"]["AWSTraceHeader"] = header
+    assert decode_one(record).traces == traces
+
+
+def test_a_strangers_context_stays_among_the_attributes_and_its_state_is_kept() -> None:
+    given = {"traceparent": text(TRACE), "tracestate": text("vendor=1,other=2")}
+    found = decode_one(message(messageAttributes=given))
+    assert found.attributes == {"traceparent": TRACE, "tracestate": "vendor=1,other=2"}
+    (trace,) = found.traces
+    assert (trace.trace_id, trace.state) == (SPAN.trace_id, "vendor=1,other=2")
+
+
+@pytest.mark.parametrize("odd", [7, [TRACE], {"a": 1}, True])
+def test_a_context_that_is_no_text_is_none(odd: Any) -> None:
+    record = message(messageAttributes={"traceparent": {"stringValue": odd}, "tracestate": odd})
+    record["attributes"]["AWSTraceHeader"] = odd
+    binary = message(messageAttributes={"traceparent": {"binaryValue": "AAH/", "dataType": "Binary"}})
+    assert (decode_one(record).traces, decode_one(binary).traces) == ((), ())
 
 
 def test_only_a_fifo_queues_group_is_a_lane() -> None:
@@ -369,6 +417,19 @@ async def test_a_dead_letter_is_the_message_with_its_cause(
     assert redriven.carried == record.carried
     assert redriven.lane == record.lane
     assert redriven.attributes["n"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("header", "kept"), [(OTHER_HEADER, OTHER_HEADER), (f"{OTHER_HEADER};Self=1-a", OTHER_HEADER), ("dummy", None)]
+)
+async def test_a_dead_letter_keeps_what_made_its_record(
+    queue: sources.SQS, environment: ProcessEnvironment, header: str, kept: str | None
+) -> None:
+    given = message(messageAttributes={"traceparent": text(TRACE)})
+    given["attributes"]["AWSTraceHeader"] = header
+    found = await put(queue, environment, decode_one(given))
+    assert found["attributes"].get("AWSTraceHeader") == kept
+    assert decode_one(found).traces == decode_one(given).traces == ((SPAN, OTHER) if kept else (SPAN,))
 
 
 async def test_a_dead_letter_put_twice_on_a_fifo_queue_stands_there_once(

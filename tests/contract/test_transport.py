@@ -562,6 +562,27 @@ async def test_a_call_is_asked_and_answered(server: Server, url: str, opened: Op
     assert got.headers["User-Agent"] == "fanout-pipeline"
 
 
+async def test_calls_tell_lambda_by_whom_they_were_made_and_do_not_sign_it(
+    server: Server, url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = opened(url)
+    await made.put_item(TableName="t")
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "price")
+    await made.put_item(TableName="t")
+    for count in ("a87bd80c:1|68fd508a:5", "1:e7ff9e16:3"):
+        monkeypatch.setenv("_X_AMZN_TRACE_ID", f"Root=1-5759e988-bd862e3fe1be46a994272793;Lineage={count}")
+        await made.put_item(TableName="t")
+    assert [got.headers.get("X-Amzn-Trace-Id") for got in server.got] == [
+        None,
+        None,
+        "Root=1-5759e988-bd862e3fe1be46a994272793;Lineage=a87bd80c:1%7C68fd508a:5",
+        "Root=1-5759e988-bd862e3fe1be46a994272793;Lineage=1:e7ff9e16:3",
+    ]
+    for got in server.got:
+        assert "trace" not in got.headers["Authorization"]
+        assert got.headers["Authorization"].endswith(signature(got, "secret", "eu-west-1", "dynamodb"))
+
+
 def signature(got: Got, secret: str, region: str, service: str) -> str:
     """What the service computes over what it got, by the rules of Signature Version 4."""
     scope, signed, _ = (part.partition("=")[2] for part in got.headers["Authorization"].partition(" ")[2].split(", "))

@@ -14,12 +14,14 @@ from pipeline.engine.fanout import MAX_HELD
 from pipeline.errors import ConfigurationError, EncodeError, SinkError, SinkUnavailable
 from pipeline.outcome import Failed, Rejected, Succeeded
 from pipeline.output import Output
-from pipeline.record import Carried
+from pipeline.record import Carried, TraceContext
 from pipeline.stores import Memory
 from pipeline.telemetry.events import Fact, SinkWritten
 from tests.engine.harness import Letters, Sink, process, records
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SPAN = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
+OTHER = TraceContext("5759e988bd862e3fe1be46a994272793", "53995c3f42cd8ad8")
 
 
 @dataclass
@@ -103,7 +105,7 @@ async def test_ids_hops_and_trace_travel_and_a_repeat_has_the_same_ids() -> None
     handler = declare(price, sink)
     carried = Carried(id="earlier", hops=2, traceparent=TRACE)
     for _ in range(2):
-        await process(handler.stage, records("{}", carried=carried))
+        await process(handler.stage, records("{}", carried=carried, traces=(SPAN, OTHER)))
 
     first, second, *again = sink.outputs
     assert [(output.id, output.hops) for output in again] == [(first.id, 3), ("mine", 3)]
@@ -111,6 +113,22 @@ async def test_ids_hops_and_trace_travel_and_a_repeat_has_the_same_ids() -> None
     assert first.traceparent == TRACE
     assert (second.id, second.key, second.attributes, second.delay) == ("mine", "k", {"a": "b"}, 3)
     assert first.default_key == "earlier"
+
+
+async def test_the_context_goes_on_wherever_it_came_from_and_none_is_made_up() -> None:
+    sink = Sink()
+
+    async def price(order: dict[str, Any]) -> int:
+        return 1
+
+    handler = declare(price, sink)
+    await process(handler.stage, records("{}", traces=(OTHER,)))
+    await process(handler.stage, records("{}", carried=Carried(id="earlier", traceparent="malformed")))
+
+    assert [output.traceparent for output in sink.outputs] == [
+        "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-00",
+        None,
+    ]
 
 
 async def test_without_idempotency_the_identity_is_the_sources_own_id() -> None:
