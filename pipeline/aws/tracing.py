@@ -56,7 +56,7 @@ def _hops() -> str | None:
 
 @lru_cache(maxsize=4)
 def _quoted(text: str) -> str:
-    return quote(text, safe=_AS_IT_IS)
+    return quote(text, safe=_AS_IT_IS, errors="replace")  # a variable's bytes may be no UTF-8
 
 
 @lru_cache(maxsize=4)

@@ -68,3 +68,9 @@ def test_a_messages_header_replaces_the_calls_and_so_takes_the_hops_along(
 def test_only_what_we_wrote_ourselves_is_sent(odd: Any) -> None:
     assert header_for(odd) is renewed(odd) is None
     assert system_attributes(None) == {}
+
+
+def test_a_variable_that_is_no_utf_8_stops_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "price")
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=\udcff")
+    assert header_of_invocation() == "Root=%3F"
