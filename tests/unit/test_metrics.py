@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -386,3 +387,14 @@ def test_only_numbers_that_cloudwatch_takes_are_finite() -> None:
 def test_every_outcome_has_its_own_metric() -> None:
     assert len(set(OUTCOMES.values())) == len(OUTCOMES) == 6
     assert set(OUTCOMES.values()) <= set(UNITS)
+
+
+# --- the document
+
+
+def test_the_document_lists_the_metrics_that_there_are_with_their_units() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (?:one|each \w+) \|", text.partition("\n## Metrics\n")[2], re.MULTILINE)
+
+    assert dict(rows) == {**UNITS, **sink_metrics("NAME")}
+    assert len(rows) == len(dict(rows))

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.aws.cloudformation.stack import Series, Stack, metric, part
 from pipeline.aws.cloudformation.values import Noted, Ref
 from pipeline.engine.stage import Stage
-from pipeline.telemetry.measures import OUTCOMES
+from pipeline.telemetry.measures import OUTCOMES, sink_names
 
 
 def watch_function(stage: Stage, function: str, stack: Stack) -> None:
@@ -84,8 +84,11 @@ def watch_canary(stage: Stage, function: str, stack: Stack) -> None:
 def draw(stage: Stage, function: str, stack: Stack) -> None:
     """The function's graphs."""
     own = _dimensions(stage, function)
-    outcomes = [Series(namespace=stage.pipeline, metric=name, dimensions=own) for name in OUTCOMES.values()]
-    stack.graph(function, "records by outcome", outcomes)
+
+    def series(name: str, statistic: str = "Sum") -> Series:
+        return Series(namespace=stage.pipeline, metric=name, dimensions=own, statistic=statistic)
+
+    stack.graph(function, "records by outcome", [series(name) for name in OUTCOMES.values()])
     lambdas = {"FunctionName": Ref(function)}
     counts = [
         Series(namespace="AWS/Lambda", metric=name, dimensions=lambdas)
@@ -97,6 +100,23 @@ def draw(stage: Stage, function: str, stack: Stack) -> None:
         for statistic in ("p50", "Maximum")
     ]
     stack.graph(function, "milliseconds of an invocation", durations)
+    sinks = list(dict.fromkeys(sink_names(sink.name for sink in stage.sinks).values()))
+    stores = [] if stage.store is None else ["Store"]
+    ages = [series("OldestRecordAge", "Maximum"), series("RecordAge", "p50"), series("RecordAge", "p99")]
+    stack.graph(function, "seconds since sending: the oldest, and when settled", ages)
+    times = ["HandlerDuration", *(f"SinkDuration_{sink}" for sink in sinks), *(f"{store}Duration" for store in stores)]
+    stack.graph(
+        function,
+        "milliseconds: handler, sinks, store, slowest record",
+        [*(series(name, "p99") for name in times), series("SlowestRecord", "Maximum")],
+    )
+    troubles = [*(f"SinkFailures_{sink}" for sink in sinks), *(f"{store}Failures" for store in stores)]
+    waits = ["DeadlineHandBacks", *(["RecordsPostponed"] if stage.source.is_stream else [])]
+    stack.graph(
+        function, "failures of sinks and store; out of time, retried", [series(name) for name in (*troubles, *waits)]
+    )
+    fill = [series("BatchFill", "Average"), series("ConcurrencyUsed", "Maximum")]
+    stack.graph(function, "batches: percent filled, most records at once", fill)
 
 
 def _count(stage: Stage, function: str, name: str, period: int) -> dict[str, Any]:
