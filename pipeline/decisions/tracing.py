@@ -122,12 +122,15 @@ def lineage_of(text: str) -> str | None:
 def contexts(parent: TraceContext | None, header: Any) -> tuple[TraceContext, ...]:
     """Where a record comes from: its `traceparent`, and its X-Ray header when that is of another trace.
 
-    Of one trace `traceparent` counts: Lambda and SQS put segments of their own into the header.
+    Of one trace `traceparent` counts: Lambda and SQS put segments of their own into the header. A header that is not sampled
+    says nothing: Lambda makes one where nobody traces, and what nobody kept must not keep others from sampling.
     """
     other = None if header is None else parse_xray(header)
+    if other is None or not other.is_sampled:
+        return () if parent is None else (parent,)
     if parent is None:
-        return () if other is None else (other,)
-    return (parent,) if other is None or other.trace_id == parent.trace_id else (parent, other)
+        return (other,)
+    return (parent,) if other.trace_id == parent.trace_id else (parent, other)
 
 
 def carried_on(traces: tuple[TraceContext, ...]) -> str | None:

@@ -23,8 +23,8 @@ FOREVER = Deadline()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SPAN = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
 HEADER = "Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331;Sampled=1"
-OTHER = TraceContext("5759e988bd862e3fe1be46a994272793", "53995c3f42cd8ad8")
-OTHER_HEADER = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=0"
+OTHER = TraceContext("5759e988bd862e3fe1be46a994272793", "53995c3f42cd8ad8", 1)
+OTHER_HEADER = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
 ARN = "arn:aws:sqs:eu-west-1:123456789012:"
 
 
@@ -96,6 +96,8 @@ def test_a_strangers_attribute_of_the_same_name_is_no_error_and_stays() -> None:
         ({"traceparent": TRACE}, HEADER.replace("b7", "00"), (SPAN,)),
         ({"traceparent": TRACE}, OTHER_HEADER, (SPAN, OTHER)),
         ({}, OTHER_HEADER, (OTHER,)),
+        ({}, OTHER_HEADER.replace("Sampled=1", "Sampled=0"), ()),
+        ({"traceparent": TRACE}, OTHER_HEADER.replace("Sampled=1", "Sampled=0"), (SPAN,)),
         ({"colour": "red"}, HEADER, (SPAN,)),
         ({"traceparent": "malformed"}, HEADER, (SPAN,)),
         ({"traceparent": "malformed", "pipeline": '{"id":"abc"}'}, "Root=dummy", ()),
