@@ -373,6 +373,10 @@ def test_the_most_frequent_types_are_the_ones_that_are_named() -> None:
     assert types["other"] == 20 - (MAX_TYPES - 1)
 
 
+def test_a_types_name_is_cut_and_has_plain_letters() -> None:
+    assert error_types([Failed(type_of("Ä.b" + "E" * 500))]) == {"__b" + "E" * 61: 1}
+
+
 def test_sinks_keep_their_names_up_to_a_number_of_them() -> None:
     names = sink_names(["audit.fifo", "", *(f"s{number}" for number in range(20))])
 
