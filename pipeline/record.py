@@ -49,6 +49,11 @@ class RawRecord(Struct, frozen=True, kw_only=True):
     error: Exception | None = None  #: why it cannot be decoded, if it cannot
     origin: Any = None  #: the source's own form of the record; only the source looks inside
 
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that it belongs to, as log lines name it; None: it came with none."""
+        return self.traces[0].trace_id if self.traces else None
+
 
 class Record(Struct, Generic[P], frozen=True, kw_only=True):
     """One record as a handler sees it; annotate a parameter with `Record[Order]` to get it."""

@@ -68,7 +68,6 @@ class Run(Struct, eq=False):
     is_admitted: bool = False  #: it may run, or has run
     data: str | None = None  #: what to keep of it for repeats
     effect: list[Output] = msgspec.field(default_factory=list)  #: what `Fused` writes last, with its mark
-    trace: str | None = None  #: the id of the trace that it belongs to, for log lines
     _payload: Any = UNSET
 
     @classmethod

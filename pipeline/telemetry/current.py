@@ -19,8 +19,6 @@ class Current(Protocol):
     def key_hash(self) -> str | None: ...
     @property
     def attempt(self) -> int: ...
-    @property
-    def trace(self) -> str | None: ...  # the trace's id, 32 hexadecimal digits; None: it is not traced
 
 
 #: Each task and each thread sees its own record, also when records interleave.

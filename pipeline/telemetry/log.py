@@ -131,7 +131,7 @@ class LogWriter:
 
     def _record_names(self, raw: RawRecord) -> dict[str, Any]:
         own = {"record_id": raw.id, "source": raw.source, "receive_count": raw.receive_count}
-        return self._names() | own
+        return self._names() | own | {"traceId": raw.trace_id}
 
 
 def logger_for(pipeline: str, level: str, stream: TextIO | None = None) -> Logger:

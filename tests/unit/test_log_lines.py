@@ -22,7 +22,7 @@ from pipeline.outcome import (
     Succeeded,
     Unprocessed,
 )
-from pipeline.record import RawRecord
+from pipeline.record import RawRecord, TraceContext
 from pipeline.telemetry.current import CURRENT
 from pipeline.telemetry.events import (
     BatchFinished,
@@ -43,7 +43,8 @@ _ROW = re.compile(r"^\| `([\w.]+)` \| (DEBUG|INFO|WARNING|ERROR) \| .* \| (.*) \
 COMMON = {"level", "message", "timestamp", "service", "function_version", "handler", "cold_start"}
 
 _numbers = itertools.count()
-RAW = RawRecord(id="r1", source="orders", body="{}", receive_count=3)
+TRACE = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
+RAW = RawRecord(id="r1", source="orders", body="{}", receive_count=3, traces=(TRACE,))
 
 
 def raised() -> Exception:
@@ -136,6 +137,7 @@ def test_a_line_of_a_record_has_all_its_names(monkeypatch: pytest.MonkeyPatch) -
         "cold_start": True,
         "handler": "price",
         "record_id": "r1",
+        "traceId": TRACE.trace_id,
         "key_hash": "abc",
         "source": "orders",
         "attempt": 2,
@@ -184,8 +186,8 @@ def test_a_long_message_of_an_error_is_cut_and_one_without_a_message_is_named() 
 
 
 class Working:
-    handler, key_hash, attempt, trace = "other", "other", 9, "other"
-    raw = RawRecord(id="other", source="other", body="{}")
+    handler, key_hash, attempt = "other", "other", 9
+    raw = RawRecord(id="other", source="other", body="{}", traces=(TraceContext("other", "other"),))
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: type(fact).__name__)
