@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Generator
 
 import pytest
 
@@ -15,13 +13,7 @@ from pipeline.emulator.faults.kinds import Kind
 from tests.simulation import plants_whole
 from tests.simulation.product import MATRIX, SOURCES, Product
 
-
-@pytest.fixture(autouse=True)
-def silent() -> Generator[None, None, None]:
-    """An emulator says what goes wrong, and nearly everything does."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("silent")
 
 
 @pytest.mark.parametrize("source", SOURCES)

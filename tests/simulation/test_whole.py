@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import subprocess
 import sys
 import tracemalloc
 from collections import Counter
-from collections.abc import Generator
 
 import pytest
 
@@ -23,16 +21,10 @@ from pipeline.testing import Emulator
 from tests.simulation.plants_whole import PLANTED
 from tests.simulation.whole import MATRIX, SOURCES, Whole
 
+pytestmark = pytest.mark.usefixtures("silent")
+
 #: Seeds from a planted bug's `near` on, within which it must be found.
 _WITHIN = 3
-
-
-@pytest.fixture(autouse=True)
-def silent() -> Generator[None, None, None]:
-    """An emulator says what goes wrong, and nearly everything does."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("source", SOURCES)
