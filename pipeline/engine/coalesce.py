@@ -150,6 +150,9 @@ class Coalescer(Generic[A, R]):
             for _, future in waiting:
                 if not future.done():
                     future.set_exception(_raisable(error))
+                    if not isinstance(error, Exception):
+                        # Ended from without, mostly together with whoever waits: that nobody asks then is no news.
+                        future.exception()
             if isinstance(error, asyncio.CancelledError):
                 raise
             return
