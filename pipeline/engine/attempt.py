@@ -41,6 +41,9 @@ from pipeline.telemetry.events import CompletionLost, Observer, tell
 LeftRunning = Callable[[asyncio.Task[Any] | None], bool]
 
 
+_NONE: Failures = []
+
+
 class Pace:
     """How long a record of this handler is expected to take; it lives from batch to batch."""
 
@@ -77,6 +80,7 @@ class Attempt:
         endings: Endings,
         pace: Pace,
         observers: Sequence[Observer],
+        names_outputs: bool,
         left_running: LeftRunning,
         standing: Callable[[Run], Standing],
         must_wait: Callable[[Run], bool],
@@ -96,6 +100,7 @@ class Attempt:
         self._endings = endings
         self._pace = pace
         self._observers = observers
+        self._names_outputs = names_outputs  #: somebody is told of every record, and of the ids of its outputs
         mode = stage.mode
         self._keeps_results = isinstance(mode, Watching) and mode.replay
         self._inside = 0  #: records that are in the handler
@@ -144,6 +149,7 @@ class Attempt:
             standing.has_failed()
             return await self._lost(run, gathered.outputs if gathered.is_repeatable else [])
         failures: Failures = await self._fanout.write_gathered(gathered.outputs, standing)
+        self._accepted(run, gathered.outputs, failures)
         if standing.is_behind() or failures:
             standing.has_failed()
             if standing.is_behind():  # also what was accepted: it stands behind what comes again
@@ -205,6 +211,7 @@ class Attempt:
         if outputs:
             run.phase = Phase.WRITING
             failures = await self._fanout.write_all(outputs, self._standing(run))
+            self._accepted(run, outputs, failures)
             # What is refused, or owed to a sink that is gone, will never be taken: the record is done all the same.
             away = [error for _, error in failures if not isinstance(error, (SinkRefused, ConfigurationError))]
             if away:
@@ -250,7 +257,10 @@ class Attempt:
             if result is None:
                 return [], 0, []
             origin = Origin(run.identity, run.order_key, run.raw.carried, run.raw.sent_at, run.raw.traces)
-            return await self._fanout.collect(result, origin, self._standing(run), lambda: self._holds(run))
+            try:
+                return await self._fanout.collect(result, origin, self._standing(run), lambda: self._holds(run))
+            finally:
+                self._accepted(run, origin.streamed)
         finally:
             self._inside -= 1
 
@@ -287,11 +297,14 @@ class Attempt:
         if run.effect:  # it is written last, so nothing else may still be on its way
             standing = self._standing(run)
             failures = await self._fanout.write_all(outputs, standing, must_wait=self._must_wait(run))
+            self._accepted(run, outputs, failures)
             if failures or standing.is_behind():
                 return await self._endings.unwritten(run, failures, is_repeatable=False)
             return await self._succeed(run, len(outputs) + streamed)
         at_once, gathered = self._fanout.parted(outputs)
-        if at_once and (failures := await self._fanout.write(at_once)):
+        failures = await self._fanout.write(at_once) if at_once else []
+        self._accepted(run, at_once, failures)
+        if failures:
             failures += [(output, SinkUnavailable("other outputs were not written")) for output in gathered]
             return await self._endings.unwritten(run, failures, is_repeatable=streamed == 0)
         if gathered or self._must_wait(run):
@@ -309,18 +322,32 @@ class Attempt:
             if not written:
                 self._recent.add(run.key_hash, run.validation, self._clock.now())
                 return await self._repeated(run, None)
+            self._accepted(run, run.effect)
         outcome = run.decided = Succeeded(outputs + len(run.effect))
         run.phase = Phase.ENDING
         if self._ledger is not None:
             done = await self._ledger.complete(run, run.data)
             if done is not True:
-                self.completion_lost(run, done or None)
+                self.completion_lost(run, outcome, done or None)
             has_left_it = bool(run.effect) or self._stage.fused is None
             if done is not False and has_left_it:  # the work is done, also when the store could not be told
                 self._recent.add(run.key_hash, run.validation, self._clock.now())
         return outcome
 
-    def completion_lost(self, run: Run, error: StoreUnavailable | None) -> None:
-        """Tell that a record succeeded although its entry is not completed."""
-        fact = CompletionLost(pipeline=self._stage.pipeline, handler=self._stage.name, record=run.raw, error=error)
+    def completion_lost(self, run: Run, outcome: Outcome, error: StoreUnavailable | None) -> None:
+        """Tell that a record came to its outcome although its entry is not completed."""
+        fact = CompletionLost(
+            pipeline=self._stage.pipeline,
+            handler=self._stage.name,
+            record=run.raw,
+            key_hash=run.key_hash,
+            attempt=run.attempt,
+            outcome=outcome,
+            error=error,
+            age=run.age(self._clock.now()),
+        )
         tell(self._observers, fact)
+
+    def _accepted(self, run: Run, outputs: Sequence[Output], failures: Failures = _NONE) -> None:
+        if self._names_outputs and outputs:
+            run.accepted(outputs, failures)

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigurationError, SinkError, SinkRefused, SinkUnav
 from pipeline.output import Emit, Output
 from pipeline.ports import Effect, Environment, FusedSink, Sink
 from pipeline.record import Carried, TraceContext
-from pipeline.telemetry.events import Observer, SinkWritten, tell
+from pipeline.telemetry.events import MAX_OUTPUT_IDS, Observer, SinkWritten, tell
 
 #: Outputs are held until the function ends, up to this many and this many bytes; beyond, they stream.
 MAX_HELD = 1_000
@@ -53,7 +53,7 @@ Collected = tuple[list[Output], int, Failures]
 class Origin:
     """What the outputs of one record have in common; it numbers them."""
 
-    __slots__ = ("_next", "default_key", "hops", "identity", "sent_at", "traceparent")
+    __slots__ = ("_next", "default_key", "hops", "identity", "sent_at", "streamed", "traceparent")
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Origin:
         self.hops = (carried.hops if carried else 0) + 1
         self.traceparent = tracing.carried_on(traces)
         self.sent_at = sent_at
+        self.streamed: Sequence[Output] = ()  #: the first of those that sinks accepted before the function ended
         self._next = 0
 
     def index(self) -> int:
@@ -291,6 +292,7 @@ class FanOut:
                     if failures := await self.write_all(outputs, standing):
                         return [], streamed, failures
                     streamed += len(outputs)
+                    origin.streamed = origin.streamed or outputs[:MAX_OUTPUT_IDS]
         finally:
             close = getattr(values, "aclose", None)
             if close is not None:

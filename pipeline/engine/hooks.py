@@ -70,5 +70,13 @@ class Hooks:
             self._failed(run, error)
 
     def _failed(self, run: Run, error: BaseException) -> None:
-        names = {"pipeline": self._stage.pipeline, "handler": self._stage.name}
-        tell(self._observers, HookFailed(**names, record=run.raw, error=error))
+        fact = HookFailed(
+            pipeline=self._stage.pipeline,
+            handler=self._stage.name,
+            record=run.raw,
+            key_hash=run.key_hash,
+            attempt=run.attempt,
+            error=error,
+            age=run.age(self._clock.now()),
+        )
+        tell(self._observers, fact)

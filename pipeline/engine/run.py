@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from enum import Enum, auto
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -19,6 +21,7 @@ from pipeline.errors import KeyMissing
 from pipeline.outcome import Outcome
 from pipeline.output import Output
 from pipeline.record import RawRecord, Record
+from pipeline.telemetry.events import MAX_OUTPUT_IDS
 
 
 class Phase(Enum):
@@ -68,6 +71,7 @@ class Run(Struct, eq=False):
     is_admitted: bool = False  #: it may run, or has run
     data: str | None = None  #: what to keep of it for repeats
     effect: list[Output] = msgspec.field(default_factory=list)  #: what `Fused` writes last, with its mark
+    output_ids: tuple[str, ...] = ()  #: of what sinks accepted; see `RecordFinished`
     _payload: Any = UNSET
 
     @classmethod
@@ -135,6 +139,17 @@ class Run(Struct, eq=False):
             hops=self.hops,
             body=raw.body,
         )
+
+    def age(self, now: float) -> float | None:
+        """Seconds since it was sent, by the wall clock; None when its source does not say when."""
+        sent_at = self.raw.sent_at
+        return None if sent_at is None else max(now - sent_at, 0.0)
+
+    def accepted(self, outputs: Iterable[Output], failures: Sequence[tuple[Output, BaseException]] = ()) -> None:
+        """Note the ids of outputs that sinks accepted, which are all but the failures: the first few."""
+        refused = {(output.id, output.sink) for output, _ in failures}
+        ids = (output.id for output in outputs if (output.id, output.sink) not in refused)
+        self.output_ids = tuple(islice(dict.fromkeys(chain(self.output_ids, ids)), MAX_OUTPUT_IDS))
 
     def handled_by(self, now: float) -> float | None:
         """Seconds in the handler, up to `now` if it is still in it; None when it was not called."""

@@ -88,6 +88,7 @@ class Work:
             endings=self._endings,
             pace=pace,
             observers=observers,
+            names_outputs=bool(self._success_observers),
             left_running=left_running,
             standing=lambda run: _Standing(self, run),
             must_wait=self._must_wait,
@@ -146,7 +147,8 @@ class Work:
                 outcome = self._endings.unfinished(run)  # noqa: PLW2901 - the outcome it has not got yet
                 self._observe(run, outcome)
                 if isinstance(outcome, Succeeded):  # the sinks have accepted; the store has not answered in time
-                    self._attempt.completion_lost(run, StoreUnavailable("no answer before the time was up"))
+                    error = StoreUnavailable("no answer before the time was up")
+                    self._attempt.completion_lost(run, outcome, error)
             outcomes.append(outcome)
         return BatchResult([run.raw for run in self._runs], outcomes)
 
@@ -334,6 +336,7 @@ class Work:
             attempt=run.attempt,
             outcome=outcome,
             delay=delay,
+            age=run.age(self._clock.now()),
         )
         tell(self._observers, fact)
         return True
@@ -406,8 +409,7 @@ class Work:
         self.slowest = max(self.slowest, seconds)
         if run.last is None:  # else the run was measured before the record waited
             self._measure_handler(run, now)
-        sent_at = run.raw.sent_at
-        age = None if sent_at is None else max(self._clock.now() - sent_at, 0.0)
+        age = run.age(self._clock.now())
         if age is not None and is_settled(outcome):
             self.ages.append(age)
         observers, is_slow = self._observers, False
@@ -430,6 +432,7 @@ class Work:
             age=age,
             handled=run.handled_by(now),
             is_slow=is_slow,
+            output_ids=run.output_ids,
         )
         tell(observers, fact)
 
@@ -439,7 +442,9 @@ class Work:
             self.handled.append(handled)
 
     def _completion_lost(self, run: Run, error: StoreUnavailable) -> None:
-        self._attempt.completion_lost(run, error)
+        outcome = self._outcomes[run.position]
+        assert outcome is not None, "a place moves only over records that have ended"
+        self._attempt.completion_lost(run, outcome, error)
 
     def _spent_before(self, raw: RawRecord) -> int:
         if self._counts_here:

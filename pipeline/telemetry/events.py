@@ -11,6 +11,9 @@ from pipeline.batch import BatchResult
 from pipeline.outcome import Outcome
 from pipeline.record import RawRecord
 
+#: Outputs of one record that a fact names. One with more is a record that is split: its first ones tell where they go.
+MAX_OUTPUT_IDS = 20
+
 
 class BatchStarted(Struct, frozen=True, kw_only=True):
     """A batch arrived."""
@@ -32,6 +35,7 @@ class RecordPostponed(Struct, frozen=True, kw_only=True):
     attempt: int  #: the number of the run that ended
     outcome: Outcome  #: what it came to, and what it ends in if there is no next time
     delay: float  #: seconds that it waits
+    age: float | None = None  #: seconds since it was sent; None: the source does not say when
 
 
 class RecordFinished(Struct, frozen=True, kw_only=True):
@@ -49,6 +53,9 @@ class RecordFinished(Struct, frozen=True, kw_only=True):
     #: run, as for a duplicate.
     handled: float | None = None
     is_slow: bool = False  #: it went well, but took over half of the time that its batch had
+    #: Ids of outputs that sinks accepted, also before it failed, at most `MAX_OUTPUT_IDS`. Known only in batches of which
+    #: somebody is told of every record.
+    output_ids: Sequence[str] = ()
 
 
 class SinkWritten(Struct, frozen=True, kw_only=True):
@@ -81,7 +88,11 @@ class CompletionLost(Struct, frozen=True, kw_only=True):
     pipeline: str
     handler: str
     record: RawRecord
+    key_hash: str | None
+    attempt: int
+    outcome: Outcome  #: what the record came to all the same
     error: BaseException | None  #: None: another run had taken the claim over
+    age: float | None = None  #: seconds since it was sent; None: the source does not say when
 
 
 class RejectionLost(Struct, frozen=True, kw_only=True):
@@ -94,7 +105,11 @@ class RejectionLost(Struct, frozen=True, kw_only=True):
     pipeline: str
     handler: str
     record: RawRecord
+    key_hash: str | None
+    attempt: int
+    outcome: Outcome
     error: BaseException | None  #: None: another run had taken the claim over
+    age: float | None = None  #: seconds since it was sent; None: the source does not say when
 
 
 class HookFailed(Struct, frozen=True, kw_only=True):
@@ -103,7 +118,10 @@ class HookFailed(Struct, frozen=True, kw_only=True):
     pipeline: str
     handler: str
     record: RawRecord
+    key_hash: str | None
+    attempt: int
     error: BaseException
+    age: float | None = None  #: seconds since it was sent; None: the source does not say when
 
 
 class BatchFinished(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.outcome import Duplicate, Failed, Outcome, Rejected, Succeeded, Unprocessed, name_of, tally, text_of
-from pipeline.record import RawRecord
 from pipeline.telemetry.events import (
     BatchFinished,
     BatchStarted,
@@ -28,6 +27,10 @@ _MESSAGE = 500
 #: What is bound to the lines of a handler (see `telemetry.logger`). A line of ours says itself which record it is of:
 #: the one that its task works on may be another, because calls are shared. None is not written.
 _UNBOUND: dict[str, Any] = dict.fromkeys(("record_id", "key_hash", "attempt", "source", "receive_count", "traceId"))
+
+
+#: A fact of one record.
+_RecordFact = RecordFinished | RecordPostponed | CompletionLost | RejectionLost | HookFailed
 
 
 class LogWriter:
@@ -71,11 +74,11 @@ class LogWriter:
                 names = {"sink": fact.sink, "outputs": fact.failed, **error_names(fact.error)}
                 self._logger.warning("sink.failed", extra=self._names() | names)
         elif isinstance(fact, CompletionLost):
-            self._logger.warning("completion.lost", extra=self._record_names(fact.record) | error_names(fact.error))
+            self._aside("completion.lost", fact, name_of(fact.outcome))
         elif isinstance(fact, RejectionLost):
-            self._logger.warning("rejection.lost", extra=self._record_names(fact.record) | error_names(fact.error))
+            self._aside("rejection.lost", fact, name_of(fact.outcome))
         elif isinstance(fact, HookFailed):
-            self._logger.warning("on_duplicate.failed", extra=self._record_names(fact.record) | error_names(fact.error))
+            self._aside("on_duplicate.failed", fact, "duplicate")
 
     def _begin(self) -> None:
         """Sampling is by batch, so that what one batch did is there as a whole, or not at all."""
@@ -86,13 +89,10 @@ class LogWriter:
     def _record(self, fact: RecordFinished) -> None:
         outcome = fact.outcome
         word = name_of(outcome)
-        extra = self._record_names(fact.record) | {
-            "key_hash": fact.key_hash,
-            "attempt": fact.attempt,
-            "outcome": word,
+        extra = self._record_names(fact, word) | {
             "seconds": round(fact.seconds, 6),
             "handled": _rounded(fact.handled, 6),
-            "age": _rounded(fact.age, 3),
+            "output_ids": list(fact.output_ids) or None,
             **_details(outcome),
         }
         error = getattr(outcome, "error", None) if word in ("failed", "exhausted") else None
@@ -102,14 +102,13 @@ class LogWriter:
             self._write[word](f"record.{word}", extra=extra, exc_info=_traceback(error))
 
     def _postponed(self, fact: RecordPostponed) -> None:
-        extra = {
-            "key_hash": fact.key_hash,
-            "attempt": fact.attempt,
-            "outcome": name_of(fact.outcome),
-            **_details(fact.outcome),
-            "delay": round(fact.delay, 3),
-        }
-        self._logger.warning("record.postponed", extra=self._record_names(fact.record) | extra)
+        names = self._record_names(fact, name_of(fact.outcome))
+        extra = names | _details(fact.outcome) | {"delay": round(fact.delay, 3)}
+        self._logger.warning("record.postponed", extra=extra)
+
+    def _aside(self, event: str, fact: CompletionLost | RejectionLost | HookFailed, outcome: str) -> None:
+        """Something that went wrong beside a record, and changes nothing of what it came to."""
+        self._logger.warning(event, extra=self._record_names(fact, outcome) | error_names(fact.error))
 
     def _batch(self, fact: BatchFinished) -> None:
         outages = [outcome.error for _, outcome in fact.result.of(Unprocessed) if outcome.error is not None]
@@ -129,9 +128,20 @@ class LogWriter:
     def _names(self) -> dict[str, Any]:
         return _UNBOUND | {"handler": self._handler, "cold_start": self._is_cold}
 
-    def _record_names(self, raw: RawRecord) -> dict[str, Any]:
-        own = {"record_id": raw.id, "source": raw.source, "receive_count": raw.receive_count}
-        return self._names() | own | {"traceId": raw.trace_id}
+    def _record_names(self, fact: _RecordFact, outcome: str) -> dict[str, Any]:
+        raw = fact.record
+        return {
+            **self._names(),
+            "record_id": raw.id,
+            "key_hash": fact.key_hash,
+            "source": raw.source,
+            "attempt": fact.attempt,
+            "receive_count": raw.receive_count,
+            "age": _rounded(fact.age, 3),
+            "outcome": outcome,
+            "traceId": raw.trace_id,
+            "caused_by": raw.carried.id if raw.carried else None,
+        }
 
 
 def logger_for(pipeline: str, level: str, stream: TextIO | None = None) -> Logger:

@@ -10,22 +10,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline import Context, Pipeline, Record, sources
+from pipeline import Backoff, Claim, Context, Mark, Pipeline, Record, sources
 from pipeline.decisions.deadline import Deadline
 from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 from pipeline.engine.environment import ProcessEnvironment
+from pipeline.engine.fanout import MAX_HELD
+from pipeline.engine.modes import Mode
 from pipeline.engine.processor import Processor
 from pipeline.engine.stage import Stage
+from pipeline.errors import SinkUnavailable
 from pipeline.ports import Clock
-from pipeline.record import RawRecord
+from pipeline.record import Carried, RawRecord
 from pipeline.stores import Memory
-from pipeline.telemetry.events import Fact, Observer, RecordFinished
+from pipeline.telemetry.events import MAX_OUTPUT_IDS, Fact, Observer, RecordFinished
 from pipeline.telemetry.log import LogWriter, logger_for
 from pipeline.telemetry.metrics import metrics_for
-from tests.engine.harness import records
+from tests.engine.harness import Sink, records
 
 
 async def deliver(
@@ -36,12 +40,13 @@ async def deliver(
     deadline: Deadline = Deadline(),
     clock: Clock | None = None,
     observers: Sequence[Observer] = (),
+    store: Memory | None = None,
 ) -> None:
     """Process one batch; its lines go to `written`."""
     environment = ProcessEnvironment(clock=clock)
     logger = logger_for(stage.pipeline, stage.log_level, written)
     processor = Processor(
-        replace(stage, store=Memory() if stage.mode else None),
+        replace(stage, store=(store or Memory()) if stage.mode else None),
         environment,
         logger=logger,
         metrics=metrics_for(stage.pipeline, stage.name),
@@ -222,3 +227,108 @@ def test_nothing_is_slow_where_nothing_limits_the_time() -> None:
 
 def test_when_all_records_are_slow_the_first_ten_say_it() -> None:
     assert len(slow_lines(*[6.0] * 15, soft=10)) == 10
+
+
+# What a record caused, and what caused it
+
+
+def splitter(*made: Sink, mode: Mode | None = None) -> Any:
+    """A handler that hands on as many orders as it is told to, and then fails if it is told that."""
+
+    @Pipeline("named", idempotency=mode, log_level="DEBUG").handler(
+        sources.SQS("orders"), sinks=made, retry=Backoff(attempts=5), key="name"
+    )
+    async def price(order: dict[str, Any]) -> Any:
+        for number in range(order["makes"]):
+            yield {"number": number}
+        if order.get("fails"):
+            raise ValueError("no")
+
+    return price
+
+
+def story(stage: Stage, order: dict[str, Any], *, level: str = "DEBUG", times: int = 1, **fields: Any) -> list[Any]:
+    """The lines of one record's deliveries, beside those of batches and sinks."""
+    written, store = io.StringIO(), Memory()
+    raw = records(json.dumps({"name": "a", **order}), **fields)
+
+    async def run() -> None:
+        for _ in range(times):
+            await deliver(replace(stage, log_level=level), raw, written=written, clock=VirtualClock(), store=store)
+
+    virtually(run())
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    return [line for line in lines if "record_id" in line]
+
+
+def ids(sink: Sink) -> list[str]:
+    return [output.id for output in sink.outputs]
+
+
+@pytest.mark.parametrize("mode", [None, Claim(), Mark()])
+def test_a_record_names_the_outputs_that_it_made_and_what_made_it(mode: Mode | None) -> None:
+    first, second = Sink("first"), Sink("second")
+
+    (line,) = story(splitter(first, second, mode=mode).stage, {"makes": 3}, carried=Carried("sent-as", 1))
+
+    assert line["message"] == "record.succeeded"
+    assert line["caused_by"] == "sent-as"
+    assert sorted(line["output_ids"]) == sorted(ids(first) + ids(second))
+    assert line["outputs"] == len(line["output_ids"]) == 6
+
+
+@pytest.mark.parametrize("makes", [MAX_OUTPUT_IDS, MAX_OUTPUT_IDS + 1, 2 * MAX_HELD + 1])
+def test_of_many_outputs_the_first_are_named(makes: int) -> None:
+    sink = Sink()
+
+    (line,) = story(splitter(sink).stage, {"makes": makes})
+
+    assert line["outputs"] == len(sink.outputs) == makes
+    assert line["output_ids"] == ids(sink)[:MAX_OUTPUT_IDS]
+
+
+def test_a_record_that_fails_names_what_sinks_accepted_before() -> None:
+    sink = Sink()
+
+    (line,) = story(splitter(sink).stage, {"makes": MAX_HELD + 1, "fails": True})
+
+    assert line["message"] == "record.failed"
+    assert line["output_ids"] == ids(sink)[:MAX_OUTPUT_IDS]
+
+
+def test_each_run_names_what_sinks_accepted_in_it() -> None:
+    refused = iter([SinkUnavailable("away"), None])
+    first, second = Sink("first"), Sink("second", fails=lambda output: next(refused))
+
+    failed, succeeded = story(splitter(first, second, mode=Claim()).stage, {"makes": 1}, times=2)
+
+    assert (failed["message"], failed["output_ids"]) == ("record.failed", ids(first))
+    assert (succeeded["message"], succeeded["output_ids"]) == ("record.succeeded", ids(second))
+
+
+def test_a_repeat_names_what_it_sent_again() -> None:
+    sink = Sink()
+
+    first, repeat = story(splitter(sink, mode=Claim(replay=True)).stage, {"makes": 2}, times=2)
+
+    assert (repeat["message"], repeat["output_ids"]) == ("record.duplicate", first["output_ids"])
+    assert len(sink.outputs) == 4
+
+
+def test_sinks_that_gather_are_named_when_they_have_accepted() -> None:
+    sink = Sink()
+    sink.gathers = True  # type: ignore[attr-defined]
+
+    (line,) = story(splitter(sink).stage, {"makes": 2})
+
+    assert line["output_ids"] == ids(sink)
+    assert len(line["output_ids"]) == 2
+
+
+def test_while_only_failures_get_lines_nobody_collects_the_names_of_outputs() -> None:
+    sink = Sink()
+
+    (line,) = story(splitter(sink).stage, {"makes": MAX_HELD + 1, "fails": True}, level="INFO")
+
+    assert line["message"] == "record.failed"
+    assert "output_ids" not in line

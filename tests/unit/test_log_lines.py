@@ -22,7 +22,7 @@ from pipeline.outcome import (
     Succeeded,
     Unprocessed,
 )
-from pipeline.record import RawRecord, TraceContext
+from pipeline.record import Carried, RawRecord, TraceContext
 from pipeline.telemetry.current import CURRENT
 from pipeline.telemetry.events import (
     BatchFinished,
@@ -39,12 +39,13 @@ from pipeline.telemetry.log import LogWriter, logger_for
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "observability.md"
 _ROW = re.compile(r"^\| `([\w.]+)` \| (DEBUG|INFO|WARNING|ERROR) \| .* \| (.*) \|$", re.MULTILINE)
+_OF_RECORD = re.compile(r"^\*The record's\*, on each line of a record: (.*?)\.$", re.MULTILINE | re.DOTALL)
 #: Of every line, or of every line of ours.
 COMMON = {"level", "message", "timestamp", "service", "function_version", "handler", "cold_start"}
 
 _numbers = itertools.count()
 TRACE = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
-RAW = RawRecord(id="r1", source="orders", body="{}", receive_count=3, traces=(TRACE,))
+RAW = RawRecord(id="r1", source="orders", body="{}", receive_count=3, carried=Carried("sent-as", 1), traces=(TRACE,))
 
 
 def raised() -> Exception:
@@ -55,8 +56,9 @@ def raised() -> Exception:
 
 
 ERROR = raised()
+SENT = ("out-1", "out-2")
 NAMES: dict[str, Any] = {"pipeline": "shop", "handler": "price"}
-RECORD: dict[str, Any] = {**NAMES, "record": RAW, "key_hash": "abc", "attempt": 2}
+RECORD: dict[str, Any] = {**NAMES, "record": RAW, "key_hash": "abc", "attempt": 2, "age": 7.0004}
 OUTCOMES: list[Outcome] = [
     Succeeded(2),
     Duplicate(),
@@ -69,7 +71,7 @@ OUTCOMES: list[Outcome] = [
 
 
 def finished(outcome: Outcome, **fields: Any) -> RecordFinished:
-    return RecordFinished(**RECORD, outcome=outcome, seconds=0.25, age=7.0004, handled=0.125, **fields)
+    return RecordFinished(**RECORD, outcome=outcome, seconds=0.25, handled=0.125, output_ids=SENT, **fields)
 
 
 #: Every fact that leaves a line, with all that it can have.
@@ -79,9 +81,9 @@ FACTS: list[Fact] = [
     finished(Succeeded(1), is_slow=True),
     *(RecordPostponed(**RECORD, outcome=outcome, delay=3.0) for outcome in OUTCOMES[4:]),
     SinkWritten(**NAMES, sink="ledger", accepted=1, failed=1, seconds=0.1, error=ERROR),
-    CompletionLost(**NAMES, record=RAW, error=ERROR),
-    RejectionLost(**NAMES, record=RAW, error=ERROR),
-    HookFailed(**NAMES, record=RAW, error=ERROR),
+    CompletionLost(**RECORD, outcome=Succeeded(1), error=ERROR),
+    RejectionLost(**RECORD, outcome=Rejected(ERROR), error=ERROR),
+    HookFailed(**RECORD, error=ERROR),
     BatchFinished(
         **NAMES,
         source="orders",
@@ -112,9 +114,12 @@ def test_every_kind_of_fact_and_of_outcome_is_tried_here() -> None:
 
 def test_the_documented_events_and_fields_are_those_that_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "7")
+    text = DOCUMENT.read_text()
+    of_record = _OF_RECORD.search(text)
+    assert of_record is not None
     documented = {
-        (event, level): set(re.findall(r"`(\w+)`", fields))
-        for event, level, fields in _ROW.findall(DOCUMENT.read_text())
+        (event, level): set(re.findall(r"`(\w+)`", fields.replace("*the record's*", of_record[1])))
+        for event, level, fields in _ROW.findall(text)
     }
     written: dict[tuple[str, str], set[str]] = {}
     for line in lines_of(*FACTS):
@@ -138,6 +143,8 @@ def test_a_line_of_a_record_has_all_its_names(monkeypatch: pytest.MonkeyPatch) -
         "handler": "price",
         "record_id": "r1",
         "traceId": TRACE.trace_id,
+        "caused_by": "sent-as",
+        "output_ids": list(SENT),
         "key_hash": "abc",
         "source": "orders",
         "attempt": 2,
@@ -157,7 +164,8 @@ def test_by_default_what_went_well_leaves_one_line_a_batch() -> None:
     lines = lines_of(*FACTS, level="INFO")
 
     assert [line["message"] for line in lines if line["level"] == "DEBUG"] == []
-    assert [line["message"] for line in lines if line.get("outcome") in ("succeeded", "duplicate")] == ["record.slow"]
+    well = [line["message"] for line in lines if line.get("outcome") in ("succeeded", "duplicate")]
+    assert [event for event in well if event.startswith("record.")] == ["record.slow"]
     assert lines[-1]["message"] == "batch.finished"
 
 
@@ -183,6 +191,29 @@ def test_a_long_message_of_an_error_is_cut_and_one_without_a_message_is_named() 
 
     assert long["reason"] == "x" * 500
     assert (odd["error"], odd["reason"]) == ("Odd", "(no message: its __str__ raised RuntimeError)")
+
+
+ALWAYS = {"record_id", "key_hash", "source", "attempt", "receive_count", "age", "outcome", "traceId", "caused_by"}
+
+
+@pytest.mark.parametrize("fact", [fact for fact in FACTS if hasattr(fact, "record")], ids=lambda f: type(f).__name__)
+def test_every_line_of_a_record_has_all_that_names_it(fact: Fact) -> None:
+    for line in lines_of(fact):
+        assert set(line) >= ALWAYS, line["message"]
+
+
+def test_a_record_that_nobody_sent_and_that_caused_nothing_names_neither() -> None:
+    fact = RecordFinished(
+        **NAMES,
+        record=RawRecord(id="r1", source="orders", body="{}"),
+        key_hash=None,
+        attempt=1,
+        outcome=Succeeded(0),
+        seconds=0.25,
+    )
+    (line,) = lines_of(fact)
+
+    assert {"caused_by", "output_ids", "key_hash", "age"}.isdisjoint(line)
 
 
 class Working:
