@@ -31,6 +31,8 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyM
 from urllib3 import exceptions as broken
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from pipeline.telemetry import spans
+
 #: Bytes of an answer once it is unpacked. The largest that a service gives is BatchGetItem's, of 16 MB.
 MAX_UNPACKED = 64 * 1024 * 1024
 #: How long a connection may have been idle and be used again, as with aiobotocore. What was forgotten on the way, by
@@ -76,6 +78,10 @@ class Transport:
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes, *, read_seconds: float) -> Answer | Failure:
         """POST, and wait for the whole answer. `read_seconds` is what may pass between two pieces of it."""
+        with spans.unseen():
+            return self._send(url, headers, body, read_seconds)
+
+    def _send(self, url: str, headers: Mapping[str, str], body: bytes, read_seconds: float) -> Answer | Failure:
         way = None
         opened = 0
         try:

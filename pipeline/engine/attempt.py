@@ -124,7 +124,10 @@ class Attempt:
         """The guard: whatever happens to this record, it happens to no other."""
         CURRENT.set(run)
         try:
-            return await work
+            if run.span is None:
+                return await work
+            with run.span.entered():
+                return await work
         except asyncio.CancelledError:
             if not run.is_cut:
                 raise
@@ -256,7 +259,7 @@ class Attempt:
             result = await self._call(record, self._context)
             if result is None:
                 return [], 0, []
-            origin = Origin(run.identity, run.order_key, run.raw.carried, run.raw.sent_at, run.raw.traces)
+            origin = Origin(run.identity, run.order_key, run.raw.carried, run.raw.sent_at, run.trace)
             try:
                 return await self._fanout.collect(result, origin, self._standing(run), lambda: self._holds(run))
             finally:
@@ -345,6 +348,7 @@ class Attempt:
             outcome=outcome,
             error=error,
             age=run.age(self._clock.now()),
+            span=None if run.span is None else run.span.trace,
         )
         tell(self._observers, fact)
 

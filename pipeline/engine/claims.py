@@ -53,6 +53,7 @@ class Claims:
         self._store = store
         self._environment = environment
         self._deadline = deadline
+        self._activity = activity
         self._claiming: Coalescer[ClaimRequest, ClaimReply | StoreUnavailable] = Coalescer(
             self._claim, activity, limit=_SHARED
         )
@@ -133,7 +134,7 @@ class Claims:
     def _keep(self, held: Held) -> None:
         self._held[held.owner] = held
         if self._renewing is None:
-            self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever())
+            self._renewing = self._activity.begin(self._renew_for_ever())
 
     async def _release(
         self, held: Held, attempts: int, outputs: str | None, rejected: tuple[str, ...]

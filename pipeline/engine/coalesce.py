@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
 A = TypeVar("A")
 R = TypeVar("R")
+T = TypeVar("T")
 
 #: How long a request waits for company while other records are still busy, in seconds.
 LINGER = 0.01
@@ -22,8 +24,19 @@ class Activity:
     """
 
     def __init__(self) -> None:
+        self._around: Context | None = None
         self._busy = 0
         self._gathering: list[Coalescer[Any, Any]] = []
+
+    def settle_here(self) -> None:
+        """From now on shared work is done in the context variables of here."""
+        self._around = copy_context()
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task for what belongs to none of the records, whichever of them it is that begins it."""
+        # A copy: two calls at once must not see what the other sets.
+        around = None if self._around is None else self._around.copy()
+        return asyncio.get_running_loop().create_task(work, context=around)
 
     def join(self, workers: int = 1) -> None:
         """Workers have begun, or have their answers."""
@@ -128,7 +141,7 @@ class Coalescer(Generic[A, R]):
         if not self._waiting:
             return
         waiting, self._waiting, self._gathered = self._waiting, [], 0
-        call = asyncio.get_running_loop().create_task(self._call(waiting))
+        call = self._activity.begin(self._call(waiting))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 

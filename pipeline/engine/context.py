@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.decisions.deadline import Deadline
 from pipeline.ports import Clock
+from pipeline.telemetry import spans
 
 if TYPE_CHECKING:
     from aws_lambda_powertools import Logger
@@ -23,6 +24,11 @@ class Context:
     metrics: EphemeralMetrics  #: Powertools', flushed once after the batch
     deadline: Deadline
     clock: Clock
+
+    @property
+    def span(self) -> spans.Span:
+        """OpenTelemetry's span of the record that is handled here; one that keeps nothing where nobody traces."""
+        return spans.current()
 
     def remaining(self) -> float | None:
         """Seconds until a running handler is cut off; None where nothing limits the time."""

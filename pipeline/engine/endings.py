@@ -113,6 +113,7 @@ class Endings:
                     outcome=outcome,
                     error=told or None,
                     age=run.age(self._environment.clock.now()),
+                    span=None if run.span is None else run.span.trace,
                 )
                 tell(self._observers, fact)
         return outcome

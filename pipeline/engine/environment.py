@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeVar
 
 from pipeline.ports import Clock
+from pipeline.telemetry.spans import outside
 
 T = TypeVar("T")
 
@@ -61,7 +62,8 @@ class ProcessEnvironment:
     async def once(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
         task = self._made.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = asyncio.ensure_future(self._make(make()))
+            # It outlives the record that asks first: what it logs or begins later is not that record's.
+            task = asyncio.get_running_loop().create_task(self._make(make()), context=outside())
             self._made[key] = task
         elif task.done():
             made: T = task.result()

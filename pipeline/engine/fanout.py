@@ -16,6 +16,9 @@ from pipeline.errors import ConfigurationError, SinkError, SinkRefused, SinkUnav
 from pipeline.output import Emit, Output
 from pipeline.ports import Effect, Environment, FusedSink, Sink
 from pipeline.record import Carried, TraceContext
+from pipeline.telemetry import conventions as names
+from pipeline.telemetry import spans
+from pipeline.telemetry.conventions import described_by
 from pipeline.telemetry.events import MAX_OUTPUT_IDS, Observer, SinkWritten, tell
 
 #: Outputs are held until the function ends, up to this many and this many bytes; beyond, they stream.
@@ -61,12 +64,12 @@ class Origin:
         default_key: str,
         carried: Carried | None,
         sent_at: float | None = None,
-        traces: tuple[TraceContext, ...] = (),
+        trace: TraceContext | None = None,
     ) -> None:
         self.identity = identity
         self.default_key = default_key
         self.hops = (carried.hops if carried else 0) + 1
-        self.traceparent = tracing.carried_on(traces)
+        self.traceparent = None if trace is None else tracing.format_traceparent(trace)
         self.sent_at = sent_at
         self.streamed: Sequence[Output] = ()  #: the first of those that sinks accepted before the function ended
         self._next = 0
@@ -350,38 +353,47 @@ class FanOut:
     async def _write_effects(self, effects: list[Effect]) -> Sequence[bool | BaseException]:
         sink = self._sinks[self._stage.fused or ""]
         assert isinstance(sink, FusedSink), "an assembled stage has one"
-        started = self._environment.clock.monotonic()
-        answers: Sequence[bool | BaseException]
-        try:
-            answers = await sink.write_once(effects, self._environment, self._deadline)
-        except Exception as error:
-            answers = [error] * len(effects)
-        errors = [
-            answer if isinstance(answer, BaseException) else None
-            for effect, answer in zip(effects, answers, strict=True)
-            for _ in effect.outputs
-        ]
-        self._observe(sink, errors, self._environment.clock.monotonic() - started)
+        clock = self._environment.clock
+        started = clock.monotonic()
+        made_by = [output.traceparent for effect in effects for output in effect.outputs]
+        with spans.call(*_described(sink, len(made_by)), clock.now, made_by) as span:
+            answers: Sequence[bool | BaseException]
+            try:
+                answers = await sink.write_once(effects, self._environment, self._deadline)
+            except Exception as error:
+                answers = [error] * len(effects)
+            errors = [
+                answer if isinstance(answer, BaseException) else None
+                for effect, answer in zip(effects, answers, strict=True)
+                for _ in effect.outputs
+            ]
+            self._observe(sink, errors, clock.monotonic() - started, span)
         return answers
 
     def _sender(self, sink: Sink) -> Any:
         async def send(outputs: list[Output]) -> Sequence[BaseException | None]:
             clock = self._environment.clock
             started = clock.monotonic()
-            errors: Sequence[BaseException | None]
-            try:
-                errors = await sink.write(outputs, self._environment, self._deadline)
-                if len(errors) != len(outputs):
-                    raise SinkError(f"the sink '{sink.name}' answered {len(errors)} of {len(outputs)} outputs")
-            except Exception as error:
-                errors = [error] * len(outputs)
-            self._observe(sink, errors, clock.monotonic() - started)
+            made_by = (output.traceparent for output in outputs)
+            with spans.call(*_described(sink, len(outputs)), clock.now, made_by) as span:
+                errors: Sequence[BaseException | None]
+                try:
+                    errors = await sink.write(outputs, self._environment, self._deadline)
+                    if len(errors) != len(outputs):
+                        raise SinkError(f"the sink '{sink.name}' answered {len(errors)} of {len(outputs)} outputs")
+                except Exception as error:
+                    errors = [error] * len(outputs)
+                self._observe(sink, errors, clock.monotonic() - started, span)
             return errors
 
         return send
 
-    def _observe(self, sink: Sink, errors: Sequence[BaseException | None], seconds: float) -> None:
+    def _observe(
+        self, sink: Sink, errors: Sequence[BaseException | None], seconds: float, span: spans.CallSpan
+    ) -> None:
         failed = [error for error in errors if error is not None]
+        if failed:
+            span.failed(failed[0], len(failed), is_whole=len(failed) == len(errors))
         fact = SinkWritten(
             pipeline=self._stage.pipeline,
             handler=self._stage.name,
@@ -404,6 +416,15 @@ def unknown_sink(name: str, known: Iterable[str]) -> str:
     """The message for `Emit(to=)` a sink that the handler does not have."""
     names = ", ".join(f"'{sink}'" for sink in known) or "none"
     return f"Emit(to='{name}'): the handler has no such sink; its sinks are {names}"
+
+
+def _described(sink: Sink, outputs: int) -> tuple[str, spans.Attributes]:
+    """The name and the attributes of the span of a call."""
+    described: spans.Attributes = described_by(sink)
+    operation = described.get(names.OPERATION_NAME, "write")
+    if names.OPERATION_NAME in described:
+        described = {**described, names.MESSAGE_COUNT: outputs}
+    return f"{operation} {sink.name}", described
 
 
 def _gathers(sink: Sink) -> bool:

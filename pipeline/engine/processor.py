@@ -21,6 +21,8 @@ from pipeline.engine.threads import Threads
 from pipeline.engine.work import Work
 from pipeline.ports import Environment
 from pipeline.record import RawRecord, Record
+from pipeline.telemetry import spans
+from pipeline.telemetry.conventions import described_by, received
 from pipeline.telemetry.events import BatchFinished, BatchStarted, Fact, Observer, tell
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class Processor:
         """Let the threads go. The environment is closed by whoever made it."""
         self._threads.close()
 
-    def work(self, records: Sequence[RawRecord], deadline: Deadline) -> Work:
+    def work(self, records: Sequence[RawRecord], deadline: Deadline, span: spans.BatchSpan | None) -> Work:
         """The work on a batch, with the handler's call folded into its middleware."""
         stage = self.stage
         activity = Activity()
@@ -95,6 +97,7 @@ class Processor:
             recent=self._recent,
             left_running=self._left_running,
             observers=self._observers,
+            span=span,
         )
 
     def _left_running(self, task: asyncio.Task[Any] | None) -> bool:
@@ -144,14 +147,18 @@ class Processing:
                 oldest=self._oldest,
             )
         )
-        self._work = processor.work(records, deadline)
+        stage = self._stage
+        described = described_by(stage.source) or received(type(stage.source).__name__.lower(), stage.source.name)
+        self._span = spans.begin_batch(stage.pipeline, stage.name, described, records, self._clock.now())
+        self._work = processor.work(records, deadline, self._span)
         # The loop and the thread that waits for it may both come to the end at the deadline.
         self._concluding = threading.Lock()
         self._result: BatchResult | None = None
 
     async def finish(self) -> None:
         """Bring every record to its outcome, or as far as the deadline lets it."""
-        await self._work.finish()
+        with spans.inside(self._span):
+            await self._work.finish()
 
     def conclude(self) -> BatchResult:
         """The result as it stands now, told to the observers. Any thread may call it."""
@@ -159,6 +166,9 @@ class Processing:
             if self._result is not None:
                 return self._result
             result = self._result = self._work.result()
+        span = self._span
+        if span is not None:
+            span.end(result, self._clock.now())
         self._processor.emit(
             BatchFinished(
                 pipeline=self._stage.pipeline,
@@ -172,6 +182,7 @@ class Processing:
                 handled=tuple(self._work.handled),
                 concurrency=self._work.most_at_once,
                 batch_size=getattr(self._stage.source, "batch_size", None),
+                span=None if span is None else span.named,
             )
         )
         return result

@@ -20,8 +20,9 @@ from pipeline.engine.stage import Stage
 from pipeline.errors import KeyMissing
 from pipeline.outcome import Outcome
 from pipeline.output import Output
-from pipeline.record import RawRecord, Record
+from pipeline.record import RawRecord, Record, TraceContext
 from pipeline.telemetry.events import MAX_OUTPUT_IDS
+from pipeline.telemetry.spans import RunSpan
 
 
 class Phase(Enum):
@@ -72,6 +73,7 @@ class Run(Struct, eq=False):
     data: str | None = None  #: what to keep of it for repeats
     effect: list[Output] = msgspec.field(default_factory=list)  #: what `Fused` writes last, with its mark
     output_ids: tuple[str, ...] = ()  #: of what sinks accepted; see `RecordFinished`
+    span: RunSpan | None = None  #: of the run that is under way; None: nobody traces
     _payload: Any = UNSET
 
     @classmethod
@@ -89,6 +91,28 @@ class Run(Struct, eq=False):
     def hops(self) -> int:
         """How many handlers the record has passed."""
         return self.raw.carried.hops if self.raw.carried else 0
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """The span that its lines name, and that what it causes is caused by: its own, or else what made it."""
+        own = None if self.span is None else self.span.trace
+        return own or (self.raw.traces[0] if self.raw.traces else None)
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace of its lines."""
+        return None if self.trace is None else self.trace.trace_id
+
+    @property
+    def span_id(self) -> str | None:
+        """The span of its lines; None: no span is kept."""
+        own = None if self.span is None else self.span.trace
+        return own.span_id if own is not None and own.is_sampled else None
+
+    def end_span(self, outcome: Outcome, now: float) -> TraceContext | None:
+        """Its run is over; returns the span that tells of it. `now`: epoch seconds."""
+        span, self.span = self.span, None
+        return None if span is None else span.end(outcome, self.attempt, self.key_hash, now)
 
     def payload(self, stage: Stage) -> Any:
         """The parsed body. Raises `PayloadError`."""

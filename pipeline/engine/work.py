@@ -27,6 +27,7 @@ from pipeline.errors import HopLimit, KeyMissing, PipelineError, StoreUnavailabl
 from pipeline.outcome import Duplicate, Failed, HandBack, Outcome, Rejected, Succeeded, Unprocessed, is_settled
 from pipeline.ports import Environment
 from pipeline.record import RawRecord
+from pipeline.telemetry import spans
 from pipeline.telemetry.current import CURRENT
 from pipeline.telemetry.events import Observer, RecordFinished, RecordPostponed, tell
 
@@ -52,8 +53,10 @@ class Work:
         recent: Recent,
         left_running: LeftRunning,
         observers: Sequence[Observer] = (),
+        span: spans.BatchSpan | None = None,
     ) -> None:
         self._stage = stage
+        self._span = span
         self._environment = environment
         self._clock = environment.clock
         self._is_stream = stage.source.is_stream
@@ -109,6 +112,8 @@ class Work:
 
     async def finish(self) -> None:
         """Bring every record to its outcome, or as far as the deadline lets it."""
+        for activity in (self._activity, self._company):
+            activity.settle_here()
         # On the loop, where whoever waits for the answer does not wait for a key function that hangs.
         for run in self._runs:
             self._read_keys(run)
@@ -265,9 +270,12 @@ class Work:
         if run.last is not None:
             run.begin_again()
         self._has_begun = True
+        if self._span is not None:
+            run.span = spans.begin_run(self._span, run.raw, self._clock.now())
         outcome = await self._attempt(run)
         if outcome is None:
             self._has_begun = False  # it did not run, and its turn is still to come
+            run.span = None  # what is not ended is not sent
             self._lapsed.append(run)
         elif isinstance(outcome, Gathered):
             finishing = self._gather(run, outcome)
@@ -324,6 +332,7 @@ class Work:
         if delay is None or soft is None or self._is_stopping or run.is_running_on:
             return False
         self._measure_handler(run, self._clock.monotonic())
+        span = run.end_span(outcome, self._clock.now())
         run.postpone(outcome)
         # At the soft deadline nothing may start any more, so it ends then in what it came to now.
         due = soft if is_last else min(self._clock.monotonic() + delay, soft)
@@ -336,6 +345,7 @@ class Work:
             attempt=run.attempt,
             outcome=outcome,
             delay=delay,
+            span=span,
             age=run.age(self._clock.now()),
         )
         tell(self._observers, fact)
@@ -412,6 +422,7 @@ class Work:
         age = run.age(self._clock.now())
         if age is not None and is_settled(outcome):
             self.ages.append(age)
+        span = run.end_span(outcome, self._clock.now())
         observers, is_slow = self._observers, False
         if isinstance(outcome, (Succeeded, Duplicate)):
             is_slow = seconds > self._slow and self._slow_left > 0
@@ -431,6 +442,7 @@ class Work:
             seconds=seconds,
             age=age,
             handled=run.handled_by(now),
+            span=span,
             is_slow=is_slow,
             output_ids=run.output_ids,
         )

@@ -18,9 +18,11 @@ from pipeline.engine.environment import ProcessEnvironment
 from pipeline.engine.processor import Processing, Processor
 from pipeline.engine.stage import Stage
 from pipeline.ports import Clock
+from pipeline.record import RawRecord
 from pipeline.runtimes import collection
 from pipeline.runtimes.response import PartialResponse, partial_response
 from pipeline.telemetry.events import Observer
+from pipeline.telemetry.invocation import invocation
 from pipeline.telemetry.log import LogWriter, logger_for
 from pipeline.telemetry.metrics import MetricsWriter, metrics_for
 
@@ -77,6 +79,10 @@ class LambdaRuntime:
         records = self._stage.source.decode(event)
         if not records:
             return partial_response([])
+        with invocation(context, is_cold=self._is_cold):
+            return self._answer(records, until)
+
+    def _answer(self, records: Sequence[RawRecord], until: Deadline) -> PartialResponse:
         loop = self._loop = self._loop or self._open()
         processing = loop.processor.begin(records, until)
         result = self._wait(loop, processing, until)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -20,6 +20,7 @@ from pipeline.errors import ConfigurationError, SinkError, SinkRefused, SinkUnav
 from pipeline.output import Output
 from pipeline.ports import Effect, Environment
 from pipeline.sinks.options import assign, check_name, check_when, refusal
+from pipeline.telemetry import conventions
 
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Grant, Stack
@@ -69,6 +70,11 @@ class DynamoDB:
         _check_keys(partition_key, sort_key)
         assign(self, table=table, partition_key=partition_key, sort_key=sort_key, carry=carry)
         assign(self, existing=existing, name=name or table, when=when)
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What the spans of its calls say of it."""
+        return conventions.table(conventions.DYNAMODB, self.table)
 
     @property
     def resource(self) -> Resource:

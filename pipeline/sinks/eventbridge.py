@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from pipeline.outcome import text_of
 from pipeline.output import Output
 from pipeline.ports import Environment
 from pipeline.sinks.options import assign, check_name, check_when, refusal
+from pipeline.telemetry import conventions
 
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Grant, Stack
@@ -82,6 +83,11 @@ class EventBridge:
         bound = copy(self)
         assign(bound, source=pipeline)
         return bound
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What the spans of its calls say of it."""
+        return conventions.sent(conventions.EVENTBRIDGE, self.bus)
 
     @property
     def resource(self) -> Resource:

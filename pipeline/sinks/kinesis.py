@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from pipeline.errors import ConfigurationError, SinkError, SinkRefused
 from pipeline.output import Output
 from pipeline.ports import Environment
 from pipeline.sinks.options import assign, check_name, check_when, refusal
+from pipeline.telemetry import conventions
 
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Grant, Stack
@@ -78,6 +79,11 @@ class Kinesis:
         _check_path("hash_key", hash_key)
         assign(self, stream=stream, partition_key=partition_key, hash_key=hash_key, carry=carry)
         assign(self, existing=existing, name=name or stream, when=when)
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What the spans of its calls say of it."""
+        return conventions.sent(conventions.KINESIS, self.stream)
 
     @property
     def resource(self) -> Resource:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -23,6 +23,7 @@ from pipeline.errors import ConfigurationError, SinkError, SinkRefused, SinkUnav
 from pipeline.output import Output
 from pipeline.ports import Environment
 from pipeline.sinks.options import assign, check_name, check_when, refusal
+from pipeline.telemetry import conventions
 
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Grant, Stack
@@ -94,6 +95,11 @@ class S3:
             raise ConfigurationError(f"sinks.S3(compress={compress!r}): give True for gzip, or leave it out")
         assign(self, bucket=bucket, prefix=prefix, compress=compress)
         assign(self, existing=existing, name=name or bucket, when=when)
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What the spans of its calls say of it."""
+        return {conventions.BUCKET: self.bucket}
 
     @property
     def resource(self) -> Resource:

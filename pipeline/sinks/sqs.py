@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from pipeline.errors import ConfigurationError, SinkError, SinkRefused
 from pipeline.output import Output
 from pipeline.ports import Environment
 from pipeline.sinks.options import assign, check_name, check_when, refusal
+from pipeline.telemetry import conventions
 
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Grant, Stack
@@ -61,6 +62,11 @@ class SQS:
         _check_options(group, delay, is_fifo=_is_fifo(target))
         assign(self, queue=queue, group=group, delay=delay, carry=carry)
         assign(self, existing=existing, name=name or queue, when=when)
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What the spans of its calls say of it."""
+        return conventions.sent(conventions.SQS, self.queue)
 
     @property
     def resource(self) -> Resource:

@@ -19,6 +19,7 @@ from pipeline.ports import Environment
 from pipeline.record import RawRecord
 from pipeline.sources import kinesis_event
 from pipeline.sources.kinesis_dead_letters import KinesisDeadLetters
+from pipeline.telemetry import conventions
 
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Event, Grant, Reader, Stack
@@ -128,6 +129,11 @@ class Kinesis:
     def name(self) -> str:
         """The logical name."""
         return self.stream
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What the spans of its calls say of it."""
+        return conventions.received(conventions.KINESIS, self.name)
 
     @property
     def resource(self) -> Resource:

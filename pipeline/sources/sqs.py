@@ -23,6 +23,7 @@ from pipeline.ports import Environment
 from pipeline.record import RawRecord
 from pipeline.sources import sqs_event
 from pipeline.sources.sqs_dead_letters import SQSDeadLetters, dead_letter_queue
+from pipeline.telemetry import conventions
 
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Event, Grant, Reader, Stack
@@ -97,6 +98,11 @@ class SQS:
     def name(self) -> str:
         """The logical name."""
         return self.queue
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What the spans of its calls say of it."""
+        return conventions.received(conventions.SQS, self.name)
 
     @property
     def resource(self) -> Resource:

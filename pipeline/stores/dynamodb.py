@@ -7,7 +7,7 @@ protocol, conditions and attributes: `batched` sends the writes of many records 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from pipeline.errors import ConfigurationError, StoreUnavailable
 from pipeline.ports import Environment
 from pipeline.stores import batched, items, single
 from pipeline.stores.table import Table
+from pipeline.telemetry import conventions
 
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Grant, Stack
@@ -77,6 +78,11 @@ class DynamoDB:
         if self.table is not None:
             return self
         return DynamoDB(f"{pipeline}-idempotency", self.batched, self.existing)
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What the spans of its calls say of it."""
+        return conventions.table(conventions.DYNAMODB, self.resource.name)
 
     @property
     def resource(self) -> Resource:

@@ -8,7 +8,7 @@ travel together: one round trip, however many they are.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -38,6 +38,7 @@ from pipeline.stores import hashes
 from pipeline.stores.hashes import Write
 from pipeline.stores.protocol import advanced, is_done, is_held, taken_over
 from pipeline.stores.redis_server import Address, address_of, server
+from pipeline.telemetry import conventions
 
 #: How often a claim looks again when the entry changes under its hands, before it calls it busy.
 _LOOKS = 4
@@ -79,6 +80,11 @@ class Redis:
 
     def __repr__(self) -> str:
         return f"stores.Redis({self._given or f'variable={self._variable!r}'})"
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What the spans of its calls say of it."""
+        return {conventions.STORE_SYSTEM: conventions.REDIS}
 
     @property
     def resource(self) -> Resource:

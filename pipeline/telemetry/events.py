@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from pipeline.batch import BatchResult
 from pipeline.outcome import Outcome
-from pipeline.record import RawRecord
+from pipeline.record import RawRecord, TraceContext
 
 #: Outputs of one record that a fact names. One with more is a record that is split: its first ones tell where they go.
 MAX_OUTPUT_IDS = 20
@@ -35,6 +35,7 @@ class RecordPostponed(Struct, frozen=True, kw_only=True):
     attempt: int  #: the number of the run that ended
     outcome: Outcome  #: what it came to, and what it ends in if there is no next time
     delay: float  #: seconds that it waits
+    span: TraceContext | None = None  #: of the run that ended; None: nobody traces
     age: float | None = None  #: seconds since it was sent; None: the source does not say when
 
 
@@ -52,6 +53,7 @@ class RecordFinished(Struct, frozen=True, kw_only=True):
     #: Seconds in the handler, with the resources it waited for and what it streamed to sinks meanwhile; None: nothing was
     #: run, as for a duplicate.
     handled: float | None = None
+    span: TraceContext | None = None  #: of its run; None: nobody traces, or nothing was begun
     is_slow: bool = False  #: it went well, but took over half of the time that its batch had
     #: Ids of outputs that sinks accepted, also before it failed, at most `MAX_OUTPUT_IDS`. Known only in batches of which
     #: somebody is told of every record.
@@ -93,6 +95,7 @@ class CompletionLost(Struct, frozen=True, kw_only=True):
     outcome: Outcome  #: what the record came to all the same
     error: BaseException | None  #: None: another run had taken the claim over
     age: float | None = None  #: seconds since it was sent; None: the source does not say when
+    span: TraceContext | None = None  #: of its run; None: nobody traces
 
 
 class RejectionLost(Struct, frozen=True, kw_only=True):
@@ -110,6 +113,7 @@ class RejectionLost(Struct, frozen=True, kw_only=True):
     outcome: Outcome
     error: BaseException | None  #: None: another run had taken the claim over
     age: float | None = None  #: seconds since it was sent; None: the source does not say when
+    span: TraceContext | None = None  #: of its run; None: nobody traces
 
 
 class HookFailed(Struct, frozen=True, kw_only=True):
@@ -122,6 +126,7 @@ class HookFailed(Struct, frozen=True, kw_only=True):
     attempt: int
     error: BaseException
     age: float | None = None  #: seconds since it was sent; None: the source does not say when
+    span: TraceContext | None = None  #: of its run; None: nobody traces
 
 
 class BatchFinished(Struct, frozen=True, kw_only=True):
@@ -138,6 +143,7 @@ class BatchFinished(Struct, frozen=True, kw_only=True):
     handled: Sequence[float] = ()  #: seconds of each run of the handler
     concurrency: int = 0  #: records that were in the handler at once, at most
     batch_size: int | None = None  #: records that the source hands out at once, at most; None: it does not say
+    span: TraceContext | None = None  #: of the batch; None: nobody traces
 
 
 Fact = (

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.outcome import Duplicate, Failed, Outcome, Rejected, Succeeded, Unprocessed, name_of, tally, text_of
+from pipeline.record import RawRecord, TraceContext
 from pipeline.telemetry.events import (
     BatchFinished,
     BatchStarted,
@@ -26,7 +27,9 @@ _MESSAGE = 500
 
 #: What is bound to the lines of a handler (see `telemetry.logger`). A line of ours says itself which record it is of:
 #: the one that its task works on may be another, because calls are shared. None is not written.
-_UNBOUND: dict[str, Any] = dict.fromkeys(("record_id", "key_hash", "attempt", "source", "receive_count", "traceId"))
+_UNBOUND: dict[str, Any] = dict.fromkeys(
+    ("record_id", "key_hash", "attempt", "source", "receive_count", "traceId", "spanId")
+)
 
 
 #: A fact of one record.
@@ -117,6 +120,8 @@ class LogWriter:
             self._logger.warning("store.failed", extra=self._names() | names)
         extra = {
             **self._names(),
+            "traceId": None if fact.span is None else fact.span.trace_id,
+            "spanId": None if fact.span is None or not fact.span.is_sampled else fact.span.span_id,
             "source": fact.source,
             "size": len(fact.result),
             **tally(fact.result.outcomes),
@@ -139,7 +144,7 @@ class LogWriter:
             "receive_count": raw.receive_count,
             "age": _rounded(fact.age, 3),
             "outcome": outcome,
-            "traceId": raw.trace_id,
+            **_trace_names(fact.span, raw),
             "caused_by": raw.carried.id if raw.carried else None,
         }
 
@@ -174,6 +179,13 @@ def _details(outcome: Outcome) -> dict[str, Any]:
         reason = error_names(outcome.error) or {"reason": outcome.reason.value}
         return {**reason, "delay": _rounded(outcome.delay, 3)}
     return {}
+
+
+def _trace_names(span: TraceContext | None, raw: RawRecord) -> dict[str, str | None]:
+    """The trace of a record's line, and the span where one is kept."""
+    if span is None:
+        return {"traceId": raw.trace_id}
+    return {"traceId": span.trace_id, "spanId": span.span_id if span.is_sampled else None}
 
 
 def _rounded(seconds: float | None, digits: int) -> float | None:

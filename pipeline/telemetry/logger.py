@@ -102,7 +102,8 @@ def _bind(line: logging.LogRecord) -> bool:
         names.setdefault("attempt", current.attempt)
         names.setdefault("source", current.raw.source)
         names.setdefault("receive_count", current.raw.receive_count)
-        names.setdefault("traceId", current.raw.trace_id)  # CloudWatch Logs keeps an index of this name
+        names.setdefault("spanId", current.span_id)
+        names.setdefault("traceId", current.trace_id)  # CloudWatch Logs keeps an index of this name
     return True
 
 

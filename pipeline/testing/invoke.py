@@ -174,6 +174,7 @@ class _Recording:
     ) -> None:
         self.name = sink.name
         self.when = getattr(sink, "when", None)
+        self.described = getattr(sink, "described", None)
         self._sink = written
         self._recorder = recorder
         self._environment = environment

@@ -217,7 +217,7 @@ def test_a_record_that_nobody_sent_and_that_caused_nothing_names_neither() -> No
 
 
 class Working:
-    handler, key_hash, attempt = "other", "other", 9
+    handler, key_hash, attempt, trace_id, span_id = "other", "other", 9, "other", "other"
     raw = RawRecord(id="other", source="other", body="{}", traces=(TraceContext("other", "other"),))
 
 
