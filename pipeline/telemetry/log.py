@@ -18,6 +18,7 @@ from pipeline.telemetry.events import (
     RejectionLost,
     SinkWritten,
 )
+from pipeline.telemetry.surplus import Surplus
 
 if TYPE_CHECKING:
     from aws_lambda_powertools import Logger
@@ -31,6 +32,9 @@ _UNBOUND: dict[str, Any] = dict.fromkeys(
     ("record_id", "key_hash", "attempt", "source", "receive_count", "traceId", "spanId")
 )
 
+
+#: Of the lines of records by outcome; the others are written at DEBUG.
+_LEVELS = {"failed": logging.WARNING, "rejected": logging.WARNING, "exhausted": logging.ERROR}
 
 #: A fact of one record.
 _RecordFact = RecordFinished | RecordPostponed | CompletionLost | RejectionLost | HookFailed
@@ -48,14 +52,8 @@ class LogWriter:
         self._is_cold = is_cold
         self._lines = logging.getLogger(logger.name)
         self._tells_all = self._lines.isEnabledFor(logging.DEBUG)
-        self._write = {
-            "succeeded": logger.debug,
-            "duplicate": logger.debug,
-            "unprocessed": logger.debug,
-            "failed": logger.warning,
-            "rejected": logger.warning,
-            "exhausted": logger.error,
-        }
+        self._surplus = Surplus()
+        self._write = {logging.DEBUG: logger.debug, logging.WARNING: logger.warning, logging.ERROR: logger.error}
 
     @property
     def failures_only(self) -> bool:
@@ -73,7 +71,7 @@ class LogWriter:
         elif isinstance(fact, RecordPostponed):
             self._postponed(fact)
         elif isinstance(fact, SinkWritten):
-            if fact.failed:
+            if fact.failed and self._may_write("sink.failed", logging.WARNING, fact.error):
                 names = {"sink": fact.sink, "outputs": fact.failed, **error_names(fact.error)}
                 self._logger.warning("sink.failed", extra=self._names() | names)
         elif isinstance(fact, CompletionLost):
@@ -89,35 +87,51 @@ class LogWriter:
             self._logger.refresh_sample_rate_calculation()
         self._tells_all = self._lines.isEnabledFor(logging.DEBUG)
 
+    def _may_write(self, event: str, level: int, error: BaseException | None) -> bool:
+        """Asked before the line is made. At DEBUG everything is written."""
+        if not self._lines.isEnabledFor(level):
+            return False
+        return self._tells_all or self._surplus.admits(event, level, error)
+
     def _record(self, fact: RecordFinished) -> None:
         outcome = fact.outcome
         word = name_of(outcome)
+        event, level = f"record.{word}", _LEVELS.get(word, logging.DEBUG)
+        if fact.is_slow and isinstance(outcome, (Succeeded, Duplicate)):
+            event, level = "record.slow", logging.WARNING
+        error: BaseException | None = getattr(outcome, "error", None)
+        if not self._may_write(event, level, error):
+            return
         extra = self._record_names(fact, word) | {
             "seconds": round(fact.seconds, 6),
             "handled": _rounded(fact.handled, 6),
             "output_ids": list(fact.output_ids) or None,
             **_details(outcome),
         }
-        error = getattr(outcome, "error", None) if word in ("failed", "exhausted") else None
-        if fact.is_slow and isinstance(outcome, (Succeeded, Duplicate)):
-            self._logger.warning("record.slow", extra=extra)
-        else:
-            self._write[word](f"record.{word}", extra=extra, exc_info=_traceback(error))
+        trace = _traceback(error) if word in ("failed", "exhausted") else None
+        self._write[level](event, extra=extra, exc_info=trace)
 
     def _postponed(self, fact: RecordPostponed) -> None:
+        if not self._may_write("record.postponed", logging.WARNING, getattr(fact.outcome, "error", None)):
+            return
         names = self._record_names(fact, name_of(fact.outcome))
         extra = names | _details(fact.outcome) | {"delay": round(fact.delay, 3)}
         self._logger.warning("record.postponed", extra=extra)
 
     def _aside(self, event: str, fact: CompletionLost | RejectionLost | HookFailed, outcome: str) -> None:
         """Something that went wrong beside a record, and changes nothing of what it came to."""
-        self._logger.warning(event, extra=self._record_names(fact, outcome) | error_names(fact.error))
+        if self._may_write(event, logging.WARNING, fact.error):
+            self._logger.warning(event, extra=self._record_names(fact, outcome) | error_names(fact.error))
 
     def _batch(self, fact: BatchFinished) -> None:
         outages = [outcome.error for _, outcome in fact.result.of(Unprocessed) if outcome.error is not None]
         if outages:  # one line, not one a record: they all say the same
             names = {"records": len(outages), **error_names(outages[0])}
             self._logger.warning("store.failed", extra=self._names() | names)
+        omitted = self._surplus.take()
+        if omitted is not None:
+            level, counts = omitted
+            self._write[level]("lines.omitted", extra=self._names() | {"source": fact.source} | counts)
         extra = {
             **self._names(),
             "traceId": None if fact.span is None else fact.span.trace_id,

@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import logging
 import re
 import typing
+from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.batch import BatchResult
 from pipeline.outcome import (
@@ -36,6 +41,7 @@ from pipeline.telemetry.events import (
     SinkWritten,
 )
 from pipeline.telemetry.log import LogWriter, logger_for
+from pipeline.telemetry.surplus import MOST, Surplus
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "observability.md"
 _ROW = re.compile(r"^\| `([\w.]+)` \| (DEBUG|INFO|WARNING|ERROR) \| .* \| (.*) \|$", re.MULTILINE)
@@ -122,7 +128,8 @@ def test_the_documented_events_and_fields_are_those_that_are_written(monkeypatch
         for event, level, fields in _ROW.findall(text)
     }
     written: dict[tuple[str, str], set[str]] = {}
-    for line in lines_of(*FACTS):
+    outages = [[*[finished(outcome)] * (MOST + 1), FACTS[-1]] for outcome in (Failed(ERROR), OUTCOMES[3])]
+    for line in [*lines_of(*FACTS), *lines_of(*outages[0], level="INFO"), *lines_of(*outages[1], level="INFO")]:
         assert set(line) >= COMMON
         written.setdefault((line["message"], line["level"]), set()).update(set(line) - COMMON)
 
@@ -214,6 +221,109 @@ def test_a_record_that_nobody_sent_and_that_caused_nothing_names_neither() -> No
     (line,) = lines_of(fact)
 
     assert {"caused_by", "output_ids", "key_hash", "age"}.isdisjoint(line)
+
+
+# Lines that are too many
+
+
+def failing(count: int, error: Exception = ERROR) -> list[Fact]:
+    return [finished(Failed(error, delay=1.5)) for _ in range(count)]
+
+
+def events(lines: list[dict[str, Any]]) -> Counter[str]:
+    return Counter(line["message"] for line in lines)
+
+
+def test_of_an_outage_the_first_lines_of_each_event_are_whole_and_the_rest_is_counted() -> None:
+    sink = FACTS[[type(fact).__name__ for fact in FACTS].index("SinkWritten")]
+    lines = lines_of(
+        *failing(9_000),
+        *failing(900, KeyError("k")),
+        *[finished(Rejected(ERROR, exhausted=True))] * 150,
+        *[sink] * 101,
+        *[RecordPostponed(**RECORD, outcome=Unprocessed(HandBack.CLAIMED), delay=3.0)] * 102,
+        finished(Rejected(ERROR)),
+        FACTS[-1],
+        level="INFO",
+    )
+
+    assert events(lines) == {
+        "record.failed": MOST,
+        "record.exhausted": MOST,
+        "sink.failed": MOST,
+        "record.postponed": MOST,
+        "record.rejected": 1,
+        "store.failed": 1,
+        "lines.omitted": 1,
+        "batch.finished": 1,
+    }
+    (omitted,) = [line for line in lines if line["message"] == "lines.omitted"]
+    assert omitted["lines"] == 9_800 + 50 + 1 + 2
+    assert omitted["events"] == {
+        "record.failed": 9_800,
+        "record.exhausted": 50,
+        "sink.failed": 1,
+        "record.postponed": 2,
+    }
+    assert omitted["errors"] == {"ValueError": 8_900 + 50 + 1, "KeyError": 900}
+    assert omitted["level"] == "ERROR"
+    assert {"record_id", "attempt"}.isdisjoint(omitted)
+
+
+def test_what_one_batch_had_too_many_of_the_next_may_write() -> None:
+    lines = lines_of(*failing(MOST + 1), FACTS[-1], *failing(MOST), FACTS[-1], level="INFO")
+
+    assert events(lines)["record.failed"] == 2 * MOST
+    assert [line["lines"] for line in lines if line["message"] == "lines.omitted"] == [1]
+
+
+def test_lines_that_come_after_the_end_of_their_batch_are_not_forgotten() -> None:
+    lines = lines_of(*failing(MOST), FACTS[-1], *failing(MOST + 3), FACTS[0], FACTS[-1], level="INFO")
+
+    assert [line["lines"] for line in lines if line["message"] == "lines.omitted"] == [3]
+
+
+def test_at_debug_everything_is_written() -> None:
+    lines = lines_of(FACTS[0], *failing(MOST + 1), FACTS[-1], level="DEBUG")
+
+    assert events(lines)["record.failed"] == MOST + 1
+    assert "lines.omitted" not in events(lines)
+
+
+def test_lines_below_the_level_are_neither_written_nor_counted() -> None:
+    lines = lines_of(*failing(MOST + 1), *[finished(OUTCOMES[3])] * (MOST + 1), FACTS[-1], level="ERROR")
+
+    assert events(lines) == {"record.exhausted": MOST, "lines.omitted": 1}
+    assert (lines[-1]["lines"], lines[-1]["level"]) == (1, "ERROR")
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from([0, 1, 8, 9, 101, 300]), st.integers(0, 2_000))
+@settings(deadline=None)
+def test_the_count_is_exact_and_its_types_are_bounded(chance: Random, kinds: int, lines: int) -> None:
+    asked = [(chance.choice("abc"), chance.randint(0, kinds)) for _ in range(lines)]
+    types = [type(f"T{number}" + "x" * 100, (Exception,), {}) for number in range(301)]
+    surplus, written, with_error = Surplus(), Counter[str](), 0
+    for event, number in asked:
+        error = types[number]() if number else None
+        is_written = surplus.admits(event, logging.WARNING, error)
+        written[event] += is_written
+        with_error += error is not None and not is_written
+
+    asks = Counter(event for event, _ in asked)
+    assert written == {event: min(count, MOST) for event, count in asks.items()}
+    taken = surplus.take()
+    if taken is None:
+        assert written == asks
+        return
+    level, counts = taken
+    assert level == logging.WARNING
+    assert counts["events"] == dict(asks - written)
+    assert counts["lines"] == (asks - written).total()
+    errors = counts["errors"] or {}
+    assert sum(errors.values()) == with_error
+    assert len(errors) <= 9
+    assert len(json.dumps(counts)) < 1_000
+    assert surplus.take() is None
 
 
 class Working:
