@@ -16,6 +16,7 @@ _COMMANDS = {
     "graph": "pipeline.cli.graph",
     "template": "pipeline.cli.template",
     "lint": "pipeline.cli.lint",
+    "trace": "pipeline.cli.trace",
 }
 
 

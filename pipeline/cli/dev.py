@@ -5,27 +5,34 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import math
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
 import click
+import msgspec
 
-from pipeline.cli import INTERRUPTED, feed, progress, targets
+from pipeline.cli import INTERRUPTED, feed, kept, progress, targets
 from pipeline.cli.feed import Feed
+from pipeline.cli.kept import KeptLines
 from pipeline.deploy.local.run import TemplateRun
 from pipeline.emulator import embedded
-from pipeline.emulator.local import Local, lambda_runtime
+from pipeline.emulator.functions.thread import Runtime
+from pipeline.emulator.local import Local, RuntimeFactory, lambda_runtime
 from pipeline.emulator.reload import Edit, ReloadError, edits
 from pipeline.emulator.report import Report
 from pipeline.emulator.server_run import ServerRun
+from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.ports import Clock
+from pipeline.telemetry.events import Observer
 
 T = TypeVar("T")
 
@@ -43,6 +50,7 @@ class _Options:
     endpoint: str | None
     faults: int | None
     time_scale: float
+    log: Path | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,8 @@ It makes everything that is declared and runs event source mappings that behave 
 While it waits for more, an edit of the project's files is taken over, and the queues keep what stands in them. It ends on
 Ctrl-C, once what runs has come to its end; with --until-drained, when every source is empty. The exit code is 0 when no
 record was exhausted (rejected records are settled) and no line refused, else 1; 2 for misuse; 130 for Ctrl-C before
-anything ran, or a second time. The handlers' log lines go to stderr.
+anything ran, or a second time. The handlers' log lines go to stderr; `pipeline trace` finds all of them, those at
+DEBUG too, in .pipeline/log.jsonl.
 """)  # fmt: skip
 @click.argument("target", required=False)
 @click.option(
@@ -106,6 +115,10 @@ anything ran, or a second time. The handlers' log lines go to stderr.
     "--time-scale", type=click.FloatRange(min=1), default=1.0, metavar="N", callback=_finite,
     help="Idle time (back-offs, visibility timeouts, batching windows) passes N times faster; embedded server only.",
 )  # fmt: skip
+@click.option(
+    "--log", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help=f"Keep all log lines there instead of in {kept.LOG}: begun anew by each run, and the older half of 50 MB is dropped.",
+)  # fmt: skip
 def dev(
     target: str | None,
     template: Path | None,
@@ -118,11 +131,12 @@ def dev(
     endpoint: str | None,
     faults: int | None,
     time_scale: float,
+    log: Path | None,
 ) -> None:
     """Run the whole pipeline on this machine."""
     options = _Options(
         target, template, _parameters(parameters), in_process, [feed.parse(value) for value in feeds], until_drained,
-        not (no_reload or until_drained), summary, endpoint, faults, time_scale,
+        not (no_reload or until_drained), summary, endpoint, faults, time_scale, log,
     )  # fmt: skip
     _check(options)
     try:
@@ -165,12 +179,17 @@ def _parameters(values: Sequence[str]) -> dict[str, str]:
 async def _run(options: _Options) -> _Result | None:
     """What it came to; None when it was stopped before anything ran."""
     stopping = _stop_on_signals()
-    env = _local(options) if options.template is None else _template(options, options.template)
-    _check_feeds(options.feeds, env)
     async with AsyncExitStack() as stack:
+        keep = KeptLines(options.log or kept.LOG)
+        stack.callback(keep.close)
+        env = _local(options, keep) if options.template is None else _template(options, options.template, keep)
+        _check_feeds(options.feeds, env)
+        _begin(keep, options)
         _, is_open = await _until_stopped(stack.enter_async_context(env), stopping)
         if not is_open:
             return None
+        kept.announce(env.endpoint_url)
+        stack.callback(kept.withdraw)
         if isinstance(env, TemplateRun):
             for problem in env.problems:
                 click.echo(str(problem), err=True)
@@ -189,25 +208,48 @@ async def _stop(env: ServerRun) -> None:
     await env.stop()
 
 
-def _local(options: _Options) -> Local:
+def _local(options: _Options, keep: KeptLines) -> Local:
     return Local(
         targets.load(options.target),
         faults=options.faults,
         endpoint_url=options.endpoint,
         time_scale=options.time_scale,
-        runtime=lambda_runtime(cast(TextIO, _Stderr())),
+        runtime=_runtime(keep),
     )
 
 
-def _template(options: _Options, path: Path) -> TemplateRun:
+def _runtime(keep: KeptLines) -> RuntimeFactory:
+    """The runtime that is deployed, but at DEBUG: all lines are kept, and those of the pipeline's own level are shown."""
+
+    def make(stage: Stage, clock: Clock, observer: Observer) -> Runtime:
+        stream = cast(TextIO, _Shown(keep, stage.log_level))
+        return lambda_runtime(stream)(replace(stage, log_level="DEBUG"), clock, observer)
+
+    return make
+
+
+def _template(options: _Options, path: Path, keep: KeptLines) -> TemplateRun:
+    def write(line: str) -> None:
+        keep.write(line)
+        click.echo(line, err=True, nl=False)
+
     return TemplateRun(
         path,
         options.parameters,
         in_process=options.in_process,
-        output=lambda line: click.echo(line, err=True, nl=False),
+        output=write,
         endpoint_url=options.endpoint,
         time_scale=options.time_scale,
     )
+
+
+def _begin(keep: KeptLines, options: _Options) -> None:
+    try:
+        keep.begin()
+    except OSError as error:
+        if options.log is not None:
+            raise ConfigurationError(f"--log: {options.log} cannot be written: {error.strerror}") from None
+        click.echo(f"log lines are not kept: {kept.LOG} cannot be written: {error.strerror}", err=True)
 
 
 async def _work(env: Local | TemplateRun, options: _Options) -> int:
@@ -318,14 +360,38 @@ def _check_feeds(feeds: Sequence[Feed], env: ServerRun) -> None:
             raise click.BadParameter(f"there is no source '{one.source}': {', '.join(names)}", param_hint="--feed")
 
 
-class _Stderr(io.TextIOBase):
-    """Whatever stderr is at the moment: the live table puts its own in place while it is shown."""
+class _Shown(io.TextIOBase):
+    """Keeps every log line, and shows those of a level on stderr.
+
+    Whatever stderr is at the moment: the live table puts its own in place while it is shown.
+    """
+
+    def __init__(self, keep: KeptLines, level: str) -> None:
+        self._keep = keep
+        self._level = logging.getLevelNamesMapping().get(level, logging.INFO)
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str, /) -> int:
-        return sys.stderr.write(text)
+        self._keep.write(text)
+        return sys.stderr.write(text) if self._is_shown(text) else len(text)
 
     def flush(self) -> None:
         sys.stderr.flush()
+
+    def _is_shown(self, text: str) -> bool:
+        if self._level <= logging.DEBUG:
+            return True
+        try:
+            level = _LEVELS.decode(text).level
+        except msgspec.DecodeError:
+            return True
+        return logging.getLevelNamesMapping().get(level, logging.CRITICAL) >= self._level
+
+
+class _Leveled(msgspec.Struct):
+    level: str = ""
+
+
+_LEVELS = msgspec.json.Decoder(_Leveled)

@@ -119,3 +119,37 @@ def test_ctrl_c_ends_a_run_without_a_traceback(project: Path) -> None:
     assert running.returncode == 0
     assert "price: 0 records" in out
     assert "Traceback" not in err
+
+
+def test_all_log_lines_are_kept_and_those_of_the_pipelines_own_level_are_shown(project: Path) -> None:
+    done = dev("shopfront:shop", "--feed", "orders=orders.ndjson", "--until-drained")
+    assert done.exit_code == 0, done.stderr
+    kept = [json.loads(line) for line in (project / ".pipeline" / "log.jsonl").read_text().splitlines()]
+    assert sum(line["message"] == "record.succeeded" for line in kept) == 2
+    assert "record.rejected" in done.stderr
+    assert "record.succeeded" not in done.stderr
+    (rejected,) = [line["record_id"] for line in kept if line["message"] == "record.rejected"]
+    told = CliRunner().invoke(cli, ["trace", rejected])
+    assert told.exit_code == 0
+    assert "among the dead letters of orders" in told.stdout
+    assert not (project / ".pipeline" / "run.json").exists()
+
+
+def test_log_names_another_file_and_misuse_leaves_the_last_one_alone(project: Path) -> None:
+    arguments = ["--feed", "orders=orders.ndjson", "--until-drained", "--log", "kept.jsonl"]
+    assert dev("shopfront:shop", *arguments).exit_code == 0
+    before = (project / "kept.jsonl").read_text()
+    assert "record.succeeded" in before
+    assert not (project / ".pipeline" / "log.jsonl").exists()
+    assert dev("nosuch", *arguments).exit_code == 2
+    assert (project / "kept.jsonl").read_text() == before
+    refused = dev("shopfront:shop", "--until-drained", "--log", "nosuch/kept.jsonl")
+    assert refused.exit_code == 2
+    assert "--log: nosuch/kept.jsonl cannot be written: No such file or directory" in refused.stderr
+
+
+def test_a_directory_that_takes_no_log_file_ends_no_run(project: Path) -> None:
+    (project / ".pipeline").write_text("a file")
+    done = dev("shopfront:shop", "--feed", "orders=orders.ndjson", "--until-drained")
+    assert done.exit_code == 0
+    assert "log lines are not kept" in done.stderr

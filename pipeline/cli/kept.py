@@ -1,0 +1,114 @@
+"""The log lines of a local run in a file, for `pipeline trace`; and what the run tells others of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+#: What a local run leaves in the working directory. It holds nothing that is worth a commit.
+DIRECTORY = Path(".pipeline")
+LOG = DIRECTORY / "log.jsonl"
+#: Where the services of the run that goes on here listen.
+RUN = DIRECTORY / "run.json"
+#: The file's size, in bytes, at which its older half is dropped.
+MAX_BYTES = 50_000_000
+
+
+class KeptLines:
+    """A log file that is begun anew and stays small. Writing never raises: a full disk must not end a run."""
+
+    def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES) -> None:
+        self._path = path
+        self._max = max_bytes
+        self._lock = threading.Lock()
+        #: Why the last lines could not be kept; None: all are.
+        self.error: OSError | None = None
+        self._file: BinaryIO | None = None
+        self._size = 0
+
+    def begin(self) -> None:
+        """Begin the file anew. Raises `OSError`."""
+        if self._path.parent == DIRECTORY:
+            _make_directory()
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()  # a run that still writes there goes on in a file of no name
+        self._file = self._path.open("xb", buffering=0)
+
+    def write(self, text: str) -> None:
+        """Add whole lines; before the begin and after the end, nothing."""
+        data = text.encode("utf-8", "backslashreplace")
+        with self._lock:
+            if self._file is None:
+                return
+            try:
+                self._file.write(data)
+                self._size += len(data)
+                if self._size > self._max:
+                    self._drop()
+            except OSError as error:
+                self.error = error
+                self._close()
+
+    def close(self) -> None:
+        """Write no more."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def _drop(self) -> None:
+        """Keep the newer half, from the begin of a line."""
+        assert self._file is not None
+        if os.fstat(self._file.fileno()).st_ino != self._path.stat().st_ino:
+            self._close()  # another run has begun its own here
+            return
+        with self._path.open("rb") as whole:
+            whole.seek(self._size - self._max // 2)
+            whole.readline()
+            rest = whole.read()
+        new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        new.write_bytes(rest)
+        new.replace(self._path)
+        self._file.close()
+        self._file = self._path.open("ab", buffering=0)
+        self._size = len(rest)
+
+
+def announce(endpoint_url: str) -> None:
+    """Tell other commands in this directory where the run's services listen. Does nothing where nothing can be written."""
+    with contextlib.suppress(OSError):
+        _make_directory()
+        RUN.write_text(json.dumps({"endpoint_url": endpoint_url, "pid": os.getpid()}) + "\n", encoding="utf-8")
+
+
+def withdraw() -> None:
+    """The run is at its end."""
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
+        if json.loads(RUN.read_text(encoding="utf-8"))["pid"] == os.getpid():
+            RUN.unlink()
+
+
+def announced() -> str | None:
+    """Where the services of the run that goes on in this directory listen; None: there is none."""
+    try:
+        found = json.loads(RUN.read_text(encoding="utf-8"))
+        os.kill(int(found["pid"]), 0)
+        url = found["endpoint_url"]
+    except (OSError, ValueError, TypeError, LookupError, OverflowError):
+        return None
+    return url if isinstance(url, str) else None
+
+
+def _make_directory() -> None:
+    DIRECTORY.mkdir(exist_ok=True)
+    ignore = DIRECTORY / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")

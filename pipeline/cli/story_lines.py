@@ -1,0 +1,169 @@
+"""Log lines as they were written, read back. Whatever stands in one, it is read or passed over; nothing raises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+
+from pipeline.decisions.codec import loads
+
+#: The end of a record's run, by its event.
+OUTCOMES = {
+    "record.succeeded": "succeeded",
+    "record.slow": "succeeded",
+    "record.duplicate": "duplicate",
+    "record.failed": "failed",
+    "record.postponed": "postponed",
+    "record.rejected": "rejected",
+    "record.exhausted": "exhausted",
+    "record.unprocessed": "unprocessed",
+}
+#: What else the toolkit says of one record.
+TROUBLES = frozenset({"completion.lost", "rejection.lost", "on_duplicate.failed"})
+
+#: What is read into fields of its own, and what every line has: the rest is what a handler said.
+_KNOWN = frozenset(
+    {
+        *("message", "timestamp", "level", "service", "handler", "record_id", "key_hash", "attempt", "receive_count"),
+        *("source", "outcome", "error", "reason", "delay", "age", "seconds", "handled", "traceId", "spanId"),
+        *("caused_by", "output_ids", "outputs", "cold_start", "location", "function_version", "xray_trace_id"),
+        *("exception", "exception_name", "stack_trace", "sampling_rate", "hostname", "function_name", "function_arn"),
+        *("function_memory_size", "function_request_id", "correlation_id"),
+    }
+)
+#: Outputs of one record that are looked at; a handler may return any number.
+_MAX_OUTPUTS = 1_000
+
+
+class Line(Struct, frozen=True, kw_only=True):
+    """One line that names a record. Of a value that is not of its field's type there is none."""
+
+    text: str  #: as it was written
+    at: float | None  #: epoch seconds
+    message: str  #: the event's name, or what a handler said
+    level: str | None
+    pipeline: str
+    handler: str
+    record_id: str
+    key_hash: str | None
+    attempt: int | None
+    receive_count: int | None
+    source: str | None
+    error: str | None
+    reason: str | None
+    delay: float | None  #: seconds
+    age: float | None
+    seconds: float | None
+    trace_id: str | None
+    span_id: str | None
+    caused_by: str | None  #: the output of an earlier handler that became this record
+    outputs: int | None
+    output_ids: tuple[str, ...]
+    exception: str | None  #: a traceback
+    extra: tuple[tuple[str, str], ...]  #: what a handler said beside its message
+
+    @property
+    def outcome(self) -> str | None:
+        """What a run came to; None for a line that ends none."""
+        return OUTCOMES.get(self.message)
+
+    @property
+    def is_handlers_own(self) -> bool:
+        """A handler wrote it, not the toolkit."""
+        return self.message not in OUTCOMES and self.message not in TROUBLES
+
+
+def read(texts: Iterable[str]) -> Iterator[Line]:
+    """The lines that name a record, each text once: CloudWatch may store and deliver a line twice."""
+    seen: set[int] = set()
+    for text in texts:
+        line = parse(text)
+        if line is None or hash(line.text) in seen:
+            continue
+        seen.add(hash(line.text))
+        yield line
+
+
+def parse(text: str) -> Line | None:
+    """A line of JSON, also with a prefix, as `aws logs tail` writes one; None when it names no record."""
+    start = text.find("{")
+    if start < 0 or '"record_id"' not in text:
+        return None
+    text = text[start:].rstrip()
+    try:
+        found = loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    record_id = _text(found, "record_id")
+    return None if record_id is None else _line(text, record_id, found)
+
+
+def _line(text: str, record_id: str, found: dict[str, Any]) -> Line:
+    ids = found.get("output_ids")
+    return Line(
+        text=text,
+        at=_instant(found.get("timestamp")),
+        message=_shown(found.get("message")),
+        level=_text(found, "level"),
+        pipeline=_text(found, "service") or "",
+        handler=_text(found, "handler") or "",
+        record_id=record_id,
+        key_hash=_text(found, "key_hash"),
+        attempt=_whole(found, "attempt"),
+        receive_count=_whole(found, "receive_count"),
+        source=_text(found, "source"),
+        error=_text(found, "error"),
+        reason=_text(found, "reason"),
+        delay=_number(found, "delay"),
+        age=_number(found, "age"),
+        seconds=_number(found, "seconds"),
+        trace_id=_text(found, "traceId"),
+        span_id=_text(found, "spanId"),
+        caused_by=_text(found, "caused_by"),
+        outputs=_whole(found, "outputs"),
+        output_ids=tuple(one for one in ids[:_MAX_OUTPUTS] if isinstance(one, str)) if isinstance(ids, list) else (),
+        exception=_text(found, "exception"),
+        extra=tuple((name, _shown(value)) for name, value in found.items() if name not in _KNOWN),
+    )
+
+
+def _text(found: dict[str, Any], name: str) -> str | None:
+    value = found.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _whole(found: dict[str, Any], name: str) -> int | None:
+    value = found.get(name)
+    return value if type(value) is int else None
+
+
+def _number(found: dict[str, Any], name: str) -> float | None:
+    value = found.get(name)
+    if type(value) is int and abs(value) < 2**53:
+        return float(value)
+    return value if type(value) is float and math.isfinite(value) else None
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    try:
+        return value if isinstance(value, str) else str(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes
+        return f"({type(value).__name__})"
+
+
+def _instant(text: Any) -> float | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,135 @@
+"""The log file of a local run: begun anew, bounded, and no reason to fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import kept
+from pipeline.cli.kept import KeptLines
+
+_open: list[KeptLines] = []
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    while _open:
+        _open.pop().close()
+
+
+def begun(path: Path = kept.LOG, **options: int) -> KeptLines:
+    made = KeptLines(path, **options)
+    _open.append(made)
+    made.begin()
+    return made
+
+
+def test_the_file_is_begun_anew_in_a_directory_that_git_does_not_see() -> None:
+    first = begun()
+    first.write("one\n")
+    second = begun()
+    second.write("two\n")
+    first.write("three\n")
+    assert kept.LOG.read_text() == "two\n"
+    assert (kept.DIRECTORY / ".gitignore").read_text() == "*\n"
+    first.close()
+    second.close()
+    second.write("four\n")
+    assert kept.LOG.read_text() == "two\n"
+
+
+def test_nothing_is_touched_before_the_begin() -> None:
+    made = KeptLines(kept.LOG)
+    made.write("lost\n")
+    made.close()
+    assert not kept.DIRECTORY.exists()
+
+
+def test_of_a_large_file_the_older_half_is_dropped_at_a_line() -> None:
+    lines = begun(max_bytes=1_000)
+    for number in range(1_000):
+        lines.write(f"line {number}\n")
+        assert kept.LOG.stat().st_size <= 1_000
+    found = kept.LOG.read_text().splitlines()
+    assert found[-1] == "line 999"
+    assert len(found) > 30
+    numbers = [int(one.removeprefix("line ")) for one in found]
+    assert numbers == list(range(numbers[0], 1_000))
+    assert [path.name for path in kept.DIRECTORY.iterdir() if path.name not in (".gitignore", "log.jsonl")] == []
+
+
+def test_a_run_that_is_displaced_leaves_the_others_file_alone() -> None:
+    first = begun(max_bytes=100)
+    second = begun(max_bytes=100)
+    second.write("mine\n")
+    first.write("x" * 200 + "\n")
+    assert kept.LOG.read_text() == "mine\n"
+
+
+def test_lines_of_several_threads_stay_whole() -> None:
+    lines = begun(max_bytes=10_000)
+    threads = [
+        threading.Thread(target=lambda n=n: [lines.write(f"{n} {'x' * 50}\n") for _ in range(200)]) for n in "abcd"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {len(one) for one in kept.LOG.read_text().splitlines()} == {52}
+
+
+def test_half_a_surrogate_pair_is_written() -> None:
+    lines = begun()
+    lines.write("\ud800\n")
+    assert kept.LOG.read_text() == "\\ud800\n"
+
+
+def test_a_file_that_can_no_longer_be_written_is_let_go(directory: Path) -> None:
+    lines = begun(max_bytes=10)
+    kept.LOG.unlink()
+    lines.write("longer than ten bytes\n")  # its older half cannot be dropped
+    assert isinstance(lines.error, FileNotFoundError)
+    lines.write("more\n")
+
+
+def test_a_directory_in_its_place_is_an_error_at_the_begin(directory: Path) -> None:
+    kept.LOG.mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        begun()
+
+
+def test_a_run_says_where_its_services_listen_while_it_lasts() -> None:
+    assert kept.announced() is None
+    kept.announce("http://127.0.0.1:1")
+    assert kept.announced() == "http://127.0.0.1:1"
+    kept.withdraw()
+    assert kept.announced() is None
+
+
+def test_the_word_of_a_run_that_is_gone_counts_for_nothing() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    kept.announce("http://127.0.0.1:1")
+    kept.RUN.write_text(json.dumps({"endpoint_url": "http://127.0.0.1:1", "pid": child}))
+    assert kept.announced() is None
+    kept.withdraw()
+    assert kept.RUN.exists(), "it is another's"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"pid": "x"}', '{"pid": 99999999999999999999, "endpoint_url": ""}', "\xff"]
+)
+def test_a_damaged_word_counts_for_nothing(text: str) -> None:
+    kept.DIRECTORY.mkdir()
+    kept.RUN.write_bytes(text.encode("latin-1"))
+    assert kept.announced() is None
+    kept.withdraw()

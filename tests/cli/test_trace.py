@@ -1,0 +1,82 @@
+"""`pipeline trace` over lines in a file, from outside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline.cli import kept
+from pipeline.cli.commands import cli
+from tests.cli.story_worlds import line
+
+LINES = [
+    line("record.failed", 0, "a", error="RuntimeError", reason="away\x1b[2J", delay=1, attempt=1),
+    line("record.succeeded", 5, "a", attempt=2),
+]
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def trace(*arguments: str, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(cli, ["trace", *arguments], input=stdin)
+
+
+def test_it_reads_what_the_local_run_kept() -> None:
+    kept.DIRECTORY.mkdir()
+    kept.LOG.write_text("\n".join(LINES))
+    found = trace("a")
+    assert found.exit_code == 0
+    assert "shop/price: record a" in found.stdout
+    assert "RuntimeError: away\\u001b[2J" in found.stdout
+    assert "\x1b" not in found.output
+    assert found.stderr == ""
+
+
+def test_saved_lines_can_be_piped_in_or_named(directory: Path) -> None:
+    (directory / "saved.log").write_text("noise\n" + "\n".join(LINES))
+    assert trace("a", "--log", "saved.log").stdout == trace("a", "--log", "-", stdin="\n".join(LINES)).stdout
+    assert trace("a", "--log", "-", stdin=b"\xff\xfe\n" + LINES[0].encode()).exit_code == 0
+
+
+def test_json_is_one_object() -> None:
+    found = json.loads(trace("a", "--log", "-", "--json", stdin="\n".join(LINES)).stdout)
+    (record,) = found["records"]
+    assert record["stands"]["state"] == "succeeded"
+    assert [one["outcome"] for one in record["lines"]] == ["failed", "succeeded"]
+    assert record["lines"][0]["reason"] == "away\x1b[2J"
+    assert found["is"] == "record"
+
+
+def test_that_successes_are_not_among_the_lines_is_said() -> None:
+    assert "leave one at DEBUG only" in trace("a", "--log", "-", stdin=LINES[0]).stderr
+
+
+def test_nothing_found_is_exit_code_1() -> None:
+    found = trace("nosuch\x1b[2J", "--log", "-", stdin="\n".join(LINES))
+    assert found.exit_code == 1
+    assert "no line of a record in stdin has the id 'nosuch" in found.stderr
+    assert "\x1b" not in found.stderr
+    assert json.loads(trace("nosuch", "--json", "--log", "-", stdin="").stdout)["records"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a"], "`pipeline dev` writes it"),
+        (["a", "--log", "nosuch.log"], "nosuch.log cannot be read: No such file"),
+        ([" "], "RECORD_ID is empty"),
+        ([], "Missing argument 'RECORD_ID'"),
+    ],
+)
+def test_misuse_is_exit_code_2(arguments: list[str], message: str) -> None:
+    found = trace(*arguments)
+    assert found.exit_code == 2
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
