@@ -75,9 +75,12 @@ def test_a_run_that_is_displaced_leaves_the_others_file_alone() -> None:
 
 def test_lines_of_several_threads_stay_whole() -> None:
     lines = begun(max_bytes=10_000)
-    threads = [
-        threading.Thread(target=lambda n=n: [lines.write(f"{n} {'x' * 50}\n") for _ in range(200)]) for n in "abcd"
-    ]
+
+    def write(letter: str) -> None:
+        for _ in range(200):
+            lines.write(f"{letter} {'x' * 50}\n")
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "abcd"]
     for thread in threads:
         thread.start()
     for thread in threads:

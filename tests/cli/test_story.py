@@ -190,12 +190,13 @@ def worlds(draw: st.DrawFn) -> tuple[list[str], dict[str, list[str]]]:
     at = 0
     for number in range(count):
         caused_by = {"caused_by": OUT(number + 1)} if number in causes else {}
-        for attempt in range(1, draw(st.integers(1, 3)) + 1):
+        attempts = draw(st.integers(1, 3))
+        for attempt in range(1, attempts + 1):
             at += draw(st.integers(1, 1000))
             lines.append(line("record.failed", at, f"r{number}", attempt=attempt, delay=1, **caused_by))
         at += 1
         outputs = [OUT(other + 1) for other, cause in causes.items() if cause == number]
-        lines.append(line("record.succeeded", at, f"r{number}", attempt=attempt + 1, output_ids=outputs, **caused_by))
+        lines.append(line("record.succeeded", at, f"r{number}", attempt=attempts + 1, output_ids=outputs, **caused_by))
     return lines, effects
 
 
