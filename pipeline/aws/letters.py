@@ -16,11 +16,13 @@ from pipeline.ports import DeadLetter
 MAX_BYTES = 1_048_576
 MAX_ATTRIBUTES = 10
 
-#: Why the record is here: JSON with handler, cause, attempts and exhausted.
+#: Why the record is here: JSON with handler, cause, attempts, exhausted, and the id under which log lines name it.
 CAUSE = "pipeline_cause"
 #: The record's own attributes, when there is no room for all of them beside the cause.
 FOLDED = "pipeline_attributes"
 MAX_CAUSE = 2_048
+#: Characters of a record's id that are kept: those of SQS and Kinesis are shorter.
+_LONGEST_ID = 512
 #: How a stream's bytes became text: "base64", or "as received" for what was no base64.
 ENCODING = "encoding"
 
@@ -68,6 +70,11 @@ def cause_text(said: Mapping[str, Any], room: int) -> str | None:
 def compact(value: Any) -> str:
     """JSON text in ASCII, so that its length is its size and every place takes its characters."""
     return json.dumps(value, separators=(",", ":"))
+
+
+def named(letter: DeadLetter) -> dict[str, Any]:
+    """What `said` tells, and of which record: the message of a letter has an id of its own."""
+    return {**said(letter), "record_id": letter.record.id[:_LONGEST_ID]}
 
 
 def said(letter: DeadLetter) -> dict[str, Any]:

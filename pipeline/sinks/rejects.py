@@ -130,7 +130,7 @@ class SinkDeadLetters:
         attributes |= encoding
         room = letters.MAX_BYTES - _size(body) - (_CARRIED_BYTES if carries else 0)
         room -= sum(_size(name) + _TYPE_BYTES + _size(value) for name, value in attributes.items())
-        cause = letters.cause_text(said(letter), room - len(letters.CAUSE) - _TYPE_BYTES)
+        cause = letters.cause_text(letters.named(letter), room - len(letters.CAUSE) - _TYPE_BYTES)
         return attributes if cause is None else {**attributes, letters.CAUSE: cause}
 
 

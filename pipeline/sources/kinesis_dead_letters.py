@@ -89,7 +89,7 @@ def _entry(letter: DeadLetter, part: str, encoding: str, number: str) -> Entry:
     attributes = _attributes(letter.record) | {ENCODING: encoding}
     if not number.endswith("/1"):
         attributes[PART] = number
-    cause = letters.cause_text(letters.said(letter), letters.MAX_CAUSE)
+    cause = letters.cause_text(letters.named(letter), letters.MAX_CAUSE)
     assert cause is not None, "there is room for a cause beside a part"
     attributes[letters.CAUSE] = cause
     named: dict[str, Mapping[str, Any]] = {name: sqs.text_attribute(text) for name, text in attributes.items()}

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.aws import letters, sqs, tracing
 from pipeline.aws.delivery import Entry, deliver
-from pipeline.aws.letters import said
 from pipeline.aws.names import Resource, arn_name
 from pipeline.decisions import wire
 from pipeline.decisions.deadline import Deadline
@@ -116,7 +115,7 @@ def _attributes(letter: DeadLetter, body: str) -> dict[str, Mapping[str, Any]]:
     if len(attributes) >= letters.MAX_ATTRIBUTES:
         attributes = _folded(attributes)
     room = letters.MAX_BYTES - sqs.message_size(body, attributes) - len(letters.CAUSE) - len("String")
-    cause = letters.cause_text(said(letter), room)
+    cause = letters.cause_text(letters.named(letter), room)
     if cause is not None:
         attributes[letters.CAUSE] = sqs.text_attribute(cause)
     return attributes

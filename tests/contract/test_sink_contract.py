@@ -979,7 +979,7 @@ async def test_a_rejected_message_keeps_body_and_attributes_beside_its_cause(que
     (found,) = await rejected(queue, letter(attributes={"colour": "red", "pipeline_cause": "of an earlier stay"}))
     assert found["Body"] == '{"n": 1}'
     assert texts(found)["colour"] == "red"
-    assert json.loads(texts(found)["pipeline_cause"]) == SAID
+    assert json.loads(texts(found)["pipeline_cause"]) == {**SAID, "record_id": letter().record.id}
 
 
 @pytest.mark.parametrize("fields", [{"attributes": {"traceparent": TRACE}}, {}])
@@ -995,7 +995,7 @@ async def test_attributes_that_find_no_room_beside_the_cause_are_folded_into_one
 ) -> None:
     attributes = dict(list(TEN.items())[:count])
     (found,) = await rejected(queue, letter(attributes=attributes, carried=carried, traces=(SPAN,) if carried else ()))
-    assert json.loads(texts(found)["pipeline_cause"]) == SAID
+    assert json.loads(texts(found)["pipeline_cause"]) == {**SAID, "record_id": letter().record.id}
     if is_folded:
         folded = json.loads(texts(found)["pipeline_attributes"])
         assert folded == {name: {"type": "String", "value": value} for name, value in attributes.items()}
@@ -1030,7 +1030,7 @@ async def test_a_rejected_streams_bytes_are_base64_and_the_letter_says_so(
     assert base64.b64decode(stored) == body
     said = {"encoding": "base64", "pipeline_cause": texts(found)["pipeline_cause"], **STREAMED["attributes"]}
     assert said.items() <= texts(found).items()
-    assert json.loads(said["pipeline_cause"]) == SAID
+    assert json.loads(said["pipeline_cause"]) == {**SAID, "record_id": letter().record.id}
 
 
 @pytest.mark.parametrize(("count", "is_folded"), [(6, False), (7, True), (10, True)])
@@ -1039,7 +1039,7 @@ async def test_how_a_streams_bytes_are_written_counts_among_the_attributes(
 ) -> None:
     (found,) = await rejected(queue, letter(b"\xff", attributes=dict(list(TEN.items())[:count])))
     assert texts(found)["encoding"] == "base64"
-    assert json.loads(texts(found)["pipeline_cause"]) == SAID
+    assert json.loads(texts(found)["pipeline_cause"]) == {**SAID, "record_id": letter().record.id}
     assert ("pipeline_attributes" in texts(found)) is is_folded
 
 

@@ -461,7 +461,10 @@ def letter(record: RawRecord, **fields: Any) -> DeadLetter:
 
 
 def cause_of(found: dict[str, Any]) -> Any:
-    return json.loads(found["MessageAttributes"]["pipeline_cause"]["StringValue"])
+    """What a letter says, but for the record's id."""
+    cause = json.loads(found["MessageAttributes"]["pipeline_cause"]["StringValue"])
+    assert cause.pop("record_id")
+    return cause
 
 
 async def test_what_is_there_already_is_made_again_without_harm(bench: Bench) -> None:

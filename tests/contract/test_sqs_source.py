@@ -414,7 +414,8 @@ async def test_a_dead_letter_is_the_message_with_its_cause(
     (found,) = await dead_letters(source, environment)
     assert found["body"] == record.body
     cause = json.loads(found["messageAttributes"]["pipeline_cause"]["stringValue"])
-    assert cause == {"handler": "shop.price", "cause": "Reject: too late", "attempts": 5, "exhausted": True}
+    said = {"handler": "shop.price", "cause": "Reject: too late", "attempts": 5, "exhausted": True}
+    assert cause == {**said, "record_id": record.id}
     (redriven,) = source.decode({"Records": [found]})
     assert redriven.carried == record.carried
     assert redriven.lane == record.lane
