@@ -38,7 +38,9 @@ class Traced:
 
     def batch(self) -> ReadableSpan:
         """The one span of a batch."""
-        (found,) = [span for span in self.spans if "messaging.batch.message_count" in attributes(span) and is_consumer(span)]
+        (found,) = [
+            span for span in self.spans if "messaging.batch.message_count" in attributes(span) and is_consumer(span)
+        ]
         return found
 
     def clear(self) -> None:
