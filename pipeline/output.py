@@ -108,5 +108,6 @@ class Output(Struct, frozen=True, kw_only=True):
     delay: float | None = None  #: seconds until it becomes visible
     hops: int = 1  #: how many handlers it has passed, this one included
     traceparent: str | None = None
+    tracestate: str | None = None  #: what vendors add to it; sent where there is room, and nowhere without it
     sent_at: float | None = None  #: when the record that caused it was sent, epoch seconds
     value: Any = None  #: what the handler returned; for sinks in this process only

@@ -18,6 +18,7 @@ class Carried(Struct, frozen=True):
     id: str  #: the output's deterministic id; this stage's default key
     hops: int = 0  #: how many handlers the record has passed
     traceparent: str | None = None  #: W3C trace context as it was received; `RawRecord.traces` has what it says
+    tracestate: str | None = None  #: what vendors add to it, as it was received
 
 
 class TraceContext(Struct, frozen=True):

@@ -3,13 +3,16 @@
 Whatever is malformed is absent: no trace is worth a record. Both notations name the same thing, a trace of 128 bits and
 a span of 64, so that either can be written from the other.
 
-Sources: W3C Trace Context (https://www.w3.org/TR/trace-context-2/), the X-Ray developer guide ("Tracing header").
+Sources: W3C Trace Context (https://www.w3.org/TR/trace-context-2/), the X-Ray developer guide ("Tracing header"), the
+SNS developer guide ("Amazon SNS message and JSON formats"), CloudEvents' extension "Distributed Tracing".
 """
 
 from __future__ import annotations
 
 import re
 from typing import Any
+
+import orjson
 
 from pipeline.record import TraceContext
 
@@ -22,6 +25,12 @@ _TRACEPARENT = re.compile(r"[ \t]*([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 #: Longer texts are not looked at. Nothing that is known to write one of these headers comes near it.
 _LONGEST = 1_024
+
+_PARENT_NAME, _STATE_NAME = "traceparent", "tracestate"
+_QUOTED = f'"{_PARENT_NAME}"'
+_QUOTED_BYTES = _QUOTED.encode()
+#: How SNS begins what it sends to a queue, whatever the spaces.
+_NOTIFICATION, _WITHIN = '"Notification"', 64
 
 #: A member of `tracestate`: up to 256 characters each, the value without a comma, an equals sign or a last space.
 _MEMBER = re.compile(r"([a-z0-9][a-z0-9_\-*/@]{0,255})=([ -+\--<>-~]{0,255}[!-+\--<>-~])")
@@ -133,9 +142,48 @@ def contexts(parent: TraceContext | None, header: Any) -> tuple[TraceContext, ..
     return (parent,) if other.trace_id == parent.trace_id else (parent, other)
 
 
+def of_notification(body: str) -> TraceContext | None:
+    """The context of a message's body that is SNS's envelope: its own `MessageAttributes`, which SNS puts there."""
+    if not body.startswith("{") or _NOTIFICATION not in body[:_WITHIN] or _QUOTED not in body:
+        return None
+    envelope = _object(body)
+    if envelope.get("Type") != "Notification" or not isinstance(envelope.get("TopicArn"), str):
+        return None
+    attributes = envelope.get("MessageAttributes")
+    if not isinstance(attributes, dict):
+        return None
+    parent, state = (_value(attributes.get(name)) for name in (_PARENT_NAME, _STATE_NAME))
+    return parse_traceparent(parent, state)
+
+
+def of_object(body: bytes) -> TraceContext | None:
+    """The context that a document's text names at its top, as CloudEvents do."""
+    if _QUOTED_BYTES not in body:
+        return None
+    found = _object(body)
+    return parse_traceparent(found.get(_PARENT_NAME), found.get(_STATE_NAME))
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    try:
+        found = orjson.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _value(attribute: Any) -> Any:
+    return attribute.get("Value") if isinstance(attribute, dict) else None
+
+
 def carried_on(traces: tuple[TraceContext, ...]) -> str | None:
     """The `traceparent` that goes with what a record causes."""
     return format_traceparent(traces[0]) if traces else None
+
+
+def state_of(traces: tuple[TraceContext, ...]) -> str | None:
+    """The `tracestate` that goes with it."""
+    return traces[0].state if traces else None
 
 
 def _parts(text: str) -> dict[str, str]:

@@ -18,8 +18,11 @@ from pipeline.record import Carried
 ATTRIBUTE = "pipeline"
 #: The W3C trace context's attribute, as OpenTelemetry writes it.
 TRACEPARENT = "traceparent"
-#: What vendors add to it. It is read, and stays among the attributes.
+#: What vendors add to it.
 TRACESTATE = "tracestate"
+#: Outputs of more characters go without it: they may be all that a service takes, and no trace is worth a record.
+#: A character has up to four bytes, and the narrowest service takes 400 KB.
+_STATE_BODY = 65_536
 #: The reserved member of object payloads, on services without attributes.
 MEMBER = "_pipeline"
 _QUOTED_TEXT = f'"{MEMBER}"'
@@ -53,29 +56,38 @@ def carried_member(output: Output) -> dict[str, Any]:
     member: dict[str, Any] = {"id": output.id, "hops": output.hops}
     if output.traceparent:
         member[TRACEPARENT] = output.traceparent
+        if output.tracestate and len(output.body) <= _STATE_BODY:
+            member[TRACESTATE] = output.tracestate
     return member
 
 
-def read_carried(text: str | None, traceparent: str | None = None) -> Carried | None:
-    """What an earlier stage sent along; None for anything else: a stranger's attribute is no error."""
+def read_carried(text: str | None, traceparent: str | None = None, tracestate: str | None = None) -> Carried | None:
+    """What an earlier stage sent along; None for anything else: a stranger's attribute is no error.
+
+    `traceparent` and `tracestate`: what stands beside it; they count, and not what stands in it.
+    """
     if text is None:
         return None
     try:
         member = orjson.loads(text)
     except ValueError:
         return None
-    return read_member(member, traceparent)
+    return read_member(member, traceparent, tracestate)
 
 
-def read_member(member: Any, traceparent: str | None = None) -> Carried | None:
+def read_member(member: Any, traceparent: str | None = None, tracestate: str | None = None) -> Carried | None:
     """The same, from a decoded member."""
     if not isinstance(member, dict):
         return None
     identity, hops = member.get("id"), member.get("hops", 0)
     if not isinstance(identity, str) or not identity or type(hops) is not int or hops < 0:
         return None
-    trace = traceparent or member.get(TRACEPARENT)
-    return Carried(id=identity, hops=hops, traceparent=trace if isinstance(trace, str) else None)
+    if not traceparent:
+        traceparent, tracestate = member.get(TRACEPARENT), member.get(TRACESTATE)
+    if not isinstance(traceparent, str):
+        return Carried(id=identity, hops=hops)
+    state = tracestate if isinstance(tracestate, str) else None
+    return Carried(id=identity, hops=hops, traceparent=traceparent, tracestate=state)
 
 
 def split_member(body: bytes) -> tuple[bytes, Carried | None]:
@@ -168,6 +180,7 @@ def replayable(text: str | None) -> list[Output]:
         return []
 
 
+#: `tracestate` is not kept: it may be as large as all the others, and an entry has 400 KB for all its outputs.
 _KEPT = ("id", "sink", "body", "is_text", "key", "default_key", "attributes", "delay", "hops", "traceparent")
 
 

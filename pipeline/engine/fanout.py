@@ -56,7 +56,7 @@ Collected = tuple[list[Output], int, Failures]
 class Origin:
     """What the outputs of one record have in common; it numbers them."""
 
-    __slots__ = ("_next", "default_key", "hops", "identity", "sent_at", "streamed", "traceparent")
+    __slots__ = ("_next", "default_key", "hops", "identity", "sent_at", "streamed", "traceparent", "tracestate")
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class Origin:
         self.default_key = default_key
         self.hops = (carried.hops if carried else 0) + 1
         self.traceparent = None if trace is None else tracing.format_traceparent(trace)
+        self.tracestate = None if trace is None else trace.state
         self.sent_at = sent_at
         self.streamed: Sequence[Output] = ()  #: the first of those that sinks accepted before the function ended
         self._next = 0
@@ -157,6 +158,7 @@ class FanOut:
                 delay=emit.delay,
                 hops=origin.hops,
                 traceparent=origin.traceparent,
+                tracestate=origin.tracestate,
                 sent_at=origin.sent_at,
                 value=emit.value,
             )

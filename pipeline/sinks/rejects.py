@@ -105,6 +105,7 @@ class SinkDeadLetters:
             attributes=attributes,
             hops=record.carried.hops if record.carried else 0,
             traceparent=tracing.carried_on(record.traces),
+            tracestate=tracing.state_of(record.traces),
             sent_at=record.sent_at,
             value=value,
         )

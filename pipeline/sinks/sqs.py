@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline.aws import sqs, tracing
+from pipeline.aws import letters, sqs, tracing
 from pipeline.aws.delivery import Entry, deliver
 from pipeline.aws.names import Resource, resource
 from pipeline.decisions import keys, wire
@@ -34,7 +34,8 @@ class SQS:
     travel along. On a standard queue `Emit(key=)` becomes the fair-queue group.
 
     A FIFO queue gets the output's id as deduplication id: a repeat within five minutes is dropped
-    by SQS. Limits: 1 MiB a message with its attributes, ten attributes with the pipeline's two.
+    by SQS. Limits: 1 MiB a message with its attributes, ten attributes with the pipeline's two. What vendors add
+    to a trace's context (`tracestate`) is a third where there is room for it, and is left out where there is none.
     """
 
     queue: str
@@ -133,8 +134,12 @@ class SQS:
             attributes[wire.ATTRIBUTE] = sqs.text_attribute(wire.carried_text(output))
             if output.traceparent:
                 attributes[wire.TRACEPARENT] = sqs.text_attribute(output.traceparent)
+                attributes.pop(wire.TRACESTATE, None)  # of the context that was just replaced
         body = output.body if output.is_text else _escape_noncharacters(output.body)
         sqs.check_message(body, attributes)
+        size = sqs.message_size(body, attributes)
+        if self.carry and output.traceparent and output.tracestate:
+            size += _add_state(output.tracestate, attributes, size)
         payload: dict[str, Any] = {"MessageBody": body, "MessageAttributes": attributes}
         if self.carry and output.traceparent:
             payload |= tracing.system_attributes(tracing.header_for(output.traceparent))  # which SQS does not count
@@ -145,7 +150,7 @@ class SQS:
         delay = self._delay(output)
         if delay:
             payload["DelaySeconds"] = delay
-        return Entry(payload=payload, size=sqs.message_size(body, attributes), key=group if self.is_fifo else None)
+        return Entry(payload=payload, size=size, key=group if self.is_fifo else None)
 
     def _group(self, output: Output) -> str | None:
         """The message group; None for a standard queue's message without a tenant."""
@@ -190,6 +195,16 @@ def _at(output: Output, path: str) -> str:
     if found is None or found == "":
         raise SinkRefused(f"the output has no '{path}', which is its message group: return one, or use Emit(key=)")
     return found if isinstance(found, str) else keys.key_text(found)
+
+
+def _add_state(state: str, attributes: dict[str, Any], size: int) -> int:
+    """Add `tracestate` to a message of this size, if SQS takes it then; the bytes that it adds."""
+    attribute = sqs.text_attribute(state)
+    more = sqs.message_size("", {wire.TRACESTATE: attribute})
+    if len(attributes) >= letters.MAX_ATTRIBUTES or size + more > sqs.LIMITS.entry_size:
+        return 0
+    attributes[wire.TRACESTATE] = attribute
+    return more
 
 
 def _escape_noncharacters(body: str) -> str:

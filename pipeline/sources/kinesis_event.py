@@ -100,7 +100,7 @@ def _plain(received: _Received, key: str | None, data: bytes) -> RawRecord:
         attributes=_attributes(received, key),
         sent_at=received.sent_at,
         carried=carried,
-        traces=() if carried is None else _traces(carried),
+        traces=_traces(carried, body),
         origin=Place(int(received.number), data, stream=received.stream),
     )
 
@@ -115,7 +115,7 @@ def _user(received: _Received, index: int, user: aggregation.UserRecord) -> RawR
         attributes={**_attributes(received, user.partition_key or None), SUBSEQUENCE: str(index)},
         sent_at=received.sent_at,
         carried=carried,
-        traces=() if carried is None else _traces(carried),
+        traces=_traces(carried, body),
         origin=Place(int(received.number), user.data, user.hash_key, received.stream),
     )
 
@@ -133,9 +133,13 @@ def _damaged(received: _Received, key: str | None, data: bytes | str, error: Pay
     )
 
 
-def _traces(carried: Carried) -> tuple[TraceContext, ...]:
-    """A stream has no place for a trace's context but the record itself."""
-    return () if carried.traceparent is None else tracing.contexts(tracing.parse_traceparent(carried.traceparent), None)
+def _traces(carried: Carried | None, body: bytes) -> tuple[TraceContext, ...]:
+    """A stream has no place for a trace's context but the record itself: what an earlier stage sent, or what it says."""
+    sent = None
+    if carried is not None and carried.traceparent is not None:
+        sent = tracing.parse_traceparent(carried.traceparent, carried.tracestate)
+    found = sent or tracing.of_object(body)
+    return () if found is None else (found,)
 
 
 def _attributes(received: _Received, key: str | None) -> dict[str, str]:

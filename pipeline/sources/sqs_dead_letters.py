@@ -25,7 +25,7 @@ from pipeline.record import RawRecord
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Grant, Stack
 
-_KEPT_APART = (wire.ATTRIBUTE, wire.TRACEPARENT)
+_KEPT_APART = (wire.ATTRIBUTE, wire.TRACEPARENT, wire.TRACESTATE)
 
 
 def dead_letter_queue(queue: Resource) -> Resource:

@@ -32,6 +32,8 @@ def _record(record: Any, position: int, source: str, *, is_fifo: bool) -> RawRec
     body, error = _body(record)
     system = mapping(record.get("attributes"))
     attributes, carried, parent = _attributes(mapping(record.get("messageAttributes")))
+    if parent is None:
+        parent = tracing.of_notification(body)
     header = system.get(tracing.MESSAGE_HEADER)
     return RawRecord(
         id=identity,
@@ -81,14 +83,15 @@ def _attributes(found: Mapping[str, Any]) -> tuple[Mapping[str, str], Carried | 
         text = value.get("stringValue", value.get("binaryValue"))
         if isinstance(text, str):
             texts[name] = text
-    trace = texts.get(wire.TRACEPARENT)
-    carried = wire.read_carried(texts.get(wire.ATTRIBUTE), trace)
+    trace, state = texts.get(wire.TRACEPARENT), texts.get(wire.TRACESTATE)
+    carried = wire.read_carried(texts.get(wire.ATTRIBUTE), trace, state)
     if carried is not None:
         # What is not ours stays: a stranger may call an attribute `pipeline` too.
         texts.pop(wire.ATTRIBUTE)
         texts.pop(wire.TRACEPARENT, None)
-        trace = carried.traceparent
-    parent = None if trace is None else tracing.parse_traceparent(trace, texts.get(wire.TRACESTATE))
+        texts.pop(wire.TRACESTATE, None)
+        trace, state = carried.traceparent, carried.tracestate
+    parent = None if trace is None else tracing.parse_traceparent(trace, state)
     return texts, carried, parent
 
 

@@ -524,7 +524,8 @@ def _span_context(context: TraceContext, *, is_remote: bool = True) -> trace.Spa
 def _named(context: trace.SpanContext) -> TraceContext | None:
     if not context.is_valid:
         return None
-    return TraceContext(f"{context.trace_id:032x}", f"{context.span_id:016x}", int(context.trace_flags))
+    state = tracing.parse_tracestate(context.trace_state.to_header()) if context.trace_state else None
+    return TraceContext(f"{context.trace_id:032x}", f"{context.span_id:016x}", int(context.trace_flags), state)
 
 
 def _nanoseconds(now: float) -> int:

@@ -118,6 +118,18 @@ async def test_an_object_carries_its_member_and_keeps_its_digits(aws: str, envir
     assert json.loads(record["Data"]) == {"_pipeline": member, "n": 10**20, "f": 0.1}
 
 
+async def test_what_vendors_add_to_a_context_goes_along_but_not_with_what_may_fill_a_record(
+    aws: str, environment: ProcessEnvironment
+) -> None:
+    stream = await attached(environment)
+    filled = {"s": "x" * 65_600}
+    for value in ({"n": 1}, filled):
+        assert await write(environment, output(value, traceparent=TRACE, tracestate="vendor=1")) == [None]
+    members = [json.loads(record["Data"])["_pipeline"] for (record,) in stream.records]
+    assert [member.get("tracestate") for member in members] == ["vendor=1", None]
+    assert [member["traceparent"] for member in members] == [TRACE, TRACE]
+
+
 @pytest.mark.parametrize(
     ("value", "data"),
     [("two\nlines ü", "two\nlines ü".encode()), ('{"n": 1}', b'{"n": 1}'), ("", b""), ([1], b"[1]"), (7, b"7")],

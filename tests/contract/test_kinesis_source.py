@@ -353,6 +353,36 @@ def test_the_member_is_cut_out_and_every_other_character_stays(body: str, left: 
     assert found.traces == (SPAN,)
 
 
+def test_what_vendors_add_to_a_context_comes_along() -> None:
+    member = MEMBER[:-1] + ',"tracestate":"vendor=1"}'
+    (trace,) = decode_one(stream_record(1, f'{{"_pipeline":{member}}}'.encode())).traces
+    assert (trace.span_id, trace.state) == (SPAN.span_id, "vendor=1")
+
+
+@pytest.mark.parametrize(
+    ("document", "states"),
+    [
+        ({"specversion": "1.0", "traceparent": TRACE, "tracestate": "vendor=1"}, ["vendor=1"]),
+        ({"traceparent": TRACE, "tracestate": 7}, [None]),
+        ({"_pipeline": {"id": "abc"}, "traceparent": TRACE}, [None]),
+        ({"_pipeline": {"id": "abc", "traceparent": "malformed"}, "traceparent": TRACE}, [None]),
+        ({"_pipeline": {"id": "abc", "traceparent": TRACE}, "traceparent": TRACE.replace("b7", "00")}, [None]),
+        ({"data": {"traceparent": TRACE}}, []),
+        ({"traceparent": [TRACE]}, []),
+        ({"traceparent": "malformed"}, []),
+        ([{"traceparent": TRACE}], []),
+        (["traceparent"], []),
+    ],
+)
+def test_a_document_may_name_what_made_it_as_a_cloud_event_does(document: Any, states: list[str | None]) -> None:
+    found = decode_one(stream_record(1, json.dumps(document).encode()))
+    assert [(trace.trace_id, trace.span_id, trace.state) for trace in found.traces] == [
+        (SPAN.trace_id, SPAN.span_id, state) for state in states
+    ]
+    assert found.error is None
+    assert decode_one(stream_record(1, b'{"traceparent": ' + b"[" * 9_999)).traces == ()
+
+
 @pytest.mark.parametrize("trace", ["malformed", TRACE.upper(), 7, None, [TRACE]])
 def test_a_malformed_context_is_none(trace: Any) -> None:
     member = json.dumps({"id": "abc", "traceparent": trace})

@@ -350,6 +350,45 @@ async def test_a_message_carries_id_hops_trace_and_the_users_attributes(sqs: Ben
     assert texts == {"traceparent": TRACE, "colour": "red"}
 
 
+ROOM = 1_048_576 - len("pipelineStringtraceparentStringtracestateStringvendor=1") - len(TRACE) - 50
+
+
+@pytest.mark.parametrize(
+    ("others", "body", "trace", "state"),
+    [
+        (7, 1, TRACE, "vendor=1"),
+        (8, 1, TRACE, None),
+        (0, 1, None, None),
+        (0, ROOM, TRACE, "vendor=1"),
+        (0, ROOM + 1, TRACE, None),
+    ],
+)
+async def test_what_vendors_add_to_a_context_goes_along_where_there_is_room(
+    sqs: Bench, others: int, body: int, trace: str | None, state: str | None
+) -> None:
+    attributes = {f"a{n}": "v" for n in range(others)}
+    made = output("x" * body, 7, traceparent=trace, tracestate="vendor=1", attributes=attributes)
+    assert await sqs.write(made) == [None]
+    (message,) = await messages(sqs.environment, sqs.sink.name)
+    found = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+    assert found.pop("tracestate", None) == state
+    assert found.pop("traceparent", None) == trace
+    assert len(found.pop("pipeline")) == 50
+    assert found == attributes
+
+
+async def test_a_state_that_the_handler_gave_does_not_stay_beside_a_context_that_it_does_not_belong_to(
+    sqs: Bench,
+) -> None:
+    given = {"traceparent": TRACE.replace("b7", "00"), "tracestate": "theirs=1"}
+    await sqs.write(output({"n": 1}, traceparent=TRACE, attributes=given), output({"n": 2}, 1, attributes=given))
+    found = [texts(message) for message in await messages(sqs.environment, sqs.sink.name)]
+    assert sorted((one["traceparent"], one.get("tracestate")) for one in found) == [
+        (given["traceparent"], "theirs=1"),
+        (TRACE, None),
+    ]
+
+
 @pytest.mark.parametrize(("trace", "header"), [(TRACE, HEADER), ("malformed", None), (None, None)])
 async def test_a_message_carries_the_trace_as_x_ray_has_it_too(
     sqs: Bench, trace: str | None, header: str | None
@@ -603,11 +642,13 @@ async def test_an_item_carries_its_member_and_a_sort_key_makes_items_apart(
 ) -> None:
     bench = Bench(sinks.DynamoDB(unique, partition_key="p", sort_key="s"), environment, lambda: None)  # type: ignore[arg-type, return-value]
     await bench.sink.create(environment)
-    outputs = [output({"p": "a", "s": str(n), "_pipeline": "theirs"}, n, traceparent=TRACE) for n in range(2)]
+    fields = {"traceparent": TRACE, "tracestate": "vendor=1"}
+    outputs = [output({"p": "a", "s": str(n), "_pipeline": "theirs"}, n, **fields) for n in range(2)]
     assert await bench.write(*outputs) == [None, None]
     found = await item(bench, {"p": {"S": "a"}, "s": {"S": "1"}}, unique)
     assert found["_pipeline"]["M"]["id"] == {"S": f"{1:032x}"}
     assert found["_pipeline"]["M"]["traceparent"] == {"S": TRACE}
+    assert found["_pipeline"]["M"]["tracestate"] == {"S": "vendor=1"}
 
 
 def test_an_items_size_counts_names_and_values() -> None:
@@ -986,6 +1027,19 @@ async def test_a_rejected_message_keeps_body_and_attributes_beside_its_cause(que
 async def test_a_rejected_message_keeps_what_made_its_record(queue: Bench, fields: dict[str, Any]) -> None:
     (found,) = await rejected(queue, letter(traces=(SPAN,), **fields))
     assert (texts(found)["traceparent"], found["Attributes"]["AWSTraceHeader"]) == (TRACE, HEADER)
+
+
+@pytest.mark.parametrize("fields", [{"attributes": {"traceparent": TRACE, "tracestate": "vendor=1"}}, {}])
+@pytest.mark.parametrize(("others", "state"), [(0, "vendor=1"), (7, None)])
+async def test_a_rejected_message_keeps_what_vendors_added_where_there_is_room(
+    queue: Bench, fields: dict[str, Any], others: int, state: str | None
+) -> None:
+    attributes = {**dict(list(TEN.items())[:others]), **fields.get("attributes", {})}
+    stated = TraceContext(SPAN.trace_id, SPAN.span_id, 1, "vendor=1")
+    (found,) = await rejected(queue, letter(traces=(stated,), attributes=attributes))
+    assert (texts(found)["traceparent"], json.loads(texts(found)["pipeline_cause"])) == (TRACE, SAID)
+    # Folded with the others, the record's own state leaves room for it once more.
+    assert texts(found).get("tracestate") == ("vendor=1" if "pipeline_attributes" in texts(found) else state)
 
 
 @pytest.mark.parametrize("carried", [None, Carried(id="abc", hops=2, traceparent=TRACE)])

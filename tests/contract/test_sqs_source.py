@@ -23,6 +23,7 @@ FOREVER = Deadline()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SPAN = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
 HEADER = "Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331;Sampled=1"
+STATED = TraceContext(SPAN.trace_id, SPAN.span_id, 1, "vendor=1")
 OTHER = TraceContext("5759e988bd862e3fe1be46a994272793", "53995c3f42cd8ad8", 1)
 OTHER_HEADER = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
 ARN = "arn:aws:sqs:eu-west-1:123456789012:"
@@ -79,6 +80,13 @@ def test_what_an_earlier_stage_sent_along_is_taken_off_the_attributes() -> None:
     assert found.attributes == {"colour": "red"}
 
 
+def test_what_vendors_add_to_a_context_comes_along() -> None:
+    carried = {"pipeline": text('{"id":"abc"}'), "traceparent": text(TRACE), "tracestate": text("vendor=1")}
+    found = decode_one(message(messageAttributes=carried))
+    assert found.carried == Carried(id="abc", traceparent=TRACE, tracestate="vendor=1")
+    assert (found.attributes, [trace.state for trace in found.traces]) == ({}, ["vendor=1"])
+
+
 def test_a_strangers_attribute_of_the_same_name_is_no_error_and_stays() -> None:
     found = decode_one(message(messageAttributes={"pipeline": text("theirs")}))
     assert found.carried is None
@@ -129,6 +137,56 @@ def test_a_context_that_is_no_text_is_none(odd: Any) -> None:
     record["attributes"]["AWSTraceHeader"] = odd
     binary = message(messageAttributes={"traceparent": {"binaryValue": "AAH/", "dataType": "Binary"}})
     assert (decode_one(record).traces, decode_one(binary).traces) == ((), ())
+
+
+def notification(attributes: Any, **others: Any) -> str:
+    """A message's body as SNS writes it where raw delivery is off."""
+    envelope = {"Type": "Notification", "MessageId": "m", "TopicArn": "arn:aws:sns:eu-west-1:1:t", "Message": "{}"}
+    return json.dumps({**envelope, "MessageAttributes": attributes, **others}, indent=2)
+
+
+def given_by_sns(trace: Any = TRACE, state: Any = "vendor=1") -> dict[str, Any]:
+    return {"traceparent": {"Type": "String", "Value": trace}, "tracestate": {"Type": "String", "Value": state}}
+
+
+def test_a_topics_envelope_says_what_made_a_record_and_stays_its_body() -> None:
+    body = notification(given_by_sns())
+    found = decode_one(message(body=body))
+    assert (found.traces, found.traces[0].state, found.body) == ((STATED,), "vendor=1", body)
+    assert (found.attributes, found.carried) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "header", "traces"),
+    [
+        (notification(given_by_sns(state=7)), OTHER_HEADER, (SPAN, OTHER)),
+        (notification(given_by_sns(state=None)), HEADER, (SPAN,)),
+        (notification(given_by_sns()), OTHER_HEADER.replace("Sampled=1", "Sampled=0"), (STATED,)),
+        (notification(given_by_sns("malformed")), OTHER_HEADER, (OTHER,)),
+        (notification(given_by_sns()), None, (STATED,)),
+        (notification(given_by_sns([TRACE])), None, ()),
+        (notification({"traceparent": TRACE}), None, ()),
+        (notification(["traceparent"]), None, ()),
+        (notification(given_by_sns(), TopicArn=7), None, ()),
+        (notification(given_by_sns(), Type="UnsubscribeConfirmation"), None, ()),
+        (notification(given_by_sns())[:-1], None, ()),
+        (json.dumps(given_by_sns()), None, ()),
+        ('{"Type":"Notification"', None, ()),
+        ('{"Type":"Notification","traceparent":' + "[" * 9_999, None, ()),
+    ],
+)
+def test_what_stands_in_a_body_is_read_only_from_a_topics_envelope(
+    body: str, header: str | None, traces: tuple[TraceContext, ...]
+) -> None:
+    record = message(body=body)
+    if header is not None:
+        record["attributes"]["AWSTraceHeader"] = header
+    assert (decode_one(record).traces, decode_one(record).error) == (traces, None)
+
+
+def test_a_messages_own_context_counts_before_its_envelopes() -> None:
+    body = notification(given_by_sns(f"00-{OTHER.trace_id}-{OTHER.span_id}-01"))
+    assert decode_one(message(body=body, messageAttributes={"traceparent": text(TRACE)})).traces == (SPAN,)
 
 
 def test_only_a_fifo_queues_group_is_a_lane() -> None:
@@ -465,14 +523,14 @@ async def test_ten_attributes_are_folded_into_one_but_for_the_identity(
     queue: sources.SQS, environment: ProcessEnvironment
 ) -> None:
     attributes = {f"a{n}": text(f"v{n}") for n in range(7)} | {"b": {"binaryValue": "AAE=", "dataType": "Binary.png"}}
-    attributes |= {"pipeline": text('{"id":"abc","hops":2}'), "traceparent": text(TRACE)}
+    attributes |= {"pipeline": text('{"id":"abc","hops":2}'), "traceparent": text(TRACE), "tracestate": text("a=1")}
     found = await put(queue, environment, decode_one(message(messageAttributes=attributes)))
     kept = found["messageAttributes"]
-    assert set(kept) == {"pipeline", "traceparent", "pipeline_attributes", "pipeline_cause"}
+    assert set(kept) == {"pipeline", "traceparent", "tracestate", "pipeline_attributes", "pipeline_cause"}
     folded = json.loads(kept["pipeline_attributes"]["stringValue"])
     assert folded["a3"] == {"type": "String", "value": "v3"}
     assert folded["b"] == {"type": "Binary.png", "value": "AAE="}
-    assert decode_one(found).carried == Carried(id="abc", hops=2, traceparent=TRACE)
+    assert decode_one(found).carried == Carried(id="abc", hops=2, traceparent=TRACE, tracestate="a=1")
 
 
 async def test_nine_attributes_and_their_types_are_kept_as_they_are(

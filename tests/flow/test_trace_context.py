@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import sampling
 
 from pipeline import Pipeline, Reject, sinks, sources
 from pipeline.testing import Emulator
+from tests.support.tracing import traced
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 HEADER = "Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331;Sampled=1"
@@ -64,6 +66,35 @@ def test_what_a_stranger_sent_arrives_at_the_end_in_both_notations(given: dict[s
     assert found["MessageAttributes"]["traceparent"]["StringValue"] == TRACE
     assert found["Attributes"]["AWSTraceHeader"] == HEADER
     assert json.loads(found["Body"]) == {"id": "a"}
+
+
+STATE = "vendor=1,other=2"
+
+
+def test_what_vendors_add_arrives_at_the_end_and_on_dead_letters() -> None:
+    given = {
+        name: {"DataType": "String", "StringValue": text}
+        for name, text in (("traceparent", TRACE), ("tracestate", STATE))
+    }
+    for found in (
+        through({"MessageAttributes": given}),
+        through({"MessageAttributes": given}, identity="never", last="orders-dlq"),
+    ):
+        assert found["MessageAttributes"]["traceparent"]["StringValue"] == TRACE
+        assert found["MessageAttributes"]["tracestate"]["StringValue"] == STATE
+
+
+@pytest.mark.parametrize("sampler", [None, sampling.ALWAYS_OFF])
+def test_what_vendors_add_passes_through_a_tracer(sampler: sampling.Sampler | None) -> None:
+    given = {
+        name: {"DataType": "String", "StringValue": text}
+        for name, text in (("traceparent", TRACE), ("tracestate", STATE))
+    }
+    with traced(sampler):
+        found = through({"MessageAttributes": given})["MessageAttributes"]
+    assert found["traceparent"]["StringValue"][:36] == TRACE[:36]
+    assert found["traceparent"]["StringValue"] != TRACE
+    assert found["tracestate"]["StringValue"] == STATE
 
 
 @pytest.mark.parametrize("given", NO_TRACE)

@@ -13,6 +13,7 @@ from pipeline.decisions.wire import (
     ATTRIBUTE,
     MEMBER,
     TRACEPARENT,
+    TRACESTATE,
     carried_member,
     carried_text,
     output_id,
@@ -45,11 +46,12 @@ outputs = st.builds(
     delay=st.none() | st.floats(0, 900),
     hops=st.integers(1, 16),
     traceparent=st.none() | st.just(PARENT),
+    tracestate=st.none() | st.just("vendor=1"),
 )
 
 
 def test_golden_names() -> None:
-    assert (ATTRIBUTE, TRACEPARENT, MEMBER) == ("pipeline", "traceparent", "_pipeline")
+    assert (ATTRIBUTE, TRACEPARENT, TRACESTATE, MEMBER) == ("pipeline", "traceparent", "tracestate", "_pipeline")
 
 
 def test_golden_ids() -> None:
@@ -62,7 +64,10 @@ def test_golden_forms() -> None:
     assert carried_text(output(hops=3, traceparent=PARENT)) == '{"id":"a1","hops":3}'
     assert carried_member(output(hops=3)) == {"id": "a1", "hops": 3}
     assert carried_member(output(traceparent=PARENT)) == {"id": "a1", "hops": 1, "traceparent": PARENT}
-    assert pack([output(key="k", delay=1.5)]) == (
+    member = {"id": "a1", "hops": 1, "traceparent": PARENT, "tracestate": "vendor=1"}
+    assert carried_member(output(traceparent=PARENT, tracestate="vendor=1")) == member
+    assert carried_member(output(tracestate="vendor=1")) == {"id": "a1", "hops": 1}
+    assert pack([output(key="k", delay=1.5, tracestate="vendor=1")]) == (
         '[{"id":"a1","sink":"ledger","body":"{\\"n\\":1}","is_text":false,"key":"k","default_key":"o-1",'
         '"attributes":{},"delay":1.5,"hops":1,"traceparent":null}]'
     )
@@ -97,9 +102,10 @@ def test_parts_do_not_run_together() -> None:
 
 @given(outputs.filter(lambda made: made.id))
 def test_what_is_carried_comes_back(made: Output) -> None:
-    expected = Carried(id=made.id, hops=made.hops, traceparent=made.traceparent)
+    state = made.tracestate if made.traceparent else None
+    expected = Carried(id=made.id, hops=made.hops, traceparent=made.traceparent, tracestate=state)
 
-    assert read_carried(carried_text(made), made.traceparent) == expected
+    assert read_carried(carried_text(made), made.traceparent, made.tracestate) == expected
     assert read_member(carried_member(made)) == expected
 
 
@@ -135,4 +141,8 @@ def test_no_text_is_an_error(text: str) -> None:
 def test_what_else_a_member_holds_is_ignored() -> None:
     assert read_member({"id": "a", "later": [1]}) == Carried(id="a")
     assert read_member({"id": "a", "traceparent": 7}) == Carried(id="a")
-    assert read_member({"id": "a", "traceparent": "old"}, "new") == Carried(id="a", traceparent="new")
+    old = {"id": "a", "traceparent": "old", "tracestate": "old=1"}
+    assert read_member(old, "new") == Carried(id="a", traceparent="new")
+    assert read_member(old, "new", "new=1") == Carried(id="a", traceparent="new", tracestate="new=1")
+    assert read_member(old, None, "new=1") == Carried(id="a", traceparent="old", tracestate="old=1")
+    assert read_member({**old, "tracestate": 7}) == Carried(id="a", traceparent="old")
