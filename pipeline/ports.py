@@ -69,6 +69,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     cause: str  #: one line: the error's type and message
     attempts: int  #: runs that counted
     exhausted: bool  #: it used up its attempts, rather than being permanent at once
+    made_by: str | None = None  #: `traceparent` of the run that it failed in
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.decisions import wire
+from pipeline.decisions import tracing, wire
 from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.idempotency import kept
 from pipeline.decisions.retry import HAND_BACK
@@ -18,6 +18,9 @@ from pipeline.engine.stage import Stage
 from pipeline.errors import RecordTimeout, Reject, ResourceUnavailable, Retry, SinkUnavailable
 from pipeline.outcome import Failed, HandBack, Outcome, Rejected, Unprocessed, text_of
 from pipeline.ports import DeadLetter, Environment
+from pipeline.telemetry import conventions as names
+from pipeline.telemetry import spans
+from pipeline.telemetry.conventions import described_by
 from pipeline.telemetry.events import Observer, RejectionLost, tell
 
 #: A lease ends within a millisecond; who asks again in the same one is told the same.
@@ -92,6 +95,7 @@ class Endings:
             cause=cause_of(error),
             attempts=run.attempt,
             exhausted=is_exhausted,
+            made_by=None if run.trace is None else tracing.format_traceparent(run.trace),
         )
         run.phase = Phase.WRITING
         problem = (await self._letters.submit([letter]))[0]
@@ -158,10 +162,21 @@ class Endings:
         await self._letters.aclose()
 
     async def _put_letters(self, letters: list[DeadLetter]) -> Sequence[BaseException | None]:
-        try:
-            return await self._stage.dead_letters.put(letters, self._environment, self._deadline)
-        except Exception as error:
-            return [error] * len(letters)
+        described = described_by(self._stage.dead_letters)
+        name = (
+            f"{names.SEND} {described[names.DESTINATION]}" if names.DESTINATION in described else "write dead letters"
+        )
+        made_by = (letter.made_by for letter in letters)
+        with spans.call(name, described, self._environment.clock.now, made_by) as span:
+            errors: Sequence[BaseException | None]
+            try:
+                errors = await self._stage.dead_letters.put(letters, self._environment, self._deadline)
+            except Exception as error:
+                errors = [error] * len(letters)
+            failed = [error for error in errors if error is not None]
+            if failed:
+                span.failed(failed[0], len(failed), is_whole=len(failed) == len(letters))
+        return errors
 
     def _decide(self, run: Run, outcome: Outcome) -> Outcome:
         """From here on only the telling is left: a deadline cannot change the outcome any more."""

@@ -14,6 +14,7 @@ from pipeline.errors import ConfigurationError, SinkError
 from pipeline.output import Output
 from pipeline.ports import DeadLetter, Environment, Sink
 from pipeline.record import NO_ATTRIBUTES, RawRecord
+from pipeline.telemetry import conventions
 
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Grant, Stack
@@ -59,6 +60,11 @@ class SinkDeadLetters:
     def sink(self) -> Sink:
         """Where the letters go."""
         return self._sink
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What the sink says of itself."""
+        return conventions.described_by(self._sink)
 
     async def put(
         self, letters: Sequence[DeadLetter], environment: Environment, deadline: Deadline

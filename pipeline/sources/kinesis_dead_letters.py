@@ -20,6 +20,7 @@ from pipeline.decisions.deadline import Deadline
 from pipeline.errors import SinkError
 from pipeline.ports import DeadLetter, Environment
 from pipeline.record import RawRecord
+from pipeline.telemetry import conventions
 
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Grant, Stack
@@ -47,6 +48,11 @@ class KinesisDeadLetters:
     def queue(self) -> Resource:
         """The queue; it is ours also when the stream is not."""
         return Resource("sqs", f"{self.stream.name}-stream-dlq")
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What the spans of its calls say of it."""
+        return conventions.sent(conventions.SQS, self.queue.name)
 
     async def put(
         self, letters: Sequence[DeadLetter], environment: Environment, deadline: Deadline

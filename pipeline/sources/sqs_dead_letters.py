@@ -21,6 +21,7 @@ from pipeline.decisions.tracing import MESSAGE_HEADER
 from pipeline.errors import SinkError, SinkRefused, SinkUnavailable
 from pipeline.ports import DeadLetter, Environment
 from pipeline.record import RawRecord
+from pipeline.telemetry import conventions
 
 if TYPE_CHECKING:
     from pipeline.aws.cloudformation.stack import Grant, Stack
@@ -43,6 +44,11 @@ class SQSDeadLetters:
     """The dead-letter queue of a queue: ours is `<name>-dlq`, another's is what its policy names."""
 
     queue: Resource
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What the spans of its calls say of it."""
+        return conventions.sent(conventions.SQS, dead_letter_queue(self.queue).name)
 
     async def put(
         self, letters: Sequence[DeadLetter], environment: Environment, deadline: Deadline
