@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -31,30 +31,46 @@ _log = logging.getLogger("pipeline")
 
 @contextmanager
 def invocation(context: Any, *, is_cold: bool) -> Iterator[None]:
-    """The SERVER span of an invocation while the block runs; then it is sent, for as long as `FLUSH` and the time last.
+    """The SERVER span of an invocation while the block runs; then all that was measured is sent, `FLUSH` seconds at most.
 
-    Nothing where nobody traces, outside Lambda, and where a span is there already. `context`: Lambda's.
+    Nothing where nobody has set OpenTelemetry up, outside Lambda, and where a span is there already. `context`: Lambda's.
     """
-    span = _begin(context, is_cold=is_cold)
-    if span is None:
+    if _FUNCTION not in os.environ or not _providers() or _is_wrapped():
         yield
         return
-    from opentelemetry import trace
+    span = _begin(context, is_cold=is_cold)
+    try:
+        if span is None:
+            yield
+            return
+        from opentelemetry import trace
 
-    with spans.attached(trace.set_span_in_context(span)):
-        yield
-    _send(span, context)
+        with spans.attached(trace.set_span_in_context(span)):
+            yield
+    finally:
+        _send(span, context)
+
+
+def _providers() -> list[Any]:
+    """What there is to be sent, of spans and of metrics."""
+    metrics = sys.modules.get("opentelemetry.metrics")
+    of_metrics = None if metrics is None else metrics.get_meter_provider()
+    return [one for one in (spans.provider(), of_metrics) if getattr(one, "force_flush", None) is not None]
+
+
+def _is_wrapped() -> bool:
+    """Somebody has begun a span around this invocation, and sends it."""
+    api = sys.modules.get("opentelemetry.trace")
+    return api is not None and api.get_current_span().get_span_context().is_valid
 
 
 @spans.quietly
 def _begin(context: Any, *, is_cold: bool) -> trace.Span | None:
-    tracer = spans.tracer() if _FUNCTION in os.environ else None
+    tracer = spans.tracer()
     if tracer is None:
         return None
     from opentelemetry import propagate, trace
 
-    if trace.get_current_span().get_span_context().is_valid:
-        return None
     # Whether X-Ray's header counts is the user's to say (OTEL_PROPAGATORS): where only X-Ray itself keeps its spans, a
     # parent of another backend's would be missing.
     parent = propagate.extract({_HEADER: os.environ.get(_TRACE, "")})
@@ -82,8 +98,9 @@ def _attributes(context: Any, *, is_cold: bool) -> dict[str, str | bool]:
 
 
 @spans.quietly
-def _send(span: trace.Span, context: Any) -> None:
-    span.end()
+def _send(span: trace.Span | None, context: Any) -> None:
+    if span is not None:
+        span.end()
     left = context.get_remaining_time_in_millis() / 1000
     _FLUSHES.flush(min(FLUSH, left / 2))
 
@@ -96,30 +113,21 @@ class _Flushes:
         self._has_complained = False
 
     def flush(self, seconds: float) -> None:
-        """Wait for the sending, `seconds` at most. One that still hangs is not joined by a second one."""
-        flush = getattr(spans.provider(), "force_flush", None)
-        if flush is None or seconds <= 0:
+        """Wait for the sending, `seconds` at most. While one hangs there is no second one, and no answer waits for it."""
+        if self._thread is not None and self._thread.is_alive():
             return
-        until = time.monotonic() + seconds
-        if self._thread is not None:
-            self._thread.join(seconds)
-            if self._thread.is_alive():
-                return
-        self._thread = threading.Thread(target=_quiet, args=(flush,), name="pipeline-flush", daemon=True)
+        self._thread = threading.Thread(target=_flush, args=(_providers(),), name="pipeline-flush", daemon=True)
         self._thread.start()
-        self._thread.join(max(until - time.monotonic(), 0.0))
-        if self._thread.is_alive():
-            self._complain(seconds)
-
-    def _complain(self, seconds: float) -> None:
-        if not self._has_complained:
+        self._thread.join(max(seconds, 0.0))
+        if self._thread.is_alive() and not self._has_complained:
             self._has_complained = True
-            _log.warning("spans could not be sent within %.1f s; answers wait no longer for them", seconds)
+            _log.warning("spans and metrics could not be sent within %.1f s: answers go out without them", seconds)
 
 
 @spans.quietly
-def _quiet(flush: Any) -> None:
-    flush()
+def _flush(providers: list[Any]) -> None:
+    for provider in providers:
+        provider.force_flush()
 
 
 _FLUSHES = _Flushes()
