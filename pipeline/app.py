@@ -17,6 +17,7 @@ from pipeline.engine.stage import Middleware, Stage
 from pipeline.errors import ConfigurationError
 from pipeline.handler import Handler
 from pipeline.ports import DeadLetters, IdempotencyStore, Sink, Source
+from pipeline.record import RawRecord
 from pipeline.sinks.rejects import SinkDeadLetters
 from pipeline.stores import DynamoDB
 
@@ -33,12 +34,20 @@ class Pipeline:
 
     `name`: letters, digits, `_` and `-`, at most 64; it prefixes idempotency entries and output
     ids, so a renamed pipeline has forgotten what it did. `idempotency`: the mode (`Claim`, `Mark`,
-    `Fused`, `Checkpoint`), default `Claim()`; None turns it off. `log_level`: of the JSON log lines. `max_hops`: how many handlers
-    a record may pass before it is rejected as looping, default 16.
+    `Fused`, `Checkpoint`), default `Claim()`; None turns it off. `log_level`: of the JSON log lines. `log_payloads`: lines of
+    records that failed or were slow have the payload, with what stands at these paths masked, such as
+    `["card.number", "items[*].secret"]`; default None: no line ever has a payload. `max_hops`: how many handlers a record may
+    pass before it is rejected as looping, default 16.
     """
 
     def __init__(
-        self, name: str, *, idempotency: Mode | None = Claim(), log_level: str = "INFO", max_hops: int = 16
+        self,
+        name: str,
+        *,
+        idempotency: Mode | None = Claim(),
+        log_level: str = "INFO",
+        log_payloads: Sequence[str] | None = None,
+        max_hops: int = 16,
     ) -> None:
         if not _is_name(name):
             raise ConfigurationError(
@@ -52,6 +61,7 @@ class Pipeline:
         self.name = name
         self.idempotency = idempotency
         self.log_level = log_level
+        self._payloads = None if log_payloads is None else _payloads(log_payloads)
         self.max_hops = max_hops
         self.handlers: dict[str, Handler[..., Any]] = {}  #: by name, in the order declared
         self._resources: dict[Any, signature.ResourceMaker] = {}
@@ -182,6 +192,7 @@ class Pipeline:
             position_of=checks.position_of(name, source, key) if isinstance(mode, Checkpoint) else None,
             max_hops=self.max_hops,
             log_level=self.log_level,
+            log_payloads=self._payloads,
             deploy=deploy,
             declared_key=key,
             declared_lane=lane,
@@ -210,6 +221,12 @@ class Pipeline:
         if rejects is None:
             return source.dead_letters
         return SinkDeadLetters(_bound(rejects, self.name))
+
+
+def _payloads(paths: Sequence[str]) -> Callable[[RawRecord], dict[str, Any]]:
+    from pipeline.telemetry.payloads import Payloads  # only for who asks for it
+
+    return Payloads(paths)
 
 
 def _is_name(name: object) -> bool:

@@ -51,6 +51,7 @@ class Stage:
     mode: Mode | None = None
     max_hops: int = 16
     log_level: str = "INFO"
+    log_payloads: Callable[[RawRecord], dict[str, Any]] | None = None  #: a `Payloads`; None: they are in no line
     deploy: Function = field(default_factory=Function)
 
     store: IdempotencyStore | None = None  #: of `mode`, bound to this pipeline; None when the mode stores nothing

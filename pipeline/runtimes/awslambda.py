@@ -122,7 +122,7 @@ class LambdaRuntime:
         environment = ProcessEnvironment(clock=self._clock)
         logger = logger_for(stage.pipeline, stage.log_level, self._log_stream)
         metrics = metrics_for(stage.pipeline, stage.name)
-        writers: list[Observer] = [LogWriter(logger, stage.name, is_cold=self._is_cold)]
+        writers: list[Observer] = [LogWriter(logger, stage.name, is_cold=self._is_cold, payloads=stage.log_payloads)]
         self._is_cold = False  # a loop that replaces one that was given up is in the same environment
         if self._emit_metrics:
             writers.append(MetricsWriter(metrics, [sink.name for sink in stage.sinks]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.outcome import Duplicate, Failed, Outcome, Rejected, Succeeded, Unprocessed, name_of, tally, text_of
@@ -36,20 +37,27 @@ _UNBOUND: dict[str, Any] = dict.fromkeys(
 #: Of the lines of records by outcome; the others are written at DEBUG.
 _LEVELS = {"failed": logging.WARNING, "rejected": logging.WARNING, "exhausted": logging.ERROR}
 
+#: What is written of a record's payload, by the names of a line.
+ReadPayload = Callable[[RawRecord], dict[str, Any]]
+
 #: A fact of one record.
 _RecordFact = RecordFinished | RecordPostponed | CompletionLost | RejectionLost | HookFailed
 
 
 class LogWriter:
-    """Writes the lines of one handler in one environment. No payload: only an error's own message is quoted.
+    """Writes the lines of one handler in one environment. Only an error's own message is quoted.
 
-    `is_cold`: the next batch is the first of its environment.
+    `is_cold`: the next batch is the first of its environment. `payloads`: reads a record's payload for its line; None:
+    payloads are in no line.
     """
 
-    def __init__(self, logger: Logger, handler: str, *, is_cold: bool = True) -> None:
+    def __init__(
+        self, logger: Logger, handler: str, *, is_cold: bool = True, payloads: ReadPayload | None = None
+    ) -> None:
         self._logger = logger
         self._handler = handler
         self._is_cold = is_cold
+        self._payload_of = payloads
         self._lines = logging.getLogger(logger.name)
         self._tells_all = self._lines.isEnabledFor(logging.DEBUG)
         self._surplus = Surplus()
@@ -108,6 +116,8 @@ class LogWriter:
             "output_ids": list(fact.output_ids) or None,
             **_details(outcome),
         }
+        if self._payload_of is not None:
+            extra |= self._payload_of(fact.record)
         trace = _traceback(error) if word in ("failed", "exhausted") else None
         self._write[level](event, extra=extra, exc_info=trace)
 

@@ -408,6 +408,10 @@ def test_two_pipelines_may_share_their_idempotency_entries() -> None:
         (lambda: Pipeline("shop", max_hops=0), "max_hops"),
         (lambda: Pipeline("shop", idempotency=True), "idempotency"),  # type: ignore[arg-type]
         (lambda: Pipeline("shop", log_level="LOUD"), "log_level"),
+        (lambda: Pipeline("shop", log_payloads="card.number"), "log_payloads='card.number': give a list of paths"),
+        (lambda: Pipeline("shop", log_payloads=[5]), "log_payloads: 5 is no path"),  # type: ignore[list-item]
+        (lambda: Pipeline("shop", log_payloads=["card..number["]), "at character 13: write it like 'card.number'"),
+        (lambda: Pipeline("shop", log_payloads=[""]), "log_payloads: '' is no path, at character 1"),
         (lambda: Backoff(attempts=0), "attempts"),
         (lambda: Backoff(base=-1), "base"),
         (lambda: Backoff(cap=50_000), "43,200"),

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline import Backoff, Claim, Context, Mark, Pipeline, Record, sources
+from pipeline import Backoff, Claim, Context, Mark, Pipeline, Record, Reject, sources
 from pipeline.decisions.deadline import Deadline
 from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 from pipeline.engine.environment import ProcessEnvironment
@@ -29,7 +30,7 @@ from pipeline.stores import Memory
 from pipeline.telemetry.events import MAX_OUTPUT_IDS, Fact, Observer, RecordFinished
 from pipeline.telemetry.log import LogWriter, logger_for
 from pipeline.telemetry.metrics import metrics_for
-from tests.engine.harness import Sink, records
+from tests.engine.harness import Letters, Sink, records
 
 
 async def deliver(
@@ -50,7 +51,7 @@ async def deliver(
         environment,
         logger=logger,
         metrics=metrics_for(stage.pipeline, stage.name),
-        observers=[*observers, LogWriter(logger, stage.name)],
+        observers=[*observers, LogWriter(logger, stage.name, payloads=stage.log_payloads)],
     )
     try:
         await processor.process(raw, deadline)
@@ -332,3 +333,72 @@ def test_while_only_failures_get_lines_nobody_collects_the_names_of_outputs() ->
 
     assert line["message"] == "record.failed"
     assert "output_ids" not in line
+
+
+# Payloads
+
+
+SECRET = "s3cr\u00e9t"
+
+
+class Card(msgspec.Struct):
+    number: str
+    kind: str = "visa"
+
+
+class Paid(msgspec.Struct):
+    name: str
+    card: Card
+    items: list[dict[str, str]] = []
+
+
+def payer(pipeline: Pipeline) -> Any:
+    @pipeline.handler(sources.SQS("orders"), key=("name", "card.number"), retry=Backoff(attempts=2))
+    async def pay(order: Paid) -> None:
+        if order.card.kind != "visa":
+            raise Reject("not this kind")
+        if order.items:
+            raise ValueError("no")
+
+    return pay
+
+
+secret = st.sampled_from([SECRET, f"{SECRET}\n", f"\U0001f4b3{SECRET}", f'"{SECRET}"'])
+spoilt = (
+    secret | st.lists(secret) | st.dictionaries(st.sampled_from(["number", "a"]), secret) | st.just({"number": [1]})
+)
+paid = st.fixed_dictionaries(
+    {
+        "name": secret,
+        "card": st.fixed_dictionaries({"number": secret}, optional={"kind": st.just("other") | secret}) | spoilt,
+    },
+    optional={"items": st.lists(st.dictionaries(st.just("secret"), secret)) | spoilt},
+)
+
+
+@given(
+    st.lists(paid | spoilt, min_size=1, max_size=5), st.sampled_from(["INFO", "DEBUG"]), st.booleans(), st.booleans()
+)
+@settings(deadline=None, max_examples=40)
+def test_no_payload_no_key_and_no_masked_value_is_in_any_line(
+    payloads: list[Any], level: str, is_asked: bool, is_ascii: bool
+) -> None:
+    paths = ["name", "card.number", "card.kind", "items[*].secret", "number", "a"]
+    pipeline = Pipeline("paid", log_level=level, log_payloads=paths if is_asked else None)
+    raw = records(*(json.dumps(payload, ensure_ascii=is_ascii) for payload in payloads), "[", SECRET)
+    written = io.StringIO()
+
+    stage = replace(payer(pipeline).stage, dead_letters=Letters())
+    store = Memory()
+
+    async def run() -> None:
+        for _ in range(3):  # until attempts are used up
+            await deliver(stage, raw, written=written, clock=VirtualClock(), store=store)
+
+    virtually(run())
+    text = written.getvalue()
+    assert "s3cr" not in text
+    lines = [json.loads(line) for line in text.splitlines()]
+    ends = [line for line in lines if line["message"].startswith("record.")]
+    assert len(ends) >= 3 * 2
+    assert all(({"payload", "payload_error"} & set(line) != set()) is is_asked for line in ends)

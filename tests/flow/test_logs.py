@@ -140,6 +140,24 @@ def test_no_line_of_any_outcome_has_anything_of_a_payload_or_a_key(closing: Keep
     }
 
 
+def test_payloads_are_in_lines_when_asked_for_with_their_secrets_masked(closing: Keep, capsys: Any) -> None:
+    pipeline = Pipeline(f"logs-{next(_numbers)}", idempotency=None, log_payloads=["card.number"])
+
+    @pipeline.handler(sources.SQS("orders"), retry=None)
+    async def price(order: dict[str, Any]) -> None:
+        if order["card"]["number"] != 1:
+            raise ValueError("no")
+
+    bodies = {"well": {"card": {"number": 1}}, "ill": {"card": {"number": 2, "kind": "visa"}}, "odd": {"card": [3]}}
+    closing(price)(event(*(message(name, body) for name, body in bodies.items())), Invocation())
+
+    lines = [line for line in log_lines(capsys.readouterr().out) if "record_id" in line]
+    assert {line["record_id"]: line["payload"] for line in lines} == {
+        "ill": {"card": {"number": "*****", "kind": "visa"}},
+        "odd": {"card": ["*****"]},
+    }
+
+
 # The environment
 
 

@@ -62,7 +62,13 @@ class Pool:
         return len(key)
 
 
-shop = Pipeline("shop", idempotency=Claim(store=stores.DynamoDB("entries"), lease=30), log_level="DEBUG", max_hops=4)
+shop = Pipeline(
+    "shop",
+    idempotency=Claim(store=stores.DynamoDB("entries"), lease=30),
+    log_level="DEBUG",
+    log_payloads=["card.number"],
+    max_hops=4,
+)
 bare = Pipeline("bare", idempotency=None)
 
 

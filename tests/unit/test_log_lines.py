@@ -45,7 +45,9 @@ from pipeline.telemetry.surplus import MOST, Surplus
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "observability.md"
 _ROW = re.compile(r"^\| `([\w.]+)` \| (DEBUG|INFO|WARNING|ERROR) \| .* \| (.*) \|$", re.MULTILINE)
-_OF_RECORD = re.compile(r"^\*The record's\*, on each line of a record: (.*?)\.$", re.MULTILINE | re.DOTALL)
+_OF_RECORD = re.compile(
+    r"^\*The record's\*, on each line of a record: (.*?)\. \*The end's\*(.*?)\.$", re.DOTALL | re.MULTILINE
+)
 #: Of every line, or of every line of ours.
 COMMON = {"level", "message", "timestamp", "service", "function_version", "handler", "cold_start"}
 
@@ -63,8 +65,9 @@ def raised() -> Exception:
 
 ERROR = raised()
 SENT = ("out-1", "out-2")
+SPAN = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
 NAMES: dict[str, Any] = {"pipeline": "shop", "handler": "price"}
-RECORD: dict[str, Any] = {**NAMES, "record": RAW, "key_hash": "abc", "attempt": 2, "age": 7.0004}
+RECORD: dict[str, Any] = {**NAMES, "record": RAW, "key_hash": "abc", "attempt": 2, "age": 7.0004, "span": SPAN}
 OUTCOMES: list[Outcome] = [
     Succeeded(2),
     Duplicate(),
@@ -97,6 +100,7 @@ FACTS: list[Fact] = [
         oldest=9.0,
         seconds=1.0,
         slowest=0.5,
+        span=SPAN,
     ),
 ]
 #: Facts of which metrics are made, and no lines.
@@ -124,12 +128,19 @@ def test_the_documented_events_and_fields_are_those_that_are_written(monkeypatch
     of_record = _OF_RECORD.search(text)
     assert of_record is not None
     documented = {
-        (event, level): set(re.findall(r"`(\w+)`", fields.replace("*the record's*", of_record[1])))
+        (event, level): set(
+            re.findall(r"`(\w+)`", fields.replace("*the record's*", of_record[1]).replace("*the end's*", of_record[2]))
+        )
         for event, level, fields in _ROW.findall(text)
     }
     written: dict[tuple[str, str], set[str]] = {}
     outages = [[*[finished(outcome)] * (MOST + 1), FACTS[-1]] for outcome in (Failed(ERROR), OUTCOMES[3])]
-    for line in [*lines_of(*FACTS), *lines_of(*outages[0], level="INFO"), *lines_of(*outages[1], level="INFO")]:
+    both = {"payload": {}, "payload_error": "never with a payload, but here"}
+    for line in [
+        *lines_of(*FACTS, payloads=lambda raw: both),
+        *lines_of(*outages[0], level="INFO"),
+        *lines_of(*outages[1], level="INFO"),
+    ]:
         assert set(line) >= COMMON
         written.setdefault((line["message"], line["level"]), set()).update(set(line) - COMMON)
 
@@ -149,7 +160,8 @@ def test_a_line_of_a_record_has_all_its_names(monkeypatch: pytest.MonkeyPatch) -
         "cold_start": True,
         "handler": "price",
         "record_id": "r1",
-        "traceId": TRACE.trace_id,
+        "traceId": SPAN.trace_id,
+        "spanId": SPAN.span_id,
         "caused_by": "sent-as",
         "output_ids": list(SENT),
         "key_hash": "abc",
@@ -165,6 +177,23 @@ def test_a_line_of_a_record_has_all_its_names(monkeypatch: pytest.MonkeyPatch) -
         "delay": 1.5,
         "exception_name": "ValueError",
     }
+
+
+@pytest.mark.parametrize(
+    ("span", "named"),
+    [
+        (SPAN, (SPAN.trace_id, SPAN.span_id)),
+        (TraceContext(SPAN.trace_id, SPAN.span_id, 0), (SPAN.trace_id, None)),  # nobody keeps it
+        (None, (TRACE.trace_id, None)),
+    ],
+)
+def test_a_line_names_the_span_that_is_kept_or_else_the_trace(
+    span: TraceContext | None, named: tuple[Any, Any]
+) -> None:
+    fields: dict[str, Any] = {**RECORD, "span": span}
+    (line,) = lines_of(RecordFinished(**fields, outcome=Failed(ERROR), seconds=0.25))
+
+    assert (line["traceId"], line.get("spanId")) == named
 
 
 def test_by_default_what_went_well_leaves_one_line_a_batch() -> None:
@@ -200,7 +229,9 @@ def test_a_long_message_of_an_error_is_cut_and_one_without_a_message_is_named() 
     assert (odd["error"], odd["reason"]) == ("Odd", "(no message: its __str__ raised RuntimeError)")
 
 
-ALWAYS = {"record_id", "key_hash", "source", "attempt", "receive_count", "age", "outcome", "traceId", "caused_by"}
+ALWAYS = {
+    *("record_id", "key_hash", "source", "attempt", "receive_count", "age", "outcome", "traceId", "spanId", "caused_by")
+}
 
 
 @pytest.mark.parametrize("fact", [fact for fact in FACTS if hasattr(fact, "record")], ids=lambda f: type(f).__name__)

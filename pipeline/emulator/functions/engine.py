@@ -49,7 +49,7 @@ class EngineSandbox:
             self._environment,
             logger=logger,
             metrics=metrics_for(stage.pipeline, stage.name),
-            observers=[*self._observers, LogWriter(logger, stage.name)],
+            observers=[*self._observers, LogWriter(logger, stage.name, payloads=stage.log_payloads)],
         )
 
     async def invoke(self, invocation: Invocation) -> Any:
