@@ -17,6 +17,7 @@ _COMMANDS = {
     "template": "pipeline.cli.template",
     "lint": "pipeline.cli.lint",
     "trace": "pipeline.cli.trace",
+    "dlq": "pipeline.cli.dlq",
 }
 
 

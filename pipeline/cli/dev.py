@@ -21,7 +21,7 @@ import msgspec
 
 from pipeline.cli import INTERRUPTED, feed, kept, progress, targets
 from pipeline.cli.feed import Feed
-from pipeline.cli.kept import KeptLines
+from pipeline.cli.kept import Announced, KeptLines
 from pipeline.deploy.local.run import TemplateRun
 from pipeline.emulator import embedded
 from pipeline.emulator.functions.thread import Runtime
@@ -188,7 +188,7 @@ async def _run(options: _Options) -> _Result | None:
         _, is_open = await _until_stopped(stack.enter_async_context(env), stopping)
         if not is_open:
             return None
-        kept.announce(env.endpoint_url)
+        kept.announce(Announced(env.endpoint_url, options.target, has_pipelines=options.template is None))
         stack.callback(kept.withdraw)
         if isinstance(env, TemplateRun):
             for problem in env.problems:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import threading
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,11 +83,20 @@ class KeptLines:
         self._size = len(rest)
 
 
-def announce(endpoint_url: str) -> None:
-    """Tell other commands in this directory where the run's services listen. Does nothing where nothing can be written."""
+@dataclass(frozen=True)
+class Announced:
+    """A run that goes on."""
+
+    endpoint_url: str  #: where its services listen
+    target: str | None = None  #: the TARGET that it was given; None: none
+    has_pipelines: bool = True  #: False: it runs a template's functions
+
+
+def announce(run: Announced) -> None:
+    """Tell other commands in this directory of this process's run. Does nothing where nothing can be written."""
     with contextlib.suppress(OSError):
         _make_directory()
-        RUN.write_text(json.dumps({"endpoint_url": endpoint_url, "pid": os.getpid()}) + "\n", encoding="utf-8")
+        RUN.write_text(json.dumps({"pid": os.getpid(), **asdict(run)}) + "\n", encoding="utf-8")
 
 
 def withdraw() -> None:
@@ -96,15 +106,17 @@ def withdraw() -> None:
             RUN.unlink()
 
 
-def announced() -> str | None:
-    """Where the services of the run that goes on in this directory listen; None: there is none."""
+def announced() -> Announced | None:
+    """The run that goes on in this directory; None: there is none."""
     try:
         found = json.loads(RUN.read_text(encoding="utf-8"))
         os.kill(int(found["pid"]), 0)
-        url = found["endpoint_url"]
+        url, target, has_pipelines = found["endpoint_url"], found["target"], found["has_pipelines"]
     except (OSError, ValueError, TypeError, LookupError, OverflowError):
         return None
-    return url if isinstance(url, str) else None
+    if not isinstance(url, str) or not isinstance(target, (str, type(None))):
+        return None
+    return Announced(url, target, has_pipelines=bool(has_pipelines))
 
 
 def _make_directory() -> None:

@@ -1,4 +1,4 @@
-"""A story as text for people: sections of rows, on a terminal with colours, elsewhere plain; and as JSON."""
+"""A story as text for people, in sections of rows; and as JSON."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from pipeline.cli.rows import Row, Section
 from pipeline.cli.shown import clean, clock, date, instant, lasting
 from pipeline.cli.story import Effect, Passage, Standing, Story, Told
 from pipeline.cli.story_lines import Line
@@ -19,33 +17,6 @@ from pipeline.cli.story_lines import Line
 _LONG = 300
 #: Outputs that nobody's line speaks of are counted beyond these.
 _SILENT = 5
-_STYLES = {
-    "succeeded": "green",
-    "duplicate": "cyan",
-    "failed": "yellow",
-    "postponed": "yellow",
-    "unprocessed": "yellow",
-    "rejected": "red",
-    "exhausted": "red",
-    "dead letter": "red",
-}
-
-
-class Row(Struct, frozen=True):
-    """One line of a section."""
-
-    when: str
-    what: str
-    text: str
-    depth: int = 0
-
-
-class Section(Struct, frozen=True):
-    """A heading and its rows."""
-
-    title: str
-    rows: Sequence[Row]
-    is_record: bool = False  #: it begins a record
 
 
 class Asking(Struct, frozen=True):
@@ -256,35 +227,6 @@ def _source(passage: Passage) -> str:
 def command(name: str, value: str, asking: Asking) -> str:
     """A command to go on with, as it can be pasted."""
     return f"pipeline {name} {clean(shlex.quote(value))}{asking.options}"
-
-
-def plain(found: Sequence[Section]) -> Iterator[str]:
-    """Lines of text without colours."""
-    for number, section in enumerate(found):
-        if number and section.is_record:
-            yield ""
-        yield section.title
-        when = max((len(row.when) for row in section.rows), default=0)
-        what = max((len(row.what) for row in section.rows), default=0)
-        for row in section.rows:
-            cells = [row.when.ljust(when)] * bool(when) + [row.what.ljust(what)] * bool(what)
-            yield "  " + "  ".join([*cells, "  " * row.depth + row.text]).rstrip()
-
-
-def show(found: Sequence[Section], console: Console) -> None:
-    """The same on a terminal."""
-    for section in found:
-        console.print(Text(section.title, style="bold"))
-        table = Table.grid(padding=(0, 2, 0, 0))
-        for _ in range(2):
-            table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for row in section.rows:
-            style = _STYLES.get(row.what, "")
-            indent = "  " * row.depth + ("└ " if row.depth else "")
-            table.add_row(Text(f"  {row.when}", style="dim"), Text(row.what, style=style), Text(indent + row.text))
-        if section.rows:
-            console.print(table)
 
 
 def document(story: Story, asking: Asking) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from pipeline.cli import kept, story_text
+from pipeline.cli import kept, rows, story_text
 from pipeline.cli.shown import clean
 from pipeline.cli.story import Story, tell
 from pipeline.cli.story_lines import Line, read
@@ -68,11 +67,6 @@ def _print(story: Story, asking: story_text.Asking, *, as_json: bool, notes: Seq
     if as_json:
         click.echo(json.dumps({**story_text.document(story, asking), "notes": list(notes)}, indent=2))
         return
-    found = story_text.sections(story, asking)
-    if sys.stdout.isatty():
-        story_text.show(found, Console(highlight=False))
-    else:
-        for text in story_text.plain(found):
-            click.echo(text)
+    rows.put(story_text.sections(story, asking))
     for note in (*story_text.notes(story), *notes):
         click.echo(note, err=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import kept
-from pipeline.cli.kept import KeptLines
+from pipeline.cli.kept import Announced, KeptLines
 
 _open: list[KeptLines] = []
 
@@ -110,8 +110,9 @@ def test_a_directory_in_its_place_is_an_error_at_the_begin(directory: Path) -> N
 
 def test_a_run_says_where_its_services_listen_while_it_lasts() -> None:
     assert kept.announced() is None
-    kept.announce("http://127.0.0.1:1")
-    assert kept.announced() == "http://127.0.0.1:1"
+    run = Announced("http://127.0.0.1:1", "shop", has_pipelines=False)
+    kept.announce(run)
+    assert kept.announced() == run
     kept.withdraw()
     assert kept.announced() is None
 
@@ -121,7 +122,7 @@ def test_the_word_of_a_run_that_is_gone_counts_for_nothing() -> None:
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
-    kept.announce("http://127.0.0.1:1")
+    kept.announce(Announced("http://127.0.0.1:1"))
     kept.RUN.write_text(json.dumps({"endpoint_url": "http://127.0.0.1:1", "pid": child}))
     assert kept.announced() is None
     kept.withdraw()
@@ -129,7 +130,16 @@ def test_the_word_of_a_run_that_is_gone_counts_for_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"pid": "x"}', '{"pid": 99999999999999999999, "endpoint_url": ""}', "\xff"]
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"pid": "x"}',
+        '{"pid": 99999999999999999999, "endpoint_url": ""}',
+        '{"pid": 1, "endpoint_url": 3}',
+        "\xff",
+    ],
 )
 def test_a_damaged_word_counts_for_nothing(text: str) -> None:
     kept.DIRECTORY.mkdir()

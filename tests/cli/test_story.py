@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli import story_text
+from pipeline.cli import rows, story_text
 from pipeline.cli.shown import clean, clock, instant, lasting
 from pipeline.cli.story import MAX_DEPTH, MAX_NAMED, MAX_RECORDS, Effect, Passage, Story, tell
 from pipeline.cli.story_lines import parse, read
@@ -31,7 +31,7 @@ def told(texts: list[str], asked: str) -> Story:
 
 
 def text_of(story: Story, now: float = NOW) -> str:
-    return "\n".join(story_text.plain(story_text.sections(story, Asking(now))))
+    return "\n".join(rows.plain(story_text.sections(story, Asking(now))))
 
 
 def received(effects: tuple[Effect, ...]) -> Iterator[str]:

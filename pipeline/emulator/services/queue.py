@@ -463,6 +463,7 @@ def _peeked(message: Message) -> dict[str, Any]:
         "id": message.id,
         "body": message.body,
         "group": message.group,
+        "sent_at": message.sent_at,
         "receive_count": message.receive_count,
         "attributes": {
             name: value["StringValue"] for name, value in message.attributes.items() if "StringValue" in value
