@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.emulator.report import Counts as Counts
     from pipeline.emulator.report import Report as Report
     from pipeline.emulator.run import DrainTimeout as DrainTimeout
+    from pipeline.testing.context import context as context
     from pipeline.testing.emulator import Emulator as Emulator
     from pipeline.testing.emulator import FunctionMapping as FunctionMapping
     from pipeline.testing.emulator import Invocation as Invocation
@@ -61,6 +62,7 @@ _HOMES = {
     "InvokeResult": "pipeline.testing.invoke",
     "Report": "pipeline.emulator.report",
     "ainvoke": "pipeline.testing.invoke",
+    "context": "pipeline.testing.context",
     "invoke": "pipeline.testing.invoke",
     "local": "pipeline.testing.local",
 }
@@ -77,6 +79,7 @@ __all__ = [
     "Profile",
     "Report",
     "ainvoke",
+    "context",
     "crash",
     "delay_response",
     "duplicate",
@@ -106,7 +109,7 @@ class _Testing(ModuleType):
         return found
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # `invoke` and `local` are modules here too, and importing a module binds it to its name
+        # `context`, `invoke` and `local` are modules here too, and importing a module binds it to its name
         # in its package: the name stays the function's.
         if not (name in _HOMES and isinstance(value, ModuleType)):
             super().__setattr__(name, value)

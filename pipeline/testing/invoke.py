@@ -29,14 +29,19 @@ if TYPE_CHECKING:
 class InvokeResult(BatchResult):
     """What a batch came to, with what it wrote."""
 
-    __slots__ = ("dead_letters", "outputs")
+    __slots__ = ("dead_letters", "metrics", "outputs")
 
     def __init__(
-        self, result: BatchResult, outputs: Mapping[str, list[Any]], dead_letters: Sequence[DeadLetter]
+        self,
+        result: BatchResult,
+        outputs: Mapping[str, list[Any]],
+        dead_letters: Sequence[DeadLetter],
+        metrics: Mapping[str, list[float]],
     ) -> None:
         super().__init__(result.records, result.outcomes)
         self.outputs = dict(outputs)  #: the values that each sink took, by the sink's name
         self.dead_letters = list(dead_letters)
+        self.metrics = dict(metrics)  #: the values that the handler added to `context.metrics`, by name
 
 
 def invoke(handler: Handler[..., Any], payloads: Sequence[Any], **options: Any) -> InvokeResult:
@@ -101,11 +106,12 @@ async def ainvoke(
         )
         for position, payload in enumerate(payloads)
     ]
+    metrics = metrics_for(stage.pipeline, stage.name)
     processor = Processor(
         stage,
         environment,
         logger=logger_for(stage.pipeline, stage.log_level),
-        metrics=metrics_for(stage.pipeline, stage.name),
+        metrics=metrics,
         observers=observers,
     )
     until = Deadline() if remaining is None else deadline(environment.clock.monotonic(), remaining)
@@ -115,7 +121,9 @@ async def ainvoke(
         processor.close()
         await environment.aclose()
         await opened.aclose()
-    return InvokeResult(result, {sink.name: recorder.values(sink.name) for sink in stage.sinks}, recorder.letters)
+    outputs = {sink.name: recorder.values(sink.name) for sink in stage.sinks}
+    added = {name: list(metric["Value"]) for name, metric in metrics.metric_set.items()}
+    return InvokeResult(result, outputs, recorder.letters, added)
 
 
 class _Recorder:
