@@ -19,10 +19,11 @@ from pipeline.telemetry.events import (
     RejectionLost,
     SinkWritten,
 )
-from pipeline.telemetry.surplus import Surplus
 
 if TYPE_CHECKING:
     from aws_lambda_powertools import Logger
+
+    from pipeline.telemetry.surplus import Surplus
 
 #: An error's message is cut to this many characters; the dead letter has the whole.
 _MESSAGE = 500
@@ -60,7 +61,7 @@ class LogWriter:
         self._payload_of = payloads
         self._lines = logging.getLogger(logger.name)
         self._tells_all = self._lines.isEnabledFor(logging.DEBUG)
-        self._surplus = Surplus()
+        self._surplus: Surplus | None = None  #: made when something goes wrong
         self._write = {logging.DEBUG: logger.debug, logging.WARNING: logger.warning, logging.ERROR: logger.error}
 
     @property
@@ -99,7 +100,13 @@ class LogWriter:
         """Asked before the line is made. At DEBUG everything is written."""
         if not self._lines.isEnabledFor(level):
             return False
-        return self._tells_all or self._surplus.admits(event, level, error)
+        if self._tells_all:
+            return True
+        if self._surplus is None:
+            from pipeline.telemetry.surplus import Surplus  # a start that goes well does without
+
+            self._surplus = Surplus()
+        return self._surplus.admits(event, level, error)
 
     def _record(self, fact: RecordFinished) -> None:
         outcome = fact.outcome
@@ -138,7 +145,7 @@ class LogWriter:
         if outages:  # one line, not one a record: they all say the same
             names = {"records": len(outages), **error_names(outages[0])}
             self._logger.warning("store.failed", extra=self._names() | names)
-        omitted = self._surplus.take()
+        omitted = None if self._surplus is None else self._surplus.take()
         if omitted is not None:
             level, counts = omitted
             self._write[level]("lines.omitted", extra=self._names() | {"source": fact.source} | counts)

@@ -178,7 +178,7 @@ def lines_of(
         raw = RawRecord(id="r1", source="orders", body=body)
         names: dict[str, Any] = {"pipeline": "shop", "handler": "price", "key_hash": None, "attempt": 1}
         write(RecordFinished(**names, record=raw, outcome=outcome, seconds=1.0, **fields))
-    return [json.loads(line) for line in written.getvalue().splitlines()]
+    return [json.loads(line) for line in written.getvalue().split("\n")[:-1]]
 
 
 ENDS: list[Outcome] = [
