@@ -130,9 +130,9 @@ class Source(Protocol):
 class Sink(Protocol):
     """Where outputs go. Any object with a `name` and this `write` can be one.
 
-    Three optional attributes are honoured: `when`, a function of the value that says whether the
-    sink takes it; `carries`, False when ids and hops cannot travel with an output; and `gathers`, True
-    when it writes few large things rather than many small ones: then the outputs of many records are
+    Four optional attributes are honoured: `when`, a function of the value that says whether the
+    sink takes it; `carries`, False when ids and hops cannot travel with an output; `described`, what the spans
+    of its calls have as attributes (`telemetry.conventions`); and `gathers`, True when it writes few large things rather than many small ones: then the outputs of many records are
     gathered for it (to 16 MiB, or 2 seconds), and the lane of a record goes on while they wait. Then
     one call follows the other, also where an output's ordering key is not the record's lane.
     """

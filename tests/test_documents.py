@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 EMULATOR, TESTING = ROOT / "docs" / "emulator.md", ROOT / "docs" / "testing.md"
+OBSERVABILITY = ROOT / "docs" / "observability.md"
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (\w+\.py)\n")
 _TEST = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
@@ -52,7 +53,7 @@ def assert_shown(printed: str, told: list[str]) -> None:
 
 @pytest.mark.timeout(120)  # a process of its own, and an AWS server
 def test_the_examples_run_and_print_what_the_documents_say(tmp_path: Path) -> None:
-    files = [name for document in (EMULATOR, TESTING) for name in examples(document, tmp_path)]
+    files = [name for document in (EMULATOR, TESTING, OBSERVABILITY) for name in examples(document, tmp_path)]
     failing = failures(TESTING)
     # Without the plugins of this project's own tests, and with fewer seeds: 200 take 20 seconds.
     plugins = ["-p", "pipeline.testing.plugin", "-p", "pytest_asyncio.plugin", "-p", "no:cacheprovider"]
