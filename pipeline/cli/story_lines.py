@@ -88,8 +88,11 @@ def read(texts: Iterable[str]) -> Iterator[Line]:
         yield line
 
 
-def parse(text: str) -> Line | None:
-    """A line of JSON, also with a prefix, as `aws logs tail` writes one; None when it names no record."""
+def parse(text: str, at: float | None = None) -> Line | None:
+    """A line of JSON, also with a prefix, as `aws logs tail` writes one; None when it names no record.
+
+    `at`: when it was written, epoch seconds, should it not say so itself.
+    """
     start = text.find("{")
     if start < 0 or '"record_id"' not in text:
         return None
@@ -101,14 +104,15 @@ def parse(text: str) -> Line | None:
     if not isinstance(found, dict):
         return None
     record_id = _text(found, "record_id")
-    return None if record_id is None else _line(text, record_id, found)
+    return None if record_id is None else _line(text, record_id, found, at)
 
 
-def _line(text: str, record_id: str, found: dict[str, Any]) -> Line:
+def _line(text: str, record_id: str, found: dict[str, Any], at: float | None) -> Line:
     ids = found.get("output_ids")
+    said = _instant(found.get("timestamp"))
     return Line(
         text=text,
-        at=_instant(found.get("timestamp")),
+        at=at if said is None else said,
         message=_shown(found.get("message")),
         level=_text(found, "level"),
         pipeline=_text(found, "service") or "",

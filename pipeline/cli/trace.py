@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from pipeline.cli import kept, rows, story_text
+from pipeline.aws import logs, stacks
+from pipeline.aws import peek as looking
+from pipeline.cli import kept, reaching, rows, story_text
 from pipeline.cli.shown import clean
 from pipeline.cli.story import Story, tell
 from pipeline.cli.story_lines import Line, read
+from pipeline.cli.story_search import Found, Range, search
+from pipeline.engine.environment import ProcessEnvironment
+from pipeline.errors import ConfigurationError, PipelineError
+
+_SINCE = "24h"
+_LENGTH = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([smhdw])")
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 @click.command()
@@ -22,29 +34,145 @@ from pipeline.cli.story_lines import Line, read
     "--log", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), metavar="FILE",
     help=f"Read these log lines; `-`: from stdin. Default: {kept.LOG}, which `pipeline dev` writes.",
 )  # fmt: skip
+@click.option("--stack", metavar="NAME", help="Ask the log groups of this CloudFormation stack, on AWS.")
+@click.option(
+    "--log-group", "groups", metavar="NAME", multiple=True, help="Ask this log group. Can be given several times."
+)
+@click.option(
+    "--since", metavar="TIME", default=_SINCE, show_default=True,
+    help="How far back AWS is asked, as 90m, 3h or 2d: what is scanned is paid.",
+)  # fmt: skip
+@click.option("--region", metavar="REGION", help="Of AWS; else AWS_REGION, or the profile's.")
+@click.option("--profile", metavar="PROFILE", help="Of ~/.aws/config.")
+@click.option("--endpoint-url", metavar="URL", help="Another server than AWS's own.")
 @click.option("--json", "as_json", is_flag=True, help="Print the story as one JSON object.")
-def trace(record_id: str, log: Path | None, as_json: bool) -> None:
+def trace(
+    record_id: str,
+    log: Path | None,
+    stack: str | None,
+    groups: tuple[str, ...],
+    since: str,
+    region: str | None,
+    profile: str | None,
+    endpoint_url: str | None,
+    as_json: bool,
+) -> None:
     """Tell the story of one record: where it came from, each attempt, what it caused, where it stands.
 
     RECORD_ID is what log lines call `record_id`, the id of an output (`caused_by`), or a trace's id (`traceId`).
 
-    It reads the lines that `pipeline dev` keeps in this directory.
+    Without --stack or --log-group it reads the lines that `pipeline dev` keeps in this directory. On AWS it asks CloudWatch Logs
+    Insights, up to four times, and says how much was scanned.
 
-    The exit code is 0 when there is something to tell, 1 when no line has this id, 2 for misuse.
+    The exit code is 0 when there is something to tell, 1 when no line has this id or AWS cannot be asked, 2 for misuse.
     """
     asked = record_id.strip()
     if not asked:
         raise click.UsageError("RECORD_ID is empty: give what a log line calls record_id, caused_by or traceId")
-    lines = _lines(log)
-    asking = story_text.Asking(time.time())
+    is_aws = stack is not None or bool(groups)
+    if is_aws and log is not None:
+        raise click.UsageError("--log reads a file, and --stack and --log-group ask AWS: give one of them")
+    options = reaching.options(stack=stack, region=region, profile=profile, endpoint_url=endpoint_url)
+    if not is_aws and (options or since != _SINCE):
+        raise click.UsageError(
+            "--since, --region, --profile and --endpoint-url are for AWS: name a --stack or a --log-group"
+        )
+    asking = story_text.Asking(time.time(), f"{options} --stack NAME" if is_aws and stack is None else options)
+    if is_aws:
+        seconds = _seconds(since)
+        lines, notes, where = _ask(asked, _Where(stack, groups, seconds, region, profile, endpoint_url), asking.now)
+    else:
+        lines, notes, where = _lines(log), [], "stdin" if str(log) == "-" else str(log or kept.LOG)
     story = tell(lines, asked)
     if story is None:
-        where = "stdin" if str(log) == "-" else str(log or kept.LOG)
         if as_json:
-            click.echo(json.dumps({"asked": asked, "records": []}))
-        click.echo(f"no line of a record in {where} has the id '{clean(asked, 200)}' ({len(lines)} lines)", err=True)
+            click.echo(json.dumps({"asked": asked, "records": [], "notes": notes}))
+        click.echo(
+            f"no line of a record in {clean(where)} has the id '{clean(asked, 200)}' ({len(lines)} lines)", err=True
+        )
+        for note in notes:
+            click.echo(clean(note), err=True)
         sys.exit(1)
-    _print(story, asking, as_json=as_json)
+    _print(story, asking, as_json=as_json, notes=notes)
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Whom to ask on AWS."""
+
+    stack: str | None
+    groups: Sequence[str]
+    seconds: float  #: how far back
+    region: str | None
+    profile: str | None
+    endpoint_url: str | None
+
+
+def _seconds(since: str) -> float:
+    found = _LENGTH.fullmatch(since.strip())
+    if found is None:
+        raise click.BadParameter(
+            f"'{clean(since, 50)}': write a number and a unit, as 90m, 3h or 2d", param_hint="--since"
+        )
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _ask(asked: str, where: _Where, now: float) -> tuple[Sequence[Line], list[str], str]:
+    """The lines, what is to be said of them, and where they were looked for."""
+    try:
+        endpoint = reaching.endpoint(where.endpoint_url, is_aws=True)
+        with reaching.reached(endpoint, region=where.region, profile=where.profile):
+            return asyncio.run(_search(asked, where, now))
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None
+    except PipelineError as error:
+        raise click.ClickException(clean(str(error))) from None
+
+
+async def _search(asked: str, where: _Where, now: float) -> tuple[Sequence[Line], list[str], str]:
+    environment = ProcessEnvironment()
+    what = f"the stack '{where.stack}'"
+    actions: Sequence[str] = stacks.ACTIONS
+    try:
+        names = list(where.groups)
+        if where.stack is not None:
+            names += logs.groups_of(await stacks.resources(where.stack, environment))
+        what, actions = "CloudWatch Logs", logs.ACTIONS
+        groups = await logs.existing(list(dict.fromkeys(names)), environment)
+        _check(groups, where)
+        # Clocks differ, and the newest lines may bear times to come.
+        asking = Range(groups.names, now - where.seconds, now + 60)
+        found = await search(asked, asking, environment)
+    except PipelineError:
+        raise
+    except Exception as error:
+        raise PipelineError(looking.why(error, what, actions)) from None
+    finally:
+        await environment.aclose()
+    return found.lines, _told(found, groups), f"{len(groups.names)} log group{'' if len(groups.names) == 1 else 's'}"
+
+
+def _check(groups: logs.Groups, where: _Where) -> None:
+    missing = [name for name in groups.missing if name in where.groups]
+    if missing:
+        raise PipelineError(f"there is no log group {', '.join(missing)}: has the function run, and is it this region?")
+    if not groups.names:
+        what = f"of the class INFREQUENT_ACCESS or DELIVERY: {', '.join(groups.unfit)}" if groups.unfit else "yet"
+        raise PipelineError(f"the stack '{where.stack}' has no log group that can be asked {what}")
+
+
+def _told(found: Found, groups: logs.Groups) -> list[str]:
+    size = found.scanned / 1e6
+    price = found.scanned / 1e9 * logs.PRICE
+    queries = f"{found.questions} quer{'y' if found.questions == 1 else 'ies'}"
+    notes = [
+        f"{queries} scanned {size:,.1f} MB: about {price:.4f} USD at {logs.PRICE} USD a GB. New lines take some seconds."
+    ]
+    if found.is_cut:
+        notes.append(f"A query has {logs.MAX_ROWS:,} rows at most, and one had as many: try a shorter --since.")
+    if groups.unfit:
+        notes.append(f"Not asked, because of their class: {', '.join(groups.unfit)}")
+    return notes
 
 
 def _lines(log: Path | None) -> list[Line]:
@@ -65,8 +193,10 @@ def _lines(log: Path | None) -> list[Line]:
 
 def _print(story: Story, asking: story_text.Asking, *, as_json: bool, notes: Sequence[str] = ()) -> None:
     if as_json:
-        click.echo(json.dumps({**story_text.document(story, asking), "notes": list(notes)}, indent=2))
+        click.echo(
+            json.dumps({**story_text.document(story, asking), "notes": [*story_text.notes(story), *notes]}, indent=2)
+        )
         return
     rows.put(story_text.sections(story, asking))
     for note in (*story_text.notes(story), *notes):
-        click.echo(note, err=True)
+        click.echo(clean(note), err=True)
