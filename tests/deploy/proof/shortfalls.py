@@ -65,6 +65,7 @@ NOT_KEPT = [
     NotKept("AWS::Kinesis::Stream", "StreamEncryption", _BY_API, _encrypt),
     NotKept("AWS::S3::Bucket", "LifecycleConfiguration", _BY_API, _expire),
     NotKept("AWS::Lambda::EventSourceMapping", "MetricsConfig", _BY_MODEL),
+    NotKept("AWS::Logs::LogGroup", "FieldIndexPolicies", _BY_MODEL),
 ]
 
 LEFT_OUT = [
