@@ -21,6 +21,10 @@ _SAMPLE_RATE = "POWERTOOLS_LOGGER_SAMPLE_RATE"
 #: Set by Lambda.
 _FUNCTION_VERSION = "AWS_LAMBDA_FUNCTION_VERSION"
 
+#: The name of our logger in `logging`. Powertools' Loggers of one service share what has its name, with the handler and
+#: the format of whoever came first, such as a user's own `Logger(service="shop")`. So it is one that nobody else uses.
+_NAME = "pipeline:{}"
+
 #: Names that a line of `logging` has itself: it raises at an `extra` of the name, in the caller.
 _TAKEN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
@@ -37,24 +41,28 @@ def opened(pipeline: str, level: str, stream: TextIO | None) -> Logger:
 
 @functools.cache
 def _made(pipeline: str) -> tuple[Logger, _Stream]:
-    handler = _Stream()
+    handler = _Stream(pipeline)
     handler.addFilter(_bind)
     logger = Logger(
-        service=pipeline,
+        service=_NAME.format(pipeline),
         logger_handler=handler,
         sampling_rate=_sample_rate(os.environ.get(_SAMPLE_RATE)),
-        json_serializer=_text_of,
+        json_serializer=functools.partial(_text_of, pipeline),
         json_deserializer=message_of,  # type: ignore[arg-type]
         utc=True,
         use_rfc3339=True,
         serialize_stacktrace=False,  # it would stand in the line a second time
     )
-    lines = logging.getLogger(pipeline)
+    logger.service = pipeline
+    lines = logging.getLogger(logger.name)
     lines.makeRecord = _renaming(lines.makeRecord)  # type: ignore[method-assign]
+    logging.getLogger(pipeline).addFilter(_bind)  # lines of a user's own Logger, which is often named so
     return logger, handler
 
 
-def _text_of(values: dict[str, Any]) -> str:
+def _text_of(pipeline: str, values: dict[str, Any]) -> str:
+    if values.get("service") == _NAME.format(pipeline):
+        values["service"] = pipeline
     if "cold_start" in values:  # a line of ours: where in this code it is written helps nobody
         values.pop("location", None)
     return line_of(values)
@@ -110,8 +118,9 @@ def _bind(line: logging.LogRecord) -> bool:
 class _Stream(logging.StreamHandler[TextIO]):
     """Writes to the given stream, or to whatever `sys.stdout` is at the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, pipeline: str) -> None:
         super().__init__(sys.stdout)
+        self._pipeline = pipeline
         self.given: TextIO | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -131,16 +140,16 @@ class _Stream(logging.StreamHandler[TextIO]):
         try:
             return self.format(record)
         except Exception as error:
-            return _unformatted(record, error)
+            return _unformatted(self._pipeline, record, error)
 
 
-def _unformatted(record: logging.LogRecord, error: Exception) -> str:
+def _unformatted(pipeline: str, record: logging.LogRecord, error: Exception) -> str:
     """The line of a message that cannot be made, because it and its arguments do not go together."""
     line = {
         "level": record.levelname,
         "message": short(record.msg),
         "timestamp": datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds"),
-        "service": record.name,
+        "service": pipeline,
         "unformatted": type(error).__name__,
     }
     if record.exc_info and record.exc_info[0] is not None:

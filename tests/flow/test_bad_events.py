@@ -190,7 +190,7 @@ def test_what_a_failing_handler_says_with_a_lone_surrogate_is_logged_all_the_sam
     closing: Keep, capfd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Kept from pytest's own log: its workers cannot send such a text to each other.
-    monkeypatch.setattr(logging.getLogger("surrogates"), "propagate", False)
+    monkeypatch.setattr(logging.getLogger("pipeline:surrogates"), "propagate", False)
     pipeline = Pipeline("surrogates", idempotency=None)
 
     @pipeline.handler(sources.SQS("orders"))

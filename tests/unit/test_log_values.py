@@ -166,7 +166,7 @@ def test_a_message_that_cannot_be_made_is_written_without_its_arguments(
 ) -> None:
     name = f"values-{next(_numbers)}"
     logger = logger_for(name, "DEBUG", stdout(written))
-    logging.getLogger(name).propagate = False  # pytest's own handler raises at such a message
+    logging.getLogger(logger.name).propagate = False  # pytest's own handler raises at such a message
 
     try:
         raise KeyError("k")
