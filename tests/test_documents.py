@@ -73,6 +73,46 @@ def test_the_examples_run_and_print_what_the_documents_say(tmp_path: Path) -> No
     assert len(re.findall(r"^def test_", "".join((tmp_path / name).read_text() for name in files), re.MULTILINE)) > 8
 
 
+#: A function that the example of a process that is scraped imports.
+_MEASURED_APP = """
+from pipeline import Pipeline, sources
+
+shop = Pipeline("shop", idempotency=None, log_level="CRITICAL")
+
+
+@shop.handler(sources.SQS("orders"))
+async def price(order: dict[str, str]) -> None: ...
+"""
+_SCRAPE = """
+import urllib.request
+from measured import price, server
+
+class Context:
+    def get_remaining_time_in_millis(self) -> int:
+        return 10_000
+
+price({"Records": [{"messageId": "m", "eventSource": "aws:sqs", "body": "{}"}]}, Context())
+print(urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}/metrics", timeout=10).read().decode())
+price.close()
+server.shutdown()
+"""
+
+
+def test_a_process_that_is_set_up_as_the_document_says_is_scraped(tmp_path: Path) -> None:
+    assert "measured.py" in examples(OBSERVABILITY, tmp_path)
+    (tmp_path / "app.py").write_text(_MEASURED_APP)
+    ran = subprocess.run(
+        [sys.executable, "-c", _SCRAPE],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=50,
+        env={**os.environ, "METRICS_PORT": "0"},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    (line,) = [line for line in ran.stdout.splitlines() if line.startswith("pipeline_records_total{")]
+    assert 'pipeline_handler="price"' in line
+    assert 'pipeline_outcome="succeeded"' in line
+    assert line.endswith(" 1.0")
+
+
 @pytest.mark.timeout(120)  # an AWS server, and a process for the function
 def test_the_command_of_the_emulators_document_prints_what_it_says(tmp_path: Path) -> None:
     (console,) = [text.splitlines() for language, text in blocks(EMULATOR) if language == "console"]

@@ -22,7 +22,7 @@ from pipeline.engine.work import Work
 from pipeline.ports import Environment
 from pipeline.record import RawRecord, Record
 from pipeline.telemetry import spans
-from pipeline.telemetry.conventions import described_by, received
+from pipeline.telemetry.conventions import described_source
 from pipeline.telemetry.events import BatchFinished, BatchStarted, Fact, Observer, tell
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Processing:
             )
         )
         stage = self._stage
-        described = described_by(stage.source) or received(type(stage.source).__name__.lower(), stage.source.name)
+        described = described_source(stage.source)
         self._span = spans.begin_batch(stage.pipeline, stage.name, described, records, self._clock.now())
         self._work = processor.work(records, deadline, self._span)
         # The loop and the thread that waits for it may both come to the end at the deadline.

@@ -345,6 +345,7 @@ class Work:
             attempt=run.attempt,
             outcome=outcome,
             delay=delay,
+            handled=run.handled,
             span=span,
             age=run.age(self._clock.now()),
         )

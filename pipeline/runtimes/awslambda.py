@@ -21,6 +21,7 @@ from pipeline.ports import Clock
 from pipeline.record import RawRecord
 from pipeline.runtimes import collection
 from pipeline.runtimes.response import PartialResponse, partial_response
+from pipeline.telemetry.conventions import described_source
 from pipeline.telemetry.events import Observer
 from pipeline.telemetry.invocation import invocation
 from pipeline.telemetry.log import LogWriter, logger_for
@@ -118,6 +119,8 @@ class LambdaRuntime:
         return result
 
     def _open(self) -> _Loop:
+        from pipeline.telemetry.meters import Meters, sinks_described  # not before there is something to count
+
         stage = self._stage
         environment = ProcessEnvironment(clock=self._clock)
         logger = logger_for(stage.pipeline, stage.log_level, self._log_stream)
@@ -126,6 +129,7 @@ class LambdaRuntime:
         self._is_cold = False  # a loop that replaces one that was given up is in the same environment
         if self._emit_metrics:
             writers.append(MetricsWriter(metrics, [sink.name for sink in stage.sinks]))
+        writers.append(Meters(stage.pipeline, stage.name, described_source(stage.source), sinks_described(stage.sinks)))
         processor = Processor(
             stage, environment, logger=logger, metrics=metrics, observers=[*self._observers, *writers]
         )

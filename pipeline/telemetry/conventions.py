@@ -7,6 +7,7 @@ with the constants that are published with the conventions: these change in any 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 
@@ -39,6 +40,7 @@ HANDLER = "pipeline.handler"
 ATTEMPT = "pipeline.attempt"
 KEY_HASH = "pipeline.key_hash"
 OUTCOME = "pipeline.outcome"
+SINK = "pipeline.sink"
 OUTPUTS = "pipeline.outputs"
 FAILED = "pipeline.failed"
 #: How many records of a batch ended so: with the outcome's word behind it.
@@ -54,6 +56,11 @@ def described_by(integration: object) -> Mapping[str, str]:
     """What a source, a sink or a store says of itself for its spans: its optional attribute `described`."""
     found: Mapping[str, str] | None = getattr(integration, "described", None)
     return {} if found is None else found
+
+
+def described_source(source: Any) -> Mapping[str, str]:
+    """What a source says of itself, or what there is to say of any."""
+    return described_by(source) or received(type(source).__name__.lower(), source.name)
 
 
 def table(system: str, name: str) -> dict[str, str]:

@@ -35,6 +35,7 @@ class RecordPostponed(Struct, frozen=True, kw_only=True):
     attempt: int  #: the number of the run that ended
     outcome: Outcome  #: what it came to, and what it ends in if there is no next time
     delay: float  #: seconds that it waits
+    handled: float | None = None  #: seconds of this run in the handler; None: it was not called
     span: TraceContext | None = None  #: of the run that ended; None: nobody traces
     age: float | None = None  #: seconds since it was sent; None: the source does not say when
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.outcome import Failed, HandBack, Outcome, Rejected, Unprocessed, tally
+from pipeline.record import RawRecord
 from pipeline.telemetry.events import BatchFinished
 
 #: Metric names for outcomes. A batch writes those that occurred: what is missing counts as nothing.
@@ -94,7 +95,7 @@ def of_batch(fact: BatchFinished) -> Measures:
         measures["BatchFill"] = [100 * size / fact.batch_size]
     measures["BatchDuration"] = [fact.seconds * 1000]
     measures["SlowestRecord"] = [fact.slowest * 1000]
-    measures["BodyBytes"] = [sum(_bytes(record.body) for record in fact.result.records)]
+    measures["BodyBytes"] = [body_bytes(fact.result.records)]
     if fact.oldest is not None:
         measures["OldestRecordAge"] = [fact.oldest]
     measures["RecordAge"] = fact.ages
@@ -102,6 +103,11 @@ def of_batch(fact: BatchFinished) -> Measures:
     if fact.concurrency:
         measures["ConcurrencyUsed"] = [fact.concurrency]
     return measures
+
+
+def body_bytes(records: Iterable[RawRecord]) -> int:
+    """The size of records' bodies, as received."""
+    return sum(_bytes(record.body) for record in records)
 
 
 def error_types(outcomes: Sequence[Outcome]) -> dict[str, int]:
