@@ -57,6 +57,7 @@ def test_of_a_large_file_the_older_half_is_dropped_at_a_line() -> None:
     for number in range(1_000):
         lines.write(f"line {number}\n")
         assert kept.LOG.stat().st_size <= 1_000
+        assert all(one.startswith("line ") for one in kept.LOG.read_text().splitlines())
     found = kept.LOG.read_text().splitlines()
     assert found[-1] == "line 999"
     assert len(found) > 30

@@ -95,6 +95,23 @@ async def test_what_was_received_is_given_back_when_the_look_ends_in_the_middle(
     assert counts(sqs, url) == (15, 0)
 
 
+async def test_a_round_without_news_is_the_last(queue: Callable[..., str], environment: ProcessEnvironment) -> None:
+    """A message that comes again while the look lasts, as it does when its time-out is over, is no news."""
+    url = queue(2)
+    made = await client(environment, "sqs")
+    first = await made.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0)
+    rounds = 0
+
+    async def again(**_: Any) -> Any:
+        nonlocal rounds
+        rounds += 1
+        assert rounds <= 2
+        return first
+
+    made.receive_message = again
+    assert len((await peek(url, 10, environment)).messages) == 2
+
+
 async def _broken(**_: Any) -> Any:
     raise ConnectionError("gone")
 

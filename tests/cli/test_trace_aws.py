@@ -249,7 +249,9 @@ def test_motos_logs_which_do_not_filter_tell_the_same_story() -> None:
         client.put_log_events(logGroupName=name, logStreamName="s", logEvents=events)
     client.close()
     found = trace(server.endpoint_url, "b", *groups(A, B))
+    nothing = trace(server.endpoint_url, "nosuch", *groups(A, B))
     embedded.give_back(server)
+    assert "has the id 'nosuch' (0 lines)" in nothing.stderr
     assert found.exit_code == 0, found.output
     assert "shop/bill: record b" in found.stdout
     assert "a of orders in shop/price" in found.stdout
