@@ -115,6 +115,11 @@ def parse_xray(text: Any) -> TraceContext | None:
     return TraceContext(trace, span, _SAMPLED if sampled == "1" else 0)
 
 
+def is_xray(text: Any) -> bool:
+    """True for an X-Ray header, also for one that names no span, only a trace."""
+    return isinstance(text, str) and len(text) <= _LONGEST and _ROOT.fullmatch(_parts(text).get("Root", "")) is not None
+
+
 def format_xray(context: TraceContext, lineage: str | None = None) -> str:
     """A context as X-Ray's header, with Lambda's count of hops when there is one."""
     trace = context.trace_id

@@ -34,6 +34,7 @@ from pipeline.emulator.functions.thread import end_if_given_up
 from pipeline.emulator.isolation import isolated
 from pipeline.emulator.services.client import Around
 from pipeline.emulator.services.objects import ObjectBody
+from pipeline.emulator.services.trace_header import HEADER, in_call
 from pipeline.emulator.virtual import WORK, VirtualLoop, Work
 from pipeline.errors import PipelineError
 
@@ -94,7 +95,7 @@ class _Calls:
         """A client's `_make_request`. `original`: its own."""
 
         def make_request(client: Any, model: Any, request: Any, context: Mapping[str, Any]) -> Answer:
-            service, operation, parameters = _call_of(client, model, context)
+            service, operation, parameters = _call_of(client, model, request, context)
             if _is_mocked() and service not in self._backend.services:
                 return original(client, model, request, context)
             self._check(service, operation)
@@ -106,7 +107,7 @@ class _Calls:
         """An aiobotocore client's."""
 
         async def make_request(client: Any, model: Any, request: Any, context: Mapping[str, Any]) -> Answer:
-            service, operation, parameters = _call_of(client, model, context)
+            service, operation, parameters = _call_of(client, model, request, context)
             if _is_mocked() and service not in self._backend.services:
                 return await original(client, model, request, context)
             self._check(service, operation)
@@ -154,8 +155,10 @@ def _is_mocked() -> bool:
     return moto is not None and bool(moto.botocore_stubber.enabled)
 
 
-def _call_of(client: Any, model: Any, context: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
-    return client.meta.service_model.service_name, xform_name(model.name), context[_PARAMETERS]
+def _call_of(client: Any, model: Any, request: Any, context: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
+    service, operation = client.meta.service_model.service_name, xform_name(model.name)
+    header = request["headers"].get(HEADER)
+    return service, operation, in_call(service, operation, context[_PARAMETERS], header)
 
 
 def _answered(call: Callable[[], dict[str, Any]], read: Callable[[dict[str, Any]], dict[str, Any]]) -> Answer:

@@ -1,4 +1,5 @@
-"""What we change in moto, in the embedded server's process only: see `patches_sqs`, `patches_kinesis`, `patches_dynamodb`.
+"""What we change in moto, in the embedded server's process only: see `patches_sqs`, `patches_events`, `patches_kinesis`,
+`patches_dynamodb`.
 
 Time can be moved forward for SQS, and moto's own event source mappings are off.
 """
@@ -13,7 +14,7 @@ from typing import Any
 
 from moto import backends
 
-from pipeline.emulator import patches_dynamodb, patches_kinesis, patches_sqs
+from pipeline.emulator import patches_dynamodb, patches_events, patches_kinesis, patches_sqs
 
 #: moto handles each request in a thread of its own and locks nothing. AWS's calls do not mix, so operations run under
 #: this lock.
@@ -34,6 +35,7 @@ class ServerClock:
 def apply(clock: ServerClock) -> None:
     """Change moto in this process. Raises `RuntimeError` when this moto has other names."""
     patches_sqs.apply(clock.seconds, _replace)
+    patches_events.apply(_replace)
     patches_kinesis.apply(_replace, _locked)
     patches_dynamodb.apply(_replace, _locked)
     # It lists its own directory for each request.

@@ -20,6 +20,7 @@ from moto.sqs import exceptions, models, responses
 from pipeline.emulator.services.queue import SQS
 from pipeline.emulator.services.queue_attributes import COMPUTED, KNOWN
 from pipeline.emulator.services.service import ServiceError
+from pipeline.emulator.services.trace_header import HEADER, in_call
 
 #: Requests come in threads of their own; a waiting receive looks again when somebody has called.
 _changed = threading.Condition(threading.RLock())
@@ -81,6 +82,7 @@ def _action(operation: str, ask: Ask) -> Callable[[responses.SQSResponse], Actio
         parameters: dict[str, Any] = dict(response.params)
         # Older clients name the queue in the address only.
         parameters.setdefault("QueueUrl", response._get_queue_name())  # pyright: ignore[reportPrivateUsage]
+        parameters = dict(in_call("sqs", operation, parameters, response.headers.get(HEADER)))
         backend = response.sqs_backend
         if operation == "receive_message":
             answer = _receive(backend, parameters, ask)

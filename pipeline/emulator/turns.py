@@ -18,6 +18,8 @@ from pipeline.emulator.boto import AROUND
 from pipeline.emulator.functions.function import Invocation, Sandbox
 from pipeline.emulator.services.client import Around, Go
 
+#: Lambda sets it for each invocation; botocore sends it with each call.
+_TRACE = "_X_AMZN_TRACE_ID"
 #: What holds the turn of the running invocation.
 _HOLDER: ContextVar[object | None] = ContextVar("HOLDER", default=None)
 
@@ -55,6 +57,15 @@ class Turns:
         finally:
             if who in self._variables:  # else nobody waits for it any more
                 await self.take(who)
+
+    def sets(self, who: object, variables: Mapping[str, str]) -> None:
+        """Add variables to those of an invocation."""
+        if who not in self._variables:
+            return
+        self._variables[who] = {**self._variables[who], **variables}
+        if self._holder is who and self._hidden is not None:
+            self._hidden = {**{name: os.environ.get(name) for name in variables}, **self._hidden}
+            os.environ.update(variables)
 
     async def take(self, who: object) -> None:
         """Wait for a turn. Several threads of one handler share theirs."""
@@ -146,6 +157,7 @@ class TurnSandbox:
     async def invoke(self, invocation: Invocation) -> Any:
         """See `Sandbox`."""
         self._holder = _HOLDER.get()
+        self._turns.sets(self._holder, {_TRACE: invocation.trace_header})
         try:
             return await self._inner.invoke(invocation)
         finally:

@@ -257,6 +257,18 @@ def test_series_do_not_come_from_data(declared: list[str], hostile: list[tuple[s
         assert all(value.encode() and len(value) <= 128 for _, value in attributes)
 
 
+def test_the_first_eight_sinks_have_series_of_their_own() -> None:
+    declared = [f"s{number}" for number in range(MAX_SINKS + 3)]
+    with metered() as found:
+        made = observer(sinks={name: conventions.sent(conventions.SQS, name) for name in declared})
+        for fact in (started(), *(wrote(name) for name in declared)):
+            made(fact)
+        common = {"pipeline__name": "shop", "pipeline__handler": "price"}
+        assert found.of("pipeline.sink.duration", **common) == {**dict.fromkeys(declared[:MAX_SINKS], 1), OTHER: 3}
+        sent = {**common, "messaging__system": "aws_sqs", "messaging__operation__name": "send"}
+        assert found.of("messaging.client.sent.messages", **sent) == {**dict.fromkeys(declared[:MAX_SINKS], 1), "": 3}
+
+
 def test_environments_of_a_handler_share_its_series() -> None:
     errors = [type(f"E{number}", (Exception,), {})() for number in range(3 * MAX_ERROR_TYPES)]
     with metered() as found:

@@ -14,7 +14,10 @@ from pipeline.decisions.tracing import (
     contexts,
     format_traceparent,
     format_xray,
+    is_xray,
     lineage_of,
+    of_notification,
+    of_object,
     parse_traceparent,
     parse_tracestate,
     parse_xray,
@@ -289,3 +292,34 @@ def test_the_order_of_the_parts_says_nothing(context: TraceContext, order: list[
     found = parse_xray(";".join(f"{name}={parts[name]}" for name in order))
 
     assert found == TraceContext(trace, context.span_id, int(sampled == "1"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (ROOT, True),
+        (f"{ROOT};Sampled=1", True),
+        (f"Sampled=?; {ROOT.upper().replace('ROOT', 'Root')}", True),
+        ("Root=dummy", False),
+        (f"{ROOT}0", False),
+        (ROOT.lower(), False),
+        ("", False),
+        (None, False),
+        (ROOT.encode(), False),
+        (f"{ROOT};{'x' * 1_024}", False),
+    ],
+)
+def test_a_header_names_a_trace_at_least(text: Any, expected: bool) -> None:
+    assert is_xray(text) is expected
+
+
+@given(anything | nearly)
+def test_what_names_a_span_names_a_trace(text: Any) -> None:
+    assert is_xray(text) or parse_xray(text) is None
+
+
+@given(nearly)
+def test_no_body_of_a_message_is_an_error(text: str) -> None:
+    for body in (text, f'{{"Type":"Notification","traceparent"{text}', f'{{"traceparent":{text}}}'):
+        assert of_notification(body) is None
+        assert of_object(body.encode("utf-8", "surrogatepass")) is None

@@ -129,7 +129,7 @@ class RuntimeApi:
             "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
             "Lambda-Runtime-Deadline-Ms": str(int(deadline * 1000)),
             "Lambda-Runtime-Invoked-Function-Arn": invocation.settings.arn,
-            "Lambda-Runtime-Trace-Id": _trace_id(invocation),
+            "Lambda-Runtime-Trace-Id": invocation.trace_header,
         }
         return _Answer(200, json.dumps(invocation.event).encode(), headers)
 
@@ -212,9 +212,3 @@ def _failure(cause: Cause, request: _Request) -> InvocationFailed:
     if cause is Cause.RAISED and kind == _MARSHAL:
         cause = Cause.UNANSWERABLE
     return InvocationFailed(cause, kind, message, is_usable=cause is not Cause.INIT)
-
-
-def _trace_id(invocation: Invocation) -> str:
-    """X-Ray's header, not sampled: libraries expect it, and nobody here collects traces."""
-    number = "".join(sign for sign in invocation.request_id.lower() if sign in "0123456789abcdef").ljust(24, "0")
-    return f"Root=1-{int(time.time()):08x}-{number[:24]};Parent={number[:16]};Sampled=0"

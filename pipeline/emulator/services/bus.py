@@ -12,6 +12,7 @@ from pipeline.decisions.patterns import Filter
 from pipeline.emulator.services.event import Event, Refused, accepted, checked_sizes
 from pipeline.emulator.services.rule import Rule, Target, pattern_of, targets_of
 from pipeline.emulator.services.service import ACCOUNT, REGION, Operation, ServiceError
+from pipeline.emulator.services.trace_header import passed_on
 
 Parameters = Mapping[str, Any]
 
@@ -220,14 +221,14 @@ class EventBridge:
             return
         for target in rule.targets.values():
             try:
-                self.deliver(target.arn, target.body(event), target.group, event.trace_header)
+                self.deliver(target.arn, target.body(event), target.group, passed_on(event.trace_header, event.id))
             except ServiceError as error:
                 self._fail(target, event, error)
 
     def _fail(self, target: Target, event: Event, error: ServiceError) -> None:
         if target.dead_letters is not None and self.deliver is not None:
             try:
-                self.deliver(target.dead_letters, target.body(event), None, event.trace_header)
+                self.deliver(target.dead_letters, target.body(event), None, passed_on(event.trace_header, event.id))
                 return
             except ServiceError as second:
                 error = second

@@ -6,13 +6,13 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.decisions.tracing import MESSAGE_HEADER
 from pipeline.emulator.services.bucket import S3
 from pipeline.emulator.services.bus import EventBridge
 from pipeline.emulator.services.dynamodb.service import DynamoDB
 from pipeline.emulator.services.queue import SQS
 from pipeline.emulator.services.service import Service
 from pipeline.emulator.services.stream import Kinesis
+from pipeline.emulator.services.trace_header import system_attributes
 
 
 def in_memory(chance: random.Random, now: Callable[[], float]) -> list[Service]:
@@ -25,7 +25,7 @@ def in_memory(chance: random.Random, now: Callable[[], float]) -> list[Service]:
         if group is not None:
             message |= {"MessageGroupId": group, "MessageDeduplicationId": f"event-{chance.getrandbits(64):016x}"}
         if header is not None:
-            message["MessageSystemAttributes"] = {MESSAGE_HEADER: {"DataType": "String", "StringValue": header}}
+            message["MessageSystemAttributes"] = system_attributes(header)
         queues.operations["send_message"](message, now())
 
     return [queues, Kinesis(), S3(), tables, tables.streams, EventBridge(chance, deliver)]
