@@ -109,7 +109,7 @@ def parse(text: str, at: float | None = None) -> Line | None:
 
 def _line(text: str, record_id: str, found: dict[str, Any], at: float | None) -> Line:
     ids = found.get("output_ids")
-    said = _instant(found.get("timestamp"))
+    said = instant_of(found.get("timestamp"))
     return Line(
         text=text,
         at=at if said is None else said,
@@ -163,7 +163,8 @@ def _shown(value: Any) -> str:
         return f"({type(value).__name__})"
 
 
-def _instant(text: Any) -> float | None:
+def instant_of(text: Any) -> float | None:
+    """Epoch seconds of a time as lines have it; None for anything else."""
     if not isinstance(text, str):
         return None
     try:

@@ -15,11 +15,11 @@ import click
 
 from pipeline.aws import logs, stacks
 from pipeline.aws import peek as looking
-from pipeline.cli import kept, reaching, rows, story_text
+from pipeline.cli import kept, reaching, rows, story_text, troubles
 from pipeline.cli.shown import clean
 from pipeline.cli.story import Story, tell
-from pipeline.cli.story_lines import Line, read
-from pipeline.cli.story_search import Found, Range, search
+from pipeline.cli.story_lines import read
+from pipeline.cli.story_search import Found, Range, in_trouble, search
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError, PipelineError
 
@@ -29,7 +29,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 @click.command()
-@click.argument("record_id")
+@click.argument("record_id", required=False)
 @click.option(
     "--log", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), metavar="FILE",
     help=f"Read these log lines; `-`: from stdin. Default: {kept.LOG}, which `pipeline dev` writes.",
@@ -47,7 +47,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 @click.option("--endpoint-url", metavar="URL", help="Another server than AWS's own.")
 @click.option("--json", "as_json", is_flag=True, help="Print the story as one JSON object.")
 def trace(
-    record_id: str,
+    record_id: str | None,
     log: Path | None,
     stack: str | None,
     groups: tuple[str, ...],
@@ -59,15 +59,16 @@ def trace(
 ) -> None:
     """Tell the story of one record: where it came from, each attempt, what it caused, where it stands.
 
-    RECORD_ID is what log lines call `record_id`, the id of an output (`caused_by`), or a trace's id (`traceId`).
+    RECORD_ID is what log lines call `record_id`, the id of an output (`caused_by`), or a trace's id (`traceId`). Without one it
+    lists what went wrong lately, by handler and type of error, each with the latest record's id.
 
     Without --stack or --log-group it reads the lines that `pipeline dev` keeps in this directory. On AWS it asks CloudWatch Logs
-    Insights, up to four times, and says how much was scanned.
+    Insights, up to six times, and says how much was scanned.
 
     The exit code is 0 when there is something to tell, 1 when no line has this id or AWS cannot be asked, 2 for misuse.
     """
-    asked = record_id.strip()
-    if not asked:
+    asked = None if record_id is None else record_id.strip()
+    if asked == "":
         raise click.UsageError("RECORD_ID is empty: give what a log line calls record_id, caused_by or traceId")
     is_aws = stack is not None or bool(groups)
     if is_aws and log is not None:
@@ -80,9 +81,14 @@ def trace(
     asking = story_text.Asking(time.time(), f"{options} --stack NAME" if is_aws and stack is None else options)
     if is_aws:
         seconds = _seconds(since)
-        lines, notes, where = _ask(asked, _Where(stack, groups, seconds, region, profile, endpoint_url), asking.now)
+        found, notes, where = _ask(asked, _Where(stack, groups, seconds, region, profile, endpoint_url), asking.now)
+        lines, texts = found.lines, found.texts
     else:
-        lines, notes, where = _lines(log), [], "stdin" if str(log) == "-" else str(log or kept.LOG)
+        texts, notes, where = _texts(log), [], "stdin" if str(log) == "-" else str(log or kept.LOG)
+        lines = [] if asked is None else list(read(texts))
+    if asked is None:
+        _print_troubles(troubles.troubles(texts), where, asking, as_json=as_json, notes=notes)
+        return
     story = tell(lines, asked)
     if story is None:
         if as_json:
@@ -117,7 +123,7 @@ def _seconds(since: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def _ask(asked: str, where: _Where, now: float) -> tuple[Sequence[Line], list[str], str]:
+def _ask(asked: str | None, where: _Where, now: float) -> tuple[Found, list[str], str]:
     """The lines, what is to be said of them, and where they were looked for."""
     try:
         endpoint = reaching.endpoint(where.endpoint_url, is_aws=True)
@@ -129,7 +135,7 @@ def _ask(asked: str, where: _Where, now: float) -> tuple[Sequence[Line], list[st
         raise click.ClickException(clean(str(error))) from None
 
 
-async def _search(asked: str, where: _Where, now: float) -> tuple[Sequence[Line], list[str], str]:
+async def _search(asked: str | None, where: _Where, now: float) -> tuple[Found, list[str], str]:
     environment = ProcessEnvironment()
     what = f"the stack '{where.stack}'"
     actions: Sequence[str] = stacks.ACTIONS
@@ -142,14 +148,17 @@ async def _search(asked: str, where: _Where, now: float) -> tuple[Sequence[Line]
         _check(groups, where)
         # Clocks differ, and the newest lines may bear times to come.
         asking = Range(groups.names, now - where.seconds, now + 60)
-        found = await search(asked, asking, environment)
+        if asked is None:
+            found = await in_trouble(asking, environment)
+        else:
+            found = await search(asked, asking, environment)
     except PipelineError:
         raise
     except Exception as error:
         raise PipelineError(looking.why(error, what, actions)) from None
     finally:
         await environment.aclose()
-    return found.lines, _told(found, groups), f"{len(groups.names)} log group{'' if len(groups.names) == 1 else 's'}"
+    return found, _told(found, groups), f"{len(groups.names)} log group{'' if len(groups.names) == 1 else 's'}"
 
 
 def _check(groups: logs.Groups, where: _Where) -> None:
@@ -175,13 +184,13 @@ def _told(found: Found, groups: logs.Groups) -> list[str]:
     return notes
 
 
-def _lines(log: Path | None) -> list[Line]:
+def _texts(log: Path | None) -> list[str]:
     path = log or kept.LOG
     try:
         if str(path) == "-":
-            return list(read(raw.decode("utf-8", "replace") for raw in sys.stdin.buffer))
+            return [raw.decode("utf-8", "replace") for raw in sys.stdin.buffer]
         with path.open(encoding="utf-8", errors="replace") as file:
-            return list(read(file))
+            return list(file)
     except OSError as error:
         if log is None:
             raise click.UsageError(
@@ -189,6 +198,19 @@ def _lines(log: Path | None) -> list[Line]:
                 "--log reads other lines, and --stack asks CloudWatch Logs"
             ) from None
         raise click.UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _print_troubles(
+    found: Sequence[troubles.Trouble], where: str, asking: story_text.Asking, *, as_json: bool, notes: Sequence[str]
+) -> None:
+    if as_json:
+        click.echo(json.dumps({"troubles": troubles.document(found), "notes": list(notes)}, indent=2))
+        return
+    if not found:
+        click.echo(f"nothing went wrong, by the lines in {clean(where)}")
+    rows.put(troubles.sections(found, asking.options))
+    for note in notes:
+        click.echo(clean(note), err=True)
 
 
 def _print(story: Story, asking: story_text.Asking, *, as_json: bool, notes: Sequence[str] = ()) -> None:

@@ -66,13 +66,28 @@ def test_nothing_found_is_exit_code_1() -> None:
     assert json.loads(trace("nosuch", "--json", "--log", "-", stdin="").stdout)["records"] == []
 
 
+def test_without_an_id_it_lists_what_went_wrong() -> None:
+    found = trace("--log", "-", stdin="\n".join(LINES))
+    assert found.exit_code == 0
+    assert "failed" in found.stdout
+    assert "1 record: RuntimeError: away\\u001b[2J" in found.stdout
+    assert "pipeline trace a" in found.stdout
+    (trouble,) = json.loads(trace("--log", "-", "--json", stdin="\n".join(LINES)).stdout)["troubles"]
+    assert (trouble["event"], trouble["record_id"], trouble["lines"]) == ("record.failed", "a", 1)
+
+
+def test_where_nothing_went_wrong_it_says_so() -> None:
+    found = trace("--log", "-", stdin="no line\n")
+    assert (found.exit_code, found.stdout) == (0, "nothing went wrong, by the lines in stdin\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["a"], "`pipeline dev` writes it"),
         (["a", "--log", "nosuch.log"], "nosuch.log cannot be read: No such file"),
         ([" "], "RECORD_ID is empty"),
-        ([], "Missing argument 'RECORD_ID'"),
+        ([], "`pipeline dev` writes it"),
     ],
 )
 def test_misuse_is_exit_code_2(arguments: list[str], message: str) -> None:

@@ -107,7 +107,30 @@ def test_a_trace_is_asked_by_its_index_and_an_output_by_all_that_names_it(aws: S
     found = trace(aws, OUT(1), *groups(A, B))
     assert found.stdout.startswith(f"output {OUT(1)}")
     assert "a of orders in shop/price" in found.stdout
-    assert insights.queries[:2] == [f'traceId = "{OUT(1)}"', f'strcontains(@message, "{OUT(1)}")']
+    assert insights.queries[:2] == [f'traceId = "{OUT(1)}"', f'caused_by = "{OUT(1)}"']
+
+
+def test_an_output_that_nobody_received_is_found_where_it_was_sent(aws: Standing, insights: Insights) -> None:
+    found = trace(aws, OUT(1), *groups(A))
+    assert "shop/price: record a" in found.stdout
+    assert f"{OUT(1)}: no line of whoever received it" in found.stdout
+    assert insights.queries[2] == f'strcontains(@message, "{OUT(1)}")'
+
+
+def test_what_a_record_caused_is_asked_by_its_index(aws: Standing, insights: Insights) -> None:
+    found = trace(aws, "a", *groups(A, B))
+    assert "became record b of orders in shop/bill: dead letter, E: away" in found.stdout
+    assert insights.queries == ['record_id = "a"', f'caused_by = "{OUT(1)}"']
+
+
+def test_without_an_id_one_question_lists_what_went_wrong(aws: Standing, insights: Insights) -> None:
+    found = trace(aws, *groups(A, B))
+    assert found.exit_code == 0
+    assert "exhausted  1 record: E: away" in found.stdout
+    assert f"pipeline trace b --endpoint-url {aws.endpoint_url}" in found.stdout
+    assert len(insights.queries) == 1
+    assert "record.succeeded" not in insights.queries[0]
+    assert "scanned" in found.stderr
 
 
 def test_who_did_the_work_of_a_duplicate_is_asked(aws: Standing) -> None:
