@@ -9,7 +9,7 @@ import importlib
 import sys
 
 #: `cost` is worked out from what `idempotency` measured.
-NAMES = ["overhead", "coldstart", "memory", "streams", "sinks", "package", "idempotency", "cost"]
+NAMES = ["overhead", "coldstart", "memory", "streams", "sinks", "package", "telemetry", "idempotency", "cost"]
 PLOTS = "plots"
 
 

@@ -14,6 +14,7 @@ from benchmarks.children import ROOT
 from benchmarks.idempotency import AGAIN, FIRST
 from benchmarks.idempotent import ITEM, KINESIS, POWERTOOLS, SQS
 from benchmarks.plots import kept
+from benchmarks.telemetry_cases import LOGGER, OURS, OURS_SAMPLED, OURS_UNSAMPLED, SAMPLED
 
 PAGE = ROOT / "docs" / "performance.md"
 _TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n)((?:\|.*\n)*)")
@@ -26,7 +27,7 @@ Rows = list[list[str]]
 
 def fill(page: Path = PAGE) -> Path:
     """Write the tables; the file. Raises `SystemExit` where results are missing, `KeyError` for an unknown table."""
-    numbers, cost = kept("idempotency"), kept("cost")
+    numbers, cost, telemetry = kept("idempotency"), kept("cost"), kept("telemetry")
     tables: dict[str, Callable[[], Rows]] = {
         "first-sqs": lambda: _delivered(numbers, SQS, FIRST),
         "again-sqs": lambda: _delivered(numbers, SQS, AGAIN),
@@ -36,6 +37,9 @@ def fill(page: Path = PAGE) -> Path:
         "cost-sqs": lambda: _cost(cost, SQS),
         "cost-item": lambda: _cost(cost, ITEM),
         "cost-kinesis": lambda: _cost(cost, KINESIS),
+        "telemetry": lambda: _telemetry(telemetry),
+        "telemetry-log": lambda: _log(telemetry),
+        "telemetry-starts": lambda: _starts(telemetry),
     }
     text = page.read_text()
     page.write_text(_TABLE.sub(lambda found: found[1] + _text(tables[found[2]]()), text))
@@ -96,6 +100,32 @@ def _cost(cost: Any, scenario: str) -> Rows:
         parts = [first["writes"], first["reads"], waits, again["total"]]
         rows.append([name, *map(_cents, dollars), f"{first['total'] / of:.0%}", *map(_cents, parts)])
     return rows
+
+
+def _telemetry(found: Any) -> Rows:
+    micros = found["telemetry_us"]
+    rows = [["records an event", *(f"{int(size):,}" for size in _SIZES)]]
+    rows += [[name, *(f"{row[size]:.1f}" for size in _SIZES)] for name, row in micros.items()]
+    whole = SAMPLED if SAMPLED in micros else LOGGER
+    pairs = [(OURS, LOGGER), (OURS, whole), (OURS_UNSAMPLED, whole), (OURS_SAMPLED, whole)]
+    for one, other in dict.fromkeys(pairs):
+        ratios = [f"{micros[one][size] / micros[other][size]:.2f}" for size in _SIZES]
+        rows.append([f"**{one} / {other}**", *ratios])
+    return rows
+
+
+def _log(found: Any) -> Rows:
+    rows = [["", *(f"{what}{int(size):,}" for what in ("MB, ", "dollars, ") for size in _SIZES)]]
+    for name in (OURS, LOGGER):
+        row = found["log"][name]
+        megabytes = [f"{row[size]['megabytes']:,.0f}" for size in _SIZES]
+        rows.append([name, *megabytes, *(f"{row[size]['dollars']:.3f}" for size in _SIZES)])
+    return rows
+
+
+def _starts(found: Any) -> Rows:
+    rows = [["", "CPU ms", "modules of OpenTelemetry"]]
+    return rows + [[name, f"{one['ms']:.0f}", f"{one['modules']}"] for name, one in found["starts"].items()]
 
 
 def _text(rows: Rows) -> str:

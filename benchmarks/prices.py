@@ -14,5 +14,8 @@ LAMBDA_GB_SECOND = 0.0000166667
 WRITE_UNIT = 0.625 / 1e6
 READ_UNIT = 0.125 / 1e6
 
+#: A GB of log that CloudWatch Logs takes in, class Standard, the first 10 TB of a month; storage is not in it.
+LOG_GB = 0.50
+
 #: Lambda gives a function one whole core at this size (AWS Lambda quotas), as the process that is measured has one.
 MEMORY_MB = 1_769

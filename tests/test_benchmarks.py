@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cost, idempotency, plots, report
+from benchmarks import cost, idempotency, plots, report, telemetry
 from benchmarks.dynamodb_expressions import condition, statement, update
 from benchmarks.idempotent import CASES, ITEM, KINESIS, POWERTOOLS, SQS
 from benchmarks.report import Report
@@ -49,6 +49,21 @@ def test_a_tiny_round_is_measured_priced_and_drawn(tiny: Report, results: Path) 
     dollars = json.loads((results / "cost.json").read_text())["numbers"]["scenarios"][SQS]
     assert dollars["ours, Claim"]["25"]["first"]["writes"] == pytest.approx(1.25)
     assert all("</svg>" in path.read_text() for path in drawn)
+
+
+@pytest.mark.timeout(180)  # a process for each case
+def test_a_tiny_round_of_telemetry_is_measured(results: Path) -> None:
+    found = telemetry.run(sizes={10: (1, 1)}, rounds=1, starts=1, xray=False)
+    found.keep()
+
+    assert "Tracer is left out" in (results / "telemetry.md").read_text()
+    numbers = json.loads((results / "telemetry.json").read_text())["numbers"]
+    assert set(numbers["telemetry_us"]) == set(telemetry.CASES) - set(telemetry.TRACED)
+    ours, theirs = (numbers["log"][name]["10"]["megabytes"] for name in (telemetry.OURS, telemetry.LOGGER))
+    assert 50 < ours < theirs / 2
+    starts = {name: one["modules"] for name, one in numbers["starts"].items()}
+    assert starts["ours, OpenTelemetry not installed"] == starts["ours, installed and not used"] == 0
+    assert 0 < starts["OpenTelemetry's API alone"] < starts["OpenTelemetry set up, alone"]
 
 
 def test_the_stub_reads_expressions_as_dynamodb_does() -> None:

@@ -141,7 +141,10 @@ class LogWriter:
             self._logger.warning(event, extra=self._record_names(fact, outcome) | error_names(fact.error))
 
     def _batch(self, fact: BatchFinished) -> None:
-        outages = [outcome.error for _, outcome in fact.result.of(Unprocessed) if outcome.error is not None]
+        ended = tally(fact.result.outcomes)
+        outages: list[BaseException] = []
+        if ended["unprocessed"]:
+            outages = [outcome.error for _, outcome in fact.result.of(Unprocessed) if outcome.error is not None]
         if outages:  # one line, not one a record: they all say the same
             names = {"records": len(outages), **error_names(outages[0])}
             self._logger.warning("store.failed", extra=self._names() | names)
@@ -155,7 +158,7 @@ class LogWriter:
             "spanId": None if fact.span is None or not fact.span.is_sampled else fact.span.span_id,
             "source": fact.source,
             "size": len(fact.result),
-            **tally(fact.result.outcomes),
+            **ended,
             "seconds": round(fact.seconds, 6),
             "oldest": _rounded(fact.oldest, 3),
         }
