@@ -235,3 +235,15 @@ def test_ctrl_c_while_the_server_starts_ends_the_run(project: Path) -> None:
     rest = shown.rest()
     assert shown.process.wait() == 130
     assert "Traceback" not in rest
+
+
+def test_what_functions_in_processes_of_their_own_log_is_kept(project: Path) -> None:
+    said = '{"service": "x", "handler": "h", "record_id": "r1", "message": "record.rejected", "source": "Orders"}'
+    (project / "pricing.py").write_text(f"def handler(event, context):\n    print({said!r}, flush=True)\n")
+    given = ["--feed", "Orders=orders", "--until-drained", "--parameter", "Word=hello"]
+    done = dev("--template", "template.yaml", *given)
+    assert done.exit_code == 0, done.output
+    assert said in done.stderr
+    assert said in (project / ".pipeline" / "log.jsonl").read_text()
+    told = CliRunner().invoke(cli, ["trace", "r1"])
+    assert "among the dead letters of Orders" in told.stdout
