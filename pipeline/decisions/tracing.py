@@ -29,8 +29,8 @@ _LONGEST = 1_024
 _PARENT_NAME, _STATE_NAME = "traceparent", "tracestate"
 _QUOTED = f'"{_PARENT_NAME}"'
 _QUOTED_BYTES = _QUOTED.encode()
-#: How SNS begins what it sends to a queue, whatever the spaces.
-_NOTIFICATION, _WITHIN = '"Notification"', 64
+#: How SNS begins what it sends to a queue, and how its imitations do. Most bodies are not looked at any further.
+_ENVELOPES = ('{\n  "Type"', '{"Type"', '{ "Type"')
 
 #: A member of `tracestate`: up to 256 characters each, the value without a comma, an equals sign or a last space.
 _MEMBER = re.compile(r"([a-z0-9][a-z0-9_\-*/@]{0,255})=([ -+\--<>-~]{0,255}[!-+\--<>-~])")
@@ -149,7 +149,7 @@ def contexts(parent: TraceContext | None, header: Any) -> tuple[TraceContext, ..
 
 def of_notification(body: str) -> TraceContext | None:
     """The context of a message's body that is SNS's envelope: its own `MessageAttributes`, which SNS puts there."""
-    if not body.startswith("{") or _NOTIFICATION not in body[:_WITHIN] or _QUOTED not in body:
+    if not body.startswith(_ENVELOPES) or _QUOTED not in body:
         return None
     envelope = _object(body)
     if envelope.get("Type") != "Notification" or not isinstance(envelope.get("TopicArn"), str):

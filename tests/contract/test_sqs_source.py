@@ -170,6 +170,8 @@ def test_a_topics_envelope_says_what_made_a_record_and_stays_its_body() -> None:
         (notification(given_by_sns(), TopicArn=7), None, ()),
         (notification(given_by_sns(), Type="UnsubscribeConfirmation"), None, ()),
         (notification(given_by_sns())[:-1], None, ()),
+        (notification(given_by_sns()).replace("\n  ", ""), None, (STATED,)),
+        (notification(given_by_sns()).replace("\n  ", " "), None, (STATED,)),
         (json.dumps(given_by_sns()), None, ()),
         ('{"Type":"Notification"', None, ()),
         ('{"Type":"Notification","traceparent":' + "[" * 9_999, None, ()),
