@@ -23,6 +23,7 @@ from pipeline.ports import Environment
 from pipeline.record import RawRecord, Record
 from pipeline.telemetry import spans
 from pipeline.telemetry.conventions import described_source
+from pipeline.telemetry.current import COLD
 from pipeline.telemetry.events import BatchFinished, BatchStarted, Fact, Observer, tell
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ class Processor:
         logger: Logger,
         metrics: EphemeralMetrics,
         observers: Sequence[Observer] = (),
+        is_cold: bool = True,
     ) -> None:
         self.stage = stage
+        self.is_cold = is_cold  #: the next batch is the first of its environment
         self._logger = logger
         self._metrics = metrics
         self.environment = environment
@@ -134,6 +137,7 @@ class Processing:
 
     def __init__(self, processor: Processor, records: Sequence[RawRecord], deadline: Deadline) -> None:
         self._processor = processor
+        self._is_cold, processor.is_cold = processor.is_cold, False
         self._stage = processor.stage
         self._clock = processor.environment.clock
         self._started = self._clock.monotonic()
@@ -157,6 +161,7 @@ class Processing:
 
     async def finish(self) -> None:
         """Bring every record to its outcome, or as far as the deadline lets it."""
+        COLD.set(self._is_cold)
         with spans.inside(self._span):
             await self._work.finish()
 

@@ -125,13 +125,19 @@ class LambdaRuntime:
         environment = ProcessEnvironment(clock=self._clock)
         logger = logger_for(stage.pipeline, stage.log_level, self._log_stream)
         metrics = metrics_for(stage.pipeline, stage.name)
-        writers: list[Observer] = [LogWriter(logger, stage.name, is_cold=self._is_cold, payloads=stage.log_payloads)]
-        self._is_cold = False  # a loop that replaces one that was given up is in the same environment
+        # A loop that replaces one that was given up is in the same environment.
+        is_cold, self._is_cold = self._is_cold, False
+        writers: list[Observer] = [LogWriter(logger, stage.name, is_cold=is_cold, payloads=stage.log_payloads)]
         if self._emit_metrics:
             writers.append(MetricsWriter(metrics, [sink.name for sink in stage.sinks]))
         writers.append(Meters(stage.pipeline, stage.name, described_source(stage.source), sinks_described(stage.sinks)))
         processor = Processor(
-            stage, environment, logger=logger, metrics=metrics, observers=[*self._observers, *writers]
+            stage,
+            environment,
+            logger=logger,
+            metrics=metrics,
+            observers=[*self._observers, *writers],
+            is_cold=is_cold,
         )
         return _Loop(processor, environment)
 

@@ -27,3 +27,7 @@ class Current(Protocol):
 
 #: Each task and each thread sees its own record, also when records interleave.
 CURRENT: ContextVar[Current | None] = ContextVar("pipeline_current_record", default=None)
+#: The mark of a line of ours. It is not written, and neither is where in this code the line is made, which helps nobody.
+OURS = "_pipeline_own"
+#: Whether the batch that it came with is the first of its environment.
+COLD: ContextVar[bool | None] = ContextVar("pipeline_cold_start", default=None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.outcome import Duplicate, Failed, Outcome, Rejected, Succeeded, Unprocessed, name_of, tally, text_of
 from pipeline.record import RawRecord, TraceContext
+from pipeline.telemetry.current import OURS
 from pipeline.telemetry.events import (
     BatchFinished,
     BatchStarted,
@@ -30,9 +31,10 @@ _MESSAGE = 500
 
 #: What is bound to the lines of a handler (see `telemetry.logger`). A line of ours says itself which record it is of:
 #: the one that its task works on may be another, because calls are shared. None is not written.
-_UNBOUND: dict[str, Any] = dict.fromkeys(
-    ("record_id", "key_hash", "attempt", "source", "receive_count", "traceId", "spanId")
-)
+_UNBOUND: dict[str, Any] = {
+    OURS: True,
+    **dict.fromkeys(("record_id", "key_hash", "attempt", "source", "receive_count", "traceId", "spanId")),
+}
 
 
 #: Of the lines of records by outcome; the others are written at DEBUG.

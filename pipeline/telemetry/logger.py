@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from aws_lambda_powertools import Logger
 
-from pipeline.telemetry.current import CURRENT
+from pipeline.telemetry.current import COLD, CURRENT, OURS
 from pipeline.telemetry.serialize import line_of, message_of, short
 
 #: The part of the lines that is written at DEBUG: from 0 (none) to 1 (all). Asked anew for each batch.
@@ -63,7 +63,7 @@ def _made(pipeline: str) -> tuple[Logger, _Stream]:
 def _text_of(pipeline: str, values: dict[str, Any]) -> str:
     if values.get("service") == _NAME.format(pipeline):
         values["service"] = pipeline
-    if "cold_start" in values:  # a line of ours: where in this code it is written helps nobody
+    if values.pop(OURS, False):
         values.pop("location", None)
     return line_of(values)
 
@@ -109,6 +109,7 @@ def _bind(line: logging.LogRecord) -> bool:
         names.setdefault("key_hash", current.key_hash)
         names.setdefault("attempt", current.attempt)
         names.setdefault("source", current.raw.source)
+        names.setdefault("cold_start", COLD.get())
         names.setdefault("receive_count", current.raw.receive_count)
         names.setdefault("spanId", current.span_id)
         names.setdefault("traceId", current.trace_id)  # CloudWatch Logs keeps an index of this name

@@ -183,16 +183,21 @@ def test_only_the_first_batch_of_an_environment_is_cold_and_each_line_has_the_ve
     assert {line["function_version"] for line in lines} == {"42"}
     assert [line["cold_start"] for line in lines if line["message"] == "batch.finished"] == [True, False, False]
     assert [line["cold_start"] for line in lines if line["message"] == "record.succeeded"] == [True, False, False]
+    details = [line for line in lines if line["message"] == "detail"]
+    assert [line["cold_start"] for line in details] == [True, False, False]
+    assert {line["message"] for line in lines if "location" in line} == {"detail"}
+    assert all(line["location"].startswith("price:") for line in details)
 
 
 def test_an_environment_that_was_made_in_advance_is_never_cold(
     closing: Keep, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "provisioned-concurrency")
-    closing(plain())(orders("a"), Invocation())
+    closing(plain(log_level="DEBUG"))(orders("a"), Invocation())
 
-    (line,) = log_lines(capsys.readouterr().out)
-    assert line["cold_start"] is False
+    lines = log_lines(capsys.readouterr().out)
+    assert [line["message"] for line in lines] == ["detail", "record.succeeded", "batch.finished"]
+    assert {line["cold_start"] for line in lines} == {False}
 
 
 def test_sampling_is_by_batch_and_tells_of_all_its_records(
