@@ -15,7 +15,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline import Backoff, Claim, Context, Mark, Pipeline, Record, Reject, sources
+from pipeline import Backoff, Claim, Context, Fused, Mark, Pipeline, Record, Reject, sources
 from pipeline.decisions.deadline import Deadline
 from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 from pipeline.engine.environment import ProcessEnvironment
@@ -24,7 +24,7 @@ from pipeline.engine.modes import Mode
 from pipeline.engine.processor import Processor
 from pipeline.engine.stage import Stage
 from pipeline.errors import SinkUnavailable
-from pipeline.ports import Clock
+from pipeline.ports import Clock, Effect
 from pipeline.record import Carried, RawRecord
 from pipeline.stores import Memory
 from pipeline.telemetry.events import MAX_OUTPUT_IDS, Fact, Observer, RecordFinished
@@ -324,6 +324,31 @@ def test_sinks_that_gather_are_named_when_they_have_accepted() -> None:
 
     assert line["output_ids"] == ids(sink)
     assert len(line["output_ids"]) == 2
+
+
+class Table(Sink):
+    """A sink that writes once, unless it is away."""
+
+    is_away = False
+
+    async def write_once(self, effects: Sequence[Effect], environment: Any, deadline: Deadline) -> Any:
+        if self.is_away:
+            return [SinkUnavailable("away")] * len(effects)
+        self.outputs += [output for effect in effects for output in effect.outputs]
+        return [True] * len(effects)
+
+
+def test_what_is_written_with_a_mark_is_named_when_it_is() -> None:
+    table, audit = Table("table"), Sink("audit")
+    stage = splitter(table, audit, mode=Fused()).stage
+
+    table.is_away = True
+    (failed,) = story(stage, {"makes": 1})
+    table.is_away = False
+    (succeeded,) = story(stage, {"makes": 1})
+
+    assert (failed["message"], failed["output_ids"]) == ("record.failed", ids(audit)[:1])
+    assert (succeeded["message"], succeeded["output_ids"]) == ("record.succeeded", ids(audit)[1:] + ids(table))
 
 
 def test_while_only_failures_get_lines_nobody_collects_the_names_of_outputs() -> None:
