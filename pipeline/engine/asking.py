@@ -59,5 +59,5 @@ class Asking:
         """Of the span of a call. A store that says nothing of itself is in this process."""
         if not self._described:
             return {}
-        found = {**self._described, names.STORE_OPERATION: operation}
+        found = {**self._described, names.STORE_CALL: operation}
         return {**found, names.STORE_REQUESTS: requests} if requests > 1 else found

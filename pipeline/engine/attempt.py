@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from pipeline.decisions import wire
+from pipeline.decisions import tracing, wire
 from pipeline.decisions.deadline import expect
 from pipeline.decisions.idempotency import AlreadyDone, Busy, Claimed, ClaimReply, Lapsed, Mismatch, kept
 from pipeline.engine.context import Context
@@ -183,7 +183,7 @@ class Attempt:
             error = Crashed(f"{run.attempt - 1} runs of this record ended without a result")
             return await self._endings.rejected(run, error, is_exhausted=True, owed=reply.outputs)
         if reply.outputs is not None:
-            return await self._deliver(run, wire.unpack(reply.outputs), was_kept=True)
+            return await self._deliver(run, _sent_by(run, wire.unpack(reply.outputs)), was_kept=True)
         return await self._handle(run)
 
     async def _holds(self, run: Run) -> bool:
@@ -210,7 +210,7 @@ class Attempt:
 
     async def _repeated(self, run: Run, data: str | None) -> Outcome:
         """An earlier run is complete. Its outputs are sent again where that is asked for."""
-        outputs = wire.replayable(data) if self._keeps_results else []
+        outputs = _sent_by(run, wire.replayable(data)) if self._keeps_results else []
         if outputs:
             run.phase = Phase.WRITING
             failures = await self._fanout.write_all(outputs, self._standing(run))
@@ -348,10 +348,19 @@ class Attempt:
             outcome=outcome,
             error=error,
             age=run.age(self._clock.now()),
-            span=None if run.span is None else run.span.trace,
+            span=run.own_trace,
         )
         tell(self._observers, fact)
 
     def _accepted(self, run: Run, outputs: Sequence[Output], failures: Failures = _NONE) -> None:
         if self._names_outputs and outputs:
             run.accepted(outputs, failures)
+
+
+def _sent_by(run: Run, outputs: list[Output]) -> list[Output]:
+    """Outputs of an earlier run, which this one sends: they name its span, so that what they cause is found below it."""
+    own = run.own_trace
+    if own is None:
+        return outputs
+    traceparent = tracing.format_traceparent(own)
+    return [structs.replace(output, traceparent=traceparent, tracestate=own.state) for output in outputs]

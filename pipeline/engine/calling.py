@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+import contextvars
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -125,8 +126,10 @@ _PULLED = 10
 _END = object()
 
 
-async def _pull(generator: Iterator[Any], threads: Threads) -> AsyncIterator[Any]:
-    """A plain generator's values, drawn in a thread, some at a time."""
+async def _pull(generator: Generator[Any, None, None], threads: Threads) -> AsyncIterator[Any]:
+    """A plain generator's values, drawn in a thread, some at a time, and all in the same context variables."""
+    around = contextvars.copy_context()
+    is_at_rest = False  #: it stands at a `yield`
 
     def draw() -> list[Any]:
         drawn: list[Any] = []
@@ -137,11 +140,18 @@ async def _pull(generator: Iterator[Any], threads: Threads) -> AsyncIterator[Any
         drawn.append(_END)
         return drawn
 
-    while True:
-        for value in await threads.run(draw):
-            if value is _END:
-                return
-            yield value
+    try:
+        while True:
+            is_at_rest = False
+            drawn = await threads.run(draw, around)
+            is_at_rest = drawn[-1] is not _END
+            for value in drawn:
+                if value is _END:
+                    return
+                yield value
+    finally:
+        if is_at_rest:  # nobody wants the rest: what it has open ends here, and not whenever it is collected
+            await threads.run(generator.close, around)
 
 
 def _as_context(make: Callable[[], AsyncIterator[Any]]) -> Callable[[], Any]:

@@ -117,7 +117,7 @@ class Endings:
                     outcome=outcome,
                     error=told or None,
                     age=run.age(self._environment.clock.now()),
-                    span=None if run.span is None else run.span.trace,
+                    span=run.own_trace,
                 )
                 tell(self._observers, fact)
         return outcome
@@ -166,7 +166,7 @@ class Endings:
         name = (
             f"{names.SEND} {described[names.DESTINATION]}" if names.DESTINATION in described else "write dead letters"
         )
-        made_by = (letter.made_by for letter in letters)
+        made_by = ((letter.made_by, None) for letter in letters)
         with spans.call(name, described, self._environment.clock.now, made_by) as span:
             errors: Sequence[BaseException | None]
             try:

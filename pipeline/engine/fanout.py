@@ -357,7 +357,7 @@ class FanOut:
         assert isinstance(sink, FusedSink), "an assembled stage has one"
         clock = self._environment.clock
         started = clock.monotonic()
-        made_by = [output.traceparent for effect in effects for output in effect.outputs]
+        made_by = [(output.traceparent, output.tracestate) for effect in effects for output in effect.outputs]
         with spans.call(*_described(sink, len(made_by)), clock.now, made_by) as span:
             answers: Sequence[bool | BaseException]
             try:
@@ -376,7 +376,7 @@ class FanOut:
         async def send(outputs: list[Output]) -> Sequence[BaseException | None]:
             clock = self._environment.clock
             started = clock.monotonic()
-            made_by = (output.traceparent for output in outputs)
+            made_by = ((output.traceparent, output.tracestate) for output in outputs)
             with spans.call(*_described(sink, len(outputs)), clock.now, made_by) as span:
                 errors: Sequence[BaseException | None]
                 try:

@@ -78,6 +78,6 @@ class Hooks:
             attempt=run.attempt,
             error=error,
             age=run.age(self._clock.now()),
-            span=None if run.span is None else run.span.trace,
+            span=run.own_trace,
         )
         tell(self._observers, fact)

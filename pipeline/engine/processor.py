@@ -141,6 +141,7 @@ class Processing:
         self._stage = processor.stage
         self._clock = processor.environment.clock
         self._started = self._clock.monotonic()
+        self._hard = deadline.hard
         self._oldest = _oldest(records, self._clock.now())
         processor.emit(
             BatchStarted(
@@ -153,7 +154,9 @@ class Processing:
         )
         stage = self._stage
         described = described_source(stage.source)
-        self._span = spans.begin_batch(stage.pipeline, stage.name, described, records, self._clock.now())
+        self._span = spans.begin_batch(
+            stage.pipeline, stage.name, described, records, self._clock.now(), is_stream=stage.source.is_stream
+        )
         self._work = processor.work(records, deadline, self._span)
         # The loop and the thread that waits for it may both come to the end at the deadline.
         self._concluding = threading.Lock()
@@ -170,6 +173,8 @@ class Processing:
         with self._concluding:
             if self._result is not None:
                 return self._result
+            if self._span is not None and self._is_late():
+                self._span.is_late()
             result = self._result = self._work.result()
         span = self._span
         if span is not None:
@@ -191,6 +196,9 @@ class Processing:
             )
         )
         return result
+
+    def _is_late(self) -> bool:
+        return self._hard is not None and self._clock.monotonic() >= self._hard
 
     @property
     def is_abandoned(self) -> bool:

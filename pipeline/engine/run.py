@@ -74,6 +74,7 @@ class Run(Struct, eq=False):
     effect: list[Output] = msgspec.field(default_factory=list)  #: what `Fused` writes last, with its mark
     output_ids: tuple[str, ...] = ()  #: of what sinks accepted; see `RecordFinished`
     span: RunSpan | None = None  #: of the run that is under way; None: nobody traces
+    named: TraceContext | None = None  #: of the run that is over
     _payload: Any = UNSET
 
     @classmethod
@@ -95,8 +96,12 @@ class Run(Struct, eq=False):
     @property
     def trace(self) -> TraceContext | None:
         """The span that its lines name, and that what it causes is caused by: its own, or else what made it."""
-        own = None if self.span is None else self.span.trace
-        return own or (self.raw.traces[0] if self.raw.traces else None)
+        return self.own_trace or (self.raw.traces[0] if self.raw.traces else None)
+
+    @property
+    def own_trace(self) -> TraceContext | None:
+        """The span of the run that is under way, or of the last one."""
+        return self.named if self.span is None else self.span.trace
 
     @property
     def trace_id(self) -> str | None:
@@ -106,13 +111,15 @@ class Run(Struct, eq=False):
     @property
     def span_id(self) -> str | None:
         """The span of its lines; None: no span is kept."""
-        own = None if self.span is None else self.span.trace
+        own = self.own_trace
         return own.span_id if own is not None and own.is_sampled else None
 
     def end_span(self, outcome: Outcome, now: float) -> TraceContext | None:
         """Its run is over; returns the span that tells of it. `now`: epoch seconds."""
         span, self.span = self.span, None
-        return None if span is None else span.end(outcome, self.attempt, self.key_hash, now)
+        if span is not None:
+            self.named = span.end(outcome, self.attempt, self.key_hash, now)
+        return self.named
 
     def payload(self, stage: Stage) -> Any:
         """The parsed body. Raises `PayloadError`."""
@@ -193,6 +200,7 @@ class Run(Struct, eq=False):
         self.handling, self.handled = None, None
         self.effect, self.data, self.is_admitted = [], None, False
         self.attempt = self.spent + 1
+        self.named = None
 
     def forget(self) -> None:
         """Let go of all that it held: it has ended, and its batch may go on for long."""

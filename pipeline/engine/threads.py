@@ -16,14 +16,16 @@ T = TypeVar("T")
 class _Call:
     """One function to be called in a thread, and who waits for it."""
 
-    def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop, around: contextvars.Context | None
+    ) -> None:
         self.future: asyncio.Future[Any] = loop.create_future()
         self.task = asyncio.current_task()
         self.has_begun = False
         self.is_given_up = False  #: nobody waits for it any more
         self._function = function
         self._loop = loop
-        self._context = contextvars.copy_context()
+        self._context = contextvars.copy_context() if around is None else around
 
     def work(self, deliver: Callable[[_Call, Any, BaseException | None], None]) -> None:
         """Call the function, in this thread, unless it was given up before its turn."""
@@ -55,12 +57,15 @@ class Threads:
         self._threads = 0
         self._busy = 0
 
-    async def run(self, function: Callable[[], T]) -> T:
-        """Call `function` in a thread and return what it returns, or raise what it raises."""
+    async def run(self, function: Callable[[], T], around: contextvars.Context | None = None) -> T:
+        """Call `function` in a thread and return what it returns, or raise what it raises.
+
+        `around`: the context variables of a call that goes on with another one's; one call at a time.
+        """
         # A loop that plays time must not let it jump while a thread is at work.
         thread_works = getattr(asyncio.get_running_loop(), "thread_works", contextlib.nullcontext)
         with thread_works():
-            result: T = await self._run(_Call(function, asyncio.get_running_loop()))
+            result: T = await self._run(_Call(function, asyncio.get_running_loop(), around))
             return result
 
     async def _run(self, call: _Call) -> Any:

@@ -256,7 +256,6 @@ class Work:
                     position = await self._wait_for_postponed()
                 await self._turn(self._runs[position], task)
         finally:
-            CURRENT.set(None)
             self._workers -= 1
             self._activity.leave()
             self._company.leave()
@@ -275,7 +274,7 @@ class Work:
         outcome = await self._attempt(run)
         if outcome is None:
             self._has_begun = False  # it did not run, and its turn is still to come
-            run.span = None  # what is not ended is not sent
+            run.end_span(Unprocessed(HandBack.CLAIMED), self._clock.now())
             self._lapsed.append(run)
         elif isinstance(outcome, Gathered):
             finishing = self._gather(run, outcome)
@@ -304,7 +303,6 @@ class Work:
             if (self._schedule.ready or self._postponed) and self._workers < self._stage.concurrency:
                 self._begin(1)
         finally:
-            CURRENT.set(None)
             self._activity.leave()
             self._company.leave()
 

@@ -21,7 +21,6 @@ MESSAGE_COUNT = "messaging.batch.message_count"
 ERROR_TYPE = "error.type"
 
 STORE_SYSTEM = "db.system.name"
-STORE_OPERATION = "db.operation.name"
 STORE_TABLE = "db.collection.name"
 STORE_REQUESTS = "db.operation.batch.size"
 
@@ -43,6 +42,8 @@ OUTCOME = "pipeline.outcome"
 SINK = "pipeline.sink"
 OUTPUTS = "pipeline.outputs"
 FAILED = "pipeline.failed"
+REASON = "pipeline.reason"
+STORE_CALL = "pipeline.store.operation"
 #: How many records of a batch ended so: with the outcome's word behind it.
 RECORDS = "pipeline.records."
 
@@ -54,8 +55,11 @@ PROCESS, SEND = "process", "send"
 
 def described_by(integration: object) -> Mapping[str, str]:
     """What a source, a sink or a store says of itself for its spans: its optional attribute `described`."""
-    found: Mapping[str, str] | None = getattr(integration, "described", None)
-    return {} if found is None else found
+    try:
+        found = getattr(integration, "described", None)
+    except Exception:  # of somebody's own, that means something else by the name
+        return {}
+    return found if isinstance(found, Mapping) else {}
 
 
 def described_source(source: Any) -> Mapping[str, str]:

@@ -9,8 +9,9 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pipeline.telemetry import conventions as names
@@ -18,11 +19,14 @@ from pipeline.telemetry import spans
 
 if TYPE_CHECKING:
     from opentelemetry import trace
+    from opentelemetry.context import Context as OtelContext
 
 #: Set by Lambda: only there is a process frozen after its answer, so that what was not sent waits for the next one.
 _FUNCTION, _TRACE = "AWS_LAMBDA_FUNCTION_NAME", "_X_AMZN_TRACE_ID"
 #: The header that the variable holds, as OpenTelemetry's propagator for X-Ray wants it.
 _HEADER = "X-Amzn-Trace-Id"
+#: Who has a span of the invocation already, and sends what is traced: OpenTelemetry's instrumentation, a layer with it.
+_INSTRUMENTATION, _WRAPPER = "opentelemetry.instrumentation.aws_lambda", "AWS_LAMBDA_EXEC_WRAPPER"
 #: Seconds that an answer waits at most until the spans are sent. OpenTelemetry's own limit is not kept by its SDK.
 FLUSH = 1.0
 
@@ -33,24 +37,21 @@ _log = logging.getLogger("pipeline")
 def invocation(context: Any, *, is_cold: bool) -> Iterator[None]:
     """The SERVER span of an invocation while the block runs; then all that was measured is sent, `FLUSH` seconds at most.
 
-    Nothing where nobody has set OpenTelemetry up, outside Lambda, and where a span is there already. `context`: Lambda's.
+    Nothing where nobody has set OpenTelemetry up, outside Lambda, and under a wrapper that has the span and sends it.
+    `context`: Lambda's.
     """
-    if _FUNCTION not in os.environ or not _providers() or _is_wrapped():
+    if _FUNCTION not in os.environ or not _providers() or _is_sent_by_others():
         yield
         return
     span = _begin(context, is_cold=is_cold)
     try:
-        if span is None:
-            yield
-            return
-        from opentelemetry import trace
-
-        with spans.attached(trace.set_span_in_context(span)):
+        with nullcontext() if span is None else spans.attached(_around(span)):
             yield
     finally:
         _send(span, context)
 
 
+@spans.quietly
 def _providers() -> list[Any]:
     """What there is to be sent, of spans and of metrics."""
     metrics = sys.modules.get("opentelemetry.metrics")
@@ -58,16 +59,28 @@ def _providers() -> list[Any]:
     return [one for one in (spans.provider(), of_metrics) if getattr(one, "force_flush", None) is not None]
 
 
-def _is_wrapped() -> bool:
-    """Somebody has begun a span around this invocation, and sends it."""
+def _is_sent_by_others() -> bool:
+    """OpenTelemetry's instrumentation of Lambda is around: alone, or brought by a layer's wrapper script."""
+    is_there = _INSTRUMENTATION in sys.modules or _WRAPPER in os.environ
+    return is_there and bool(_is_inside_a_span())
+
+
+@spans.quietly
+def _is_inside_a_span() -> bool:
     api = sys.modules.get("opentelemetry.trace")
     return api is not None and api.get_current_span().get_span_context().is_valid
+
+
+def _around(span: trace.Span) -> OtelContext:
+    from opentelemetry import trace
+
+    return trace.set_span_in_context(span)
 
 
 @spans.quietly
 def _begin(context: Any, *, is_cold: bool) -> trace.Span | None:
     tracer = spans.tracer()
-    if tracer is None:
+    if tracer is None or _is_inside_a_span():
         return None
     from opentelemetry import propagate, trace
 
@@ -99,10 +112,8 @@ def _attributes(context: Any, *, is_cold: bool) -> dict[str, str | bool]:
 
 @spans.quietly
 def _send(span: trace.Span | None, context: Any) -> None:
-    if span is not None:
-        span.end()
     left = context.get_remaining_time_in_millis() / 1000
-    _FLUSHES.flush(min(FLUSH, left / 2))
+    _FLUSHES.flush(span, time.time_ns(), min(FLUSH, left / 2))
 
 
 class _Flushes:
@@ -112,21 +123,26 @@ class _Flushes:
         self._thread: threading.Thread | None = None
         self._has_complained = False
 
-    def flush(self, seconds: float) -> None:
-        """Wait for the sending, `seconds` at most. While one hangs there is no second one, and no answer waits for it."""
+    def flush(self, span: trace.Span | None, ended: int, seconds: float) -> None:
+        """Wait for the sending, `seconds` at most. While one hangs there is no second one, and no answer waits for it.
+
+        `span`: the invocation's, which ends first; `ended`: when it did, in nanoseconds.
+        """
         if self._thread is not None and self._thread.is_alive():
             return
-        self._thread = threading.Thread(target=_flush, args=(_providers(),), name="pipeline-flush", daemon=True)
+        self._thread = threading.Thread(target=_flush, args=(span, ended), name="pipeline-flush", daemon=True)
         self._thread.start()
         self._thread.join(max(seconds, 0.0))
         if self._thread.is_alive() and not self._has_complained:
             self._has_complained = True
-            _log.warning("spans and metrics could not be sent within %.1f s: answers go out without them", seconds)
+            _log.warning("spans and metrics could not be sent within %.2f s: answers go out without them", seconds)
 
 
 @spans.quietly
-def _flush(providers: list[Any]) -> None:
-    for provider in providers:
+def _flush(span: trace.Span | None, ended: int) -> None:
+    if span is not None:
+        span.end(ended)
+    for provider in _providers() or ():
         provider.force_flush()
 
 

@@ -11,9 +11,11 @@ import contextvars
 import functools
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from pipeline.batch import BatchResult
@@ -31,6 +33,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Attributes = Mapping[str, str | bool | int | float]
+#: A `traceparent`, and the `tracestate` beside it.
+MadeBy = tuple[str | None, str | None]
 
 #: Links of one span: what OpenTelemetry's SDK keeps of them, unless it is told otherwise (OTEL_SPAN_LINK_COUNT_LIMIT).
 MAX_LINKS = 128
@@ -50,8 +54,20 @@ class Span(Protocol):
         """Add a value to the span. What is not text, a number, a truth value or a list of one of them is left out."""
         ...
 
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Add several."""
+        ...
+
     def add_event(self, name: str, attributes: Any = None) -> None:
         """Add something that happened now."""
+        ...
+
+    def record_exception(self, exception: BaseException) -> None:
+        """Add an error that was dealt with, with its traceback. What the handler raises is told anyway."""
+        ...
+
+    def get_span_context(self) -> Any:
+        """Its ids: `trace_id`, `span_id`, `is_valid`."""
         ...
 
     def is_recording(self) -> bool:
@@ -59,17 +75,28 @@ class Span(Protocol):
         ...
 
 
+class _NoContext:
+    """No span's ids, as OpenTelemetry has them."""
+
+    trace_id, span_id, trace_flags = 0, 0, 0
+    trace_state: Mapping[str, str] = MappingProxyType({})
+    is_valid = is_remote = False
+
+
 class _NoSpan:
-    """Where nobody traces."""
+    """Where nobody traces. It takes whatever OpenTelemetry's own would: a test must not fail where production does not."""
 
-    def set_attribute(self, key: str, value: Any) -> None:
-        return
-
-    def add_event(self, name: str, attributes: Any = None) -> None:
-        return
+    def get_span_context(self) -> Any:
+        return _NoContext
 
     def is_recording(self) -> bool:
         return False
+
+    def _nothing(self, *args: Any, **kwargs: Any) -> None:
+        return
+
+    set_attribute = set_attributes = add_event = record_exception = _nothing
+    set_status = update_name = add_link = end = _nothing
 
 
 _NO_SPAN = _NoSpan()
@@ -95,13 +122,20 @@ def _complain(what: str) -> None:
     _log.warning("OpenTelemetry failed (%s); the work goes on, and spans are missing", what, exc_info=True)
 
 
-def current() -> Span:
-    """The span of the record that is worked on, or of whatever is at work here."""
+@quietly
+def _current() -> Span | None:
     api = sys.modules.get("opentelemetry.trace")
     span: Span | None = None if api is None else api.get_current_span()
+    return span
+
+
+def current() -> Span:
+    """The span of the record that is worked on, or of whatever is at work here."""
+    span = _current()
     return _NO_SPAN if span is None else span
 
 
+@quietly
 def provider() -> Any:
     """OpenTelemetry's tracer provider; None while nobody has set one up."""
     api = sys.modules.get("opentelemetry.trace")
@@ -112,12 +146,15 @@ def provider() -> Any:
 
 
 @functools.lru_cache(maxsize=2)
-def _tracer(of: Any) -> trace.Tracer:
+def _tracer(of: Any) -> trace.Tracer | None:
+    from opentelemetry.trace import NoOpTracer
+
     version = getattr(sys.modules.get("pipeline"), "__version__", None)
     tracer: trace.Tracer = of.get_tracer("pipeline", version, schema_url=names.SCHEMA)
-    return tracer
+    return None if isinstance(tracer, NoOpTracer) else tracer  # OTEL_SDK_DISABLED
 
 
+@quietly
 def tracer() -> trace.Tracer | None:
     """Our tracer; None while nobody has set OpenTelemetry up."""
     found = provider()
@@ -127,10 +164,15 @@ def tracer() -> trace.Tracer | None:
 class BatchSpan:
     """The span of one batch, and what its records' spans have in common."""
 
-    def __init__(self, tracer: trace.Tracer, attributes: Attributes, now: float) -> None:
+    def __init__(self, tracer: trace.Tracer, attributes: Attributes, now: float, *, is_stream: bool) -> None:
         self._tracer = tracer
         self._attributes = attributes
-        self._forced_left = MAX_FORCED
+        self._is_stream = is_stream
+        self._forced: dict[
+            str, int
+        ] = {}  #: records that are traced although nobody samples them, and how many runs of each
+        self._late: list[tuple[trace.Span, float]] | None = None
+        self.named: TraceContext | None = None  #: what others call it
         self._name = f"{names.PROCESS} {attributes.get(names.DESTINATION, '')}".rstrip()
         self._now = now
         self._span: trace.Span
@@ -154,19 +196,16 @@ class BatchSpan:
                 record_exception=False,
                 set_status_on_exception=False,
             )
+            self.named = _named(self._span.get_span_context())
             return
         self._span = around
+        self.named = _named(around.get_span_context())
         there = getattr(around, "attributes", None) or {}
         around.set_attributes({name: value for name, value in attributes.items() if name not in there})
         known = {link.context.span_id for link in getattr(around, "links", None) or ()}
         for link in links:
             if link.context.span_id not in known:
                 around.add_link(link.context, link.attributes)
-
-    @property
-    def named(self) -> TraceContext | None:
-        """What others call it."""
-        return _named(self._span.get_span_context())
 
     def around(self) -> OtelContext:
         """The context of what belongs to the batch, and to no record of it."""
@@ -183,15 +222,15 @@ class BatchSpan:
             **self._attributes,
             names.MESSAGE_ID: clean(raw.id),
         }
-        shard = raw.attributes.get("shard_id")
-        if shard is not None and names.PARTITION not in attributes:
+        shard = raw.attributes.get("shard_id") if self._is_stream else None
+        if shard is not None:
             attributes[names.PARTITION] = clean(shard)
         own = self._span.get_span_context()
         parent = _remote(raw.traces[0]) if raw.traces else self.around()
         links = [trace.Link(_span_context(other)) for other in others]
         if raw.traces and own.is_valid:
             links.append(trace.Link(own))
-        return RunSpan(self, self._name, attributes, parent, links, now)
+        return RunSpan(self, raw.id, self._name, attributes, parent, links, now)
 
     def start(
         self, name: str, attributes: Attributes, parent: OtelContext, links: Sequence[trace.Link], now: float
@@ -210,18 +249,35 @@ class BatchSpan:
             set_status_on_exception=False,
         )
 
-    def may_force(self) -> bool:
-        """Another record that nobody samples may be traced all the same."""
-        self._forced_left -= 1
-        return self._forced_left >= 0
+    def may_force(self, record: str, outcome: Outcome) -> bool:
+        """This run may be traced although nobody samples it: a record's first failed one, and the one that it ends with."""
+        runs = self._forced.get(record, 0)
+        if runs == 0 and len(self._forced) >= MAX_FORCED:
+            return False
+        if runs and not (runs == 1 and isinstance(outcome, Rejected)):
+            return False
+        self._forced[record] = runs + 1
+        return True
+
+    def finish(self, span: trace.Span, now: float) -> None:
+        """End a span. One that ends when the time is up is ended elsewhere: a processor that sends it at once may hang."""
+        if self._late is None:
+            span.end(_nanoseconds(now))
+        else:
+            self._late.append((span, now))
+
+    def is_late(self) -> None:
+        """The time is up: from now on nothing here may keep the answer back."""
+        if self._late is None:
+            self._late = []
 
     def call(
-        self, name: str, attributes: Attributes, made_by: Iterable[str | None], now: float
+        self, name: str, attributes: Attributes, made_by: Iterable[MadeBy], now: float
     ) -> tuple[trace.Span, OtelContext]:
         """The span of a shared call: of one record when it is for one only, else of the batch, with links."""
         from opentelemetry import trace
 
-        records = _distinct(tracing.parse_traceparent(text) for text in made_by)
+        records = _distinct(tracing.parse_traceparent(*one) for one in made_by)
         is_shared = len(records) != 1
         span = self._tracer.start_span(
             name,
@@ -241,7 +297,9 @@ class BatchSpan:
         for word, count in tally(result.outcomes).items():
             self._span.set_attribute(f"{names.RECORDS}{word}", count)
         if self._is_ours:
-            self._span.end(_nanoseconds(now))
+            self.finish(self._span, now)
+        if self._late:
+            _LATE.end(self._late)
 
 
 class RunSpan:
@@ -250,6 +308,7 @@ class RunSpan:
     def __init__(
         self,
         batch: BatchSpan,
+        record: str,
         name: str,
         attributes: Attributes,
         parent: OtelContext,
@@ -259,6 +318,7 @@ class RunSpan:
         from opentelemetry import trace
 
         self._batch = batch
+        self._record = record
         self._name = name
         self._attributes = attributes
         self._parent = parent
@@ -278,10 +338,10 @@ class RunSpan:
         span, named = self._span, self.trace
         error = getattr(outcome, "error", None)
         is_sampled = named is not None and named.is_sampled
-        if not is_sampled and isinstance(outcome, (Failed, Rejected)) and self._batch.may_force():
+        if not is_sampled and isinstance(outcome, (Failed, Rejected)) and self._batch.may_force(self._record, outcome):
             forced = self._forced()
             if forced is not None:
-                span.end(_nanoseconds(now))
+                self._batch.finish(span, now)
                 span, named = forced, _named(forced.get_span_context())
         span.set_attribute(names.OUTCOME, name_of(outcome))
         span.set_attribute(names.ATTEMPT, attempt)
@@ -289,11 +349,11 @@ class RunSpan:
             span.set_attribute(names.KEY_HASH, key_hash)
         if isinstance(outcome, Succeeded):
             span.set_attribute(names.OUTPUTS, outcome.outputs)
-        if isinstance(outcome, Unprocessed) and error is None:
-            span.set_attribute("pipeline.reason", outcome.reason.value)
+        if isinstance(outcome, Unprocessed):
+            span.set_attribute(names.REASON, outcome.reason.value)
         if error is not None:
             _failed(span, error)
-        span.end(_nanoseconds(now))
+        self._batch.finish(span, now)
         return named
 
     def _forced(self) -> trace.Span | None:
@@ -316,7 +376,8 @@ class RunSpan:
         )
         around = trace.set_span_in_context(trace.NonRecordingSpan(sampled))
         span = self._batch.start(self._name, self._attributes, around, self._links, self._started)
-        return span if span.get_span_context().trace_flags & _SAMPLED else None
+        made = span.get_span_context()
+        return span if made.trace_flags & _SAMPLED and made.span_id != sampled.span_id else None
 
 
 #: The batch whose work this is. Shared calls find their span's parent by it.
@@ -325,13 +386,20 @@ _BATCH: ContextVar[BatchSpan | None] = ContextVar("pipeline_batch_span", default
 
 @quietly
 def begin_batch(
-    pipeline: str, handler: str, described: Mapping[str, str], records: Sequence[RawRecord], now: float
+    pipeline: str,
+    handler: str,
+    described: Mapping[str, str],
+    records: Sequence[RawRecord],
+    now: float,
+    *,
+    is_stream: bool,
 ) -> BatchSpan | None:
     """The span of a batch that begins now; None while nobody has set OpenTelemetry up."""
     ours = tracer()
     if ours is None:
         return None
-    batch = BatchSpan(ours, {**described, names.PIPELINE: pipeline, names.HANDLER: handler}, now)
+    attributes = {**described, names.PIPELINE: pipeline, names.HANDLER: handler}
+    batch = BatchSpan(ours, attributes, now, is_stream=is_stream)
     batch.open(records)
     return batch
 
@@ -342,20 +410,26 @@ def begin_run(batch: BatchSpan, raw: RawRecord, now: float) -> RunSpan | None:
     return batch.run(raw, now)
 
 
-@contextmanager
-def inside(batch: BatchSpan | None) -> Iterator[None]:
+class inside:  # noqa: N801 - used as a function is
     """While the block runs, in one task, what begins belongs to the batch, and to no record."""
-    CURRENT.set(None)
-    if batch is None:
-        yield
-        return
-    before = _BATCH.get()
-    _BATCH.set(batch)
-    try:
-        with attached(batch.around()):
-            yield
-    finally:
-        _BATCH.set(before)
+
+    def __init__(self, batch: BatchSpan | None) -> None:
+        self._batch = batch
+        self._attached: AbstractContextManager[None] = _NOTHING if batch is None else attached(batch.around())
+
+    def __enter__(self) -> None:
+        self._before = CURRENT.get(), _BATCH.get()
+        CURRENT.set(None)
+        _BATCH.set(self._batch)
+        self._attached.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is GeneratorExit:
+            return  # the coroutine is being closed, wherever that is: nothing follows it here
+        self._attached.__exit__(None, None, None)
+        current, batch = self._before
+        CURRENT.set(current)
+        _BATCH.set(batch)
 
 
 def outside() -> contextvars.Context:
@@ -419,9 +493,9 @@ _NO_CALL = CallSpan()
 
 @contextmanager
 def call(
-    name: str, described: Mapping[str, Any], now: Callable[[], float], made_by: Iterable[str | None] = ()
+    name: str, described: Mapping[str, Any], now: Callable[[], float], made_by: Iterable[MadeBy] = ()
 ) -> Iterator[CallSpan]:
-    """The span of a shared call while the block runs, in one task. `made_by`: the `traceparent`s of what it carries."""
+    """The span of a shared call while the block runs, in one task. `made_by`: which spans made what it carries."""
     batch = _BATCH.get()
     opened = None if batch is None else _open_call(batch, name, described, made_by, now())
     if opened is None:
@@ -437,7 +511,7 @@ def call(
 
 @quietly
 def _open_call(
-    batch: BatchSpan, name: str, described: Mapping[str, Any], made_by: Iterable[str | None], now: float
+    batch: BatchSpan, name: str, described: Mapping[str, Any], made_by: Iterable[MadeBy], now: float
 ) -> tuple[trace.Span, OtelContext]:
     return batch.call(name, described, made_by, now)
 
@@ -445,6 +519,25 @@ def _open_call(
 @quietly
 def _end(span: trace.Span, now: float) -> None:
     span.end(_nanoseconds(now))
+
+
+class _Late:
+    """Ends spans in a thread of its own. While one of them hangs, later ones are given up: they are not sent."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+
+    def end(self, late: list[tuple[trace.Span, float]]) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._end, args=(late,), name="pipeline-late-spans", daemon=True)
+            self._thread.start()
+
+    def _end(self, late: list[tuple[trace.Span, float]]) -> None:
+        for span, now in late:
+            _end(span, now)
+
+
+_LATE = _Late()
 
 
 def clean(text: str) -> str:
@@ -469,7 +562,7 @@ def _is_of_batch(span: trace.Span) -> bool:
     from opentelemetry.trace import SpanKind
 
     attributes = getattr(span, "attributes", None) or {}
-    is_process = attributes.get(names.OPERATION_TYPE) == names.PROCESS
+    is_process = attributes.get(names.OPERATION_TYPE) == names.PROCESS and names.HANDLER not in attributes
     return is_process and span.is_recording() and getattr(span, "kind", None) is SpanKind.CONSUMER
 
 

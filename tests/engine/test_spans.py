@@ -15,17 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
 
-from pipeline import Batch, Context, Pipeline, Reject, Retry, sinks, sources
+from pipeline import Backoff, Batch, Claim, Context, Pipeline, Reject, Retry, sinks, sources
 from pipeline.decisions.deadline import Deadline
 from pipeline.decisions.tracing import format_traceparent, parse_traceparent
+from pipeline.errors import SinkUnavailable
 from pipeline.outcome import Failed, Succeeded
 from pipeline.record import RawRecord, TraceContext
 from pipeline.stores import Memory
 from pipeline.telemetry import spans
-from pipeline.telemetry.events import Fact, RecordFinished, RecordPostponed
+from pipeline.telemetry.current import CURRENT
+from pipeline.telemetry.events import Fact, HookFailed, RecordFinished, RecordPostponed
 from pipeline.telemetry.log import LogWriter, logger_for
 from tests.engine.harness import Sink, process, records
 from tests.support.tracing import Traced, attributes, installed, linked, place, traced
@@ -514,3 +516,299 @@ async def test_lines_of_records_and_batches_name_their_spans(tracing: Traced) ->
     failed, batch = lines["record.failed"], lines["batch.finished"]
     assert (failed["traceId"], failed["spanId"]) == (SENT.trace_id, f"{tracing.run('r0').context.span_id:016x}")
     assert batch["spanId"] == f"{tracing.batch().context.span_id:016x}"
+
+
+# What goes on after a run, and before the next one
+
+
+async def on_trouble(record: Any, values: Any) -> None:
+    raise ValueError("the hook")
+
+
+async def test_lines_after_a_runs_end_name_its_span(tracing: Traced) -> None:
+    made = Pipeline("shop", idempotency=Claim(on_duplicate=on_trouble))
+
+    @made.handler(sources.SQS("orders"), key="id")
+    async def price(order: dict[str, str]) -> None:
+        return None
+
+    store, facts = Memory(), list[Fact]()
+    await process(price.stage, records('{"id": "a"}'), store=store)
+    tracing.clear()
+    await process(price.stage, records('{"id": "a"}'), store=store, facts=facts)
+    (failed,) = [fact for fact in facts if isinstance(fact, HookFailed)]
+    assert failed.span is not None
+    assert numbers(failed.span) == place(tracing.run("r0"))
+
+
+async def test_a_streams_record_that_waited_in_vain_names_its_last_run(tracing: Traced) -> None:
+    made = Pipeline("shop", idempotency=None)
+
+    @made.handler(sources.Kinesis("orders"))
+    async def price(order: str) -> None:
+        raise Retry(after=60)
+
+    facts: list[Fact] = []
+    now = asyncio.get_running_loop().time()
+    await process(price.stage, records("a"), deadline=Deadline(now + 0.05, now + 0.1), facts=facts)
+    (finished,) = [fact for fact in facts if isinstance(fact, RecordFinished)]
+    assert finished.span is not None
+    assert numbers(finished.span) == place(tracing.run("r0"))
+
+
+async def test_outputs_of_an_earlier_run_are_sent_by_the_run_that_sends_them(tracing: Traced) -> None:
+    down = [True]
+    sink = Sink("ledger", fails=lambda output: SinkUnavailable("away") if down[0] else None)
+    made = Pipeline("shop", idempotency=Claim(replay=True))
+
+    @made.handler(sources.SQS("orders"), sinks=[sink], key="id")
+    async def price(order: dict[str, str]) -> dict[str, str]:
+        return order
+
+    store = Memory()
+    for order, outcome in (("a", "failed"), ("a", "succeeded"), ("b", "succeeded"), ("b", "duplicate")):
+        tracing.clear()
+        await process(price.stage, records(f'{{"id": "{order}"}}'), store=store)
+        down[0] = False
+        run = tracing.run("r0")
+        (call,) = tracing.named("write ledger")
+        assert attributes(run)["pipeline.outcome"] == outcome
+        assert call.parent is not None
+        assert call.parent.span_id == run.context.span_id
+        if outcome != "failed":
+            assert f"{run.context.span_id:016x}" in (sink.outputs[-1].traceparent or "")
+
+
+async def test_a_generator_may_have_a_span_of_its_own_around_its_yields(
+    tracing: Traced, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = Pipeline("shop", idempotency=None)
+    inside: list[str] = []
+
+    @made.handler(sources.SQS("orders"), sinks=[Sink()])
+    def price(order: str) -> Iterator[int]:
+        with trace.get_tracer("own").start_as_current_span("all of it"):
+            for number in range(25):
+                current: Any = trace.get_current_span()
+                inside.append(current.name)
+                yield number
+
+    await process(price.stage, records("a"))
+    assert inside == ["all of it"] * 25
+    assert not [line for line in caplog.records if line.levelname == "ERROR"]
+
+
+async def test_a_generator_that_nobody_wants_the_rest_of_is_closed(tracing: Traced) -> None:
+    made = Pipeline("shop", idempotency=None)
+
+    @made.handler(sources.SQS("orders"), sinks=[Sink(fails=lambda output: SinkUnavailable("away"))])
+    def price(order: str) -> Iterator[str]:
+        with trace.get_tracer("own").start_as_current_span("all of it"):
+            for _ in range(5_000):
+                yield "x" * 1_000
+
+    result, _ = await process(price.stage, records("a"))
+    assert isinstance(result.outcomes[0], Failed)
+    assert len(tracing.named("all of it")) == 1
+
+
+def test_what_is_closed_elsewhere_leaves_the_context_there_alone() -> None:
+    async def work() -> None:
+        with spans.inside(None):
+            await asyncio.sleep(0)
+
+    abandoned = work()
+    abandoned.send(None)
+    token = CURRENT.set("a record")  # type: ignore[arg-type]
+    try:
+        abandoned.close()
+        assert CURRENT.get() == "a record"
+    finally:
+        CURRENT.reset(token)
+
+
+async def test_a_batch_inside_a_record_has_a_span_of_its_own(tracing: Traced) -> None:
+    made = Pipeline("shop", idempotency=None)
+    within = shop()
+
+    @made.handler(sources.SQS("outside"))
+    async def outer(order: str) -> None:
+        await process(within.stage, records('"a"', '"b"'))
+
+    await process(outer.stage, records("a"))
+    batches = [span for span in tracing.spans if "messaging.batch.message_count" in attributes(span)]
+    assert [attributes(batch)["messaging.batch.message_count"] for batch in batches] == [2, 1]
+    assert not any("messaging.message.id" in attributes(batch) for batch in batches)
+
+
+class StoppedClock:
+    """Time that passes when the test says so. Whoever sleeps does so for ever."""
+
+    def __init__(self) -> None:
+        self.time = 1_800_000_000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.Event().wait()
+
+
+class Counting(SpanProcessor):
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        self.begun.append(span.context.span_id)
+
+    def on_end(self, span: Any) -> None:
+        self.ended.append(span.context.span_id)
+
+
+async def test_every_span_that_begins_ends_once_also_of_a_claim_that_lapsed(caplog: pytest.LogCaptureFixture) -> None:
+    clock = StoppedClock()
+    store = Memory()
+    runs: list[str] = []
+    is_running = asyncio.Event()
+    made = Pipeline("shop", idempotency=Claim(lease=60))
+
+    @made.handler(sources.SQS("orders"))
+    async def price(order: str) -> None:
+        runs.append(order)
+        is_running.set()
+        if len(runs) == 1:
+            await asyncio.Event().wait()
+
+    first = asyncio.ensure_future(process(price.stage, records("a"), store=store, clock=clock))
+    await is_running.wait()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    clock.time += 1_000
+
+    counting, provider = Counting(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(counting)
+    with installed(provider):
+        result, _ = await process(price.stage, records("a", '"fail"'), store=store, clock=clock)
+    assert isinstance(result.outcomes[0], Succeeded)
+    assert sorted(counting.begun) == sorted(counting.ended)
+    assert not [line for line in caplog.records if "ended span" in line.getMessage()]
+
+
+async def test_of_one_record_the_first_failed_run_and_the_last_one_are_forced() -> None:
+    made = Pipeline("shop", idempotency=None)
+    runs: list[int] = []
+
+    @made.handler(sources.Kinesis("orders"), retry=Backoff(attempts=5, base=0.001, cap=0.002))
+    async def price(order: str) -> None:
+        runs.append(len(runs))
+        raise ValueError(len(runs))
+
+    now = asyncio.get_running_loop().time()
+    with traced(ParentBased(ALWAYS_OFF)) as tracing:
+        await process(price.stage, records("a"), deadline=Deadline(now + 5, now + 6))
+    assert len(runs) == 5
+    assert [attributes(run)["pipeline.outcome"] for run in tracing.runs()] == ["failed", "exhausted"]
+
+
+# What others bring
+
+
+def test_a_span_that_keeps_nothing_takes_whatever_opentelemetrys_takes() -> None:
+    for name in [name for name in dir(trace.Span) if not name.startswith("_")]:
+        assert callable(getattr(spans._NO_SPAN, name)), f"a handler's test would fail at context.span.{name}"
+    assert not spans._NO_SPAN.get_span_context().is_valid
+    assert {name for name in dir(trace.INVALID_SPAN_CONTEXT) if not name.startswith("_")} - {"count", "index"} <= set(
+        dir(spans._NoContext)
+    )
+
+
+class Odd(Sink):
+    """A sink of somebody's own, to whom `described` means something else."""
+
+    described = "the ledger"
+
+
+class Raises(Sink):
+    @property
+    def described(self) -> Any:
+        raise RuntimeError("not now")
+
+
+@pytest.mark.parametrize("sink", [Odd("ledger"), Raises("ledger")])
+async def test_an_attribute_that_means_something_else_harms_nothing(sink: Sink, tracing: Traced) -> None:
+    result, _ = await process(shop(sink).stage, records('"a"'))
+    assert isinstance(result.outcomes[0], Succeeded)
+    assert tracing.named("write ledger")
+
+
+async def test_a_disabled_sdk_is_no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    facts: list[Fact] = []
+    (raw,) = records('"fail"')
+    with traced() as tracing:
+        await process(shop().stage, [sent(raw, SENT)], facts=facts)
+    assert tracing.spans == ()
+    assert all(getattr(fact, "span", None) is None for fact in facts)
+
+
+async def test_a_strangers_attribute_is_no_partition(tracing: Traced) -> None:
+    await process(shop().stage, records('"a"', attributes={"shard_id": "x" * 1_000}))
+    assert "messaging.destination.partition.id" not in attributes(tracing.run("r0"))
+
+
+async def test_a_shared_call_has_as_many_links_as_a_span_may_have(tracing: Traced) -> None:
+    made = Pipeline("shop", idempotency=None)
+
+    @made.handler(sources.SQS("orders"), sinks=[Sink("ledger")], concurrency=300)
+    async def price(order: str) -> str:
+        await asyncio.sleep(0)
+        return order
+
+    await process(price.stage, records(*["a"] * 300))
+    assert max(len(call.links) for call in tracing.named("write ledger")) == spans.MAX_LINKS
+    assert not any(call.dropped_links for call in tracing.named("write ledger"))
+
+
+async def test_times_are_those_of_the_clock(tracing: Traced) -> None:
+    clock = StoppedClock()
+    await process(shop(Sink("ledger")).stage, records('"a"'), clock=clock)
+    for span in tracing.spans:
+        assert span.start_time == span.end_time == int(clock.now() * 1e9)
+
+
+async def test_a_call_keeps_the_state_of_its_records_trace(tracing: Traced) -> None:
+    (raw,) = records('"a"')
+    await process(shop(Sink("ledger")).stage, [sent(raw, msgspec.structs.replace(SENT, state="ot=th:8,vendor=x"))])
+    (call,) = tracing.named("write ledger")
+    assert call.context.trace_state.to_header() == "ot=th:8,vendor=x"
+    assert call.parent is not None
+    assert not call.parent.is_remote
+
+
+class _RaisesContext(TracerProvider):
+    def get_tracer(self, *args: Any, **kwargs: Any) -> Any:
+        tracer = super().get_tracer(*args, **kwargs)
+
+        class Tracer:
+            def start_span(self, *args: Any, **kwargs: Any) -> Any:
+                span: Any = tracer.start_span(*args, **kwargs)
+
+                def broken() -> Any:
+                    raise RuntimeError("broken context")
+
+                span.get_span_context = broken
+                return span
+
+        return Tracer()
+
+
+async def test_a_span_without_a_context_changes_no_outcome() -> None:
+    sink = Sink()
+    with installed(_RaisesContext(shutdown_on_exit=False)):
+        result, _ = await process(shop(sink).stage, records('"a"', '"fail"'))
+    assert [type(outcome).__name__ for outcome in result.outcomes] == ["Succeeded", "Failed"]
+    assert sink.values == ["a"]

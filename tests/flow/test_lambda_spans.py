@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry import propagate, trace
+from opentelemetry import metrics, propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.aws_lambda import AwsLambdaInstrumentor
 from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
@@ -46,6 +46,7 @@ def in_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_X_AMZN_TRACE_ID", f"Root=1-{TRACE_ID[:8]}-{TRACE_ID[8:]};Parent=53995c3f42cd8ad8;Sampled=1")
     monkeypatch.setattr(invocation, "_FLUSHES", invocation._Flushes())
     spans._complain.cache_clear()
+    monkeypatch.setattr(spans, "_LATE", spans._Late())
 
 
 @pytest.fixture
@@ -121,7 +122,9 @@ def wrapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("wrapped")
-def test_beside_the_instrumentation_of_lambda_no_span_is_there_twice(tracing: Traced) -> None:
+def test_beside_the_instrumentation_of_lambda_no_span_is_there_twice(
+    tracing: Traced, caplog: pytest.LogCaptureFixture
+) -> None:
     handler: Any = module.traced_price  # type: ignore[attr-defined]
     queue = "arn:aws:sqs:eu-west-1:123456789012:orders"
     sent = message("m0", {"order_id": "a"}, messageAttributes=PRODUCER, eventSourceARN=queue)
@@ -144,8 +147,10 @@ def test_beside_the_instrumentation_of_lambda_no_span_is_there_twice(tracing: Tr
         }.items()
     )
     assert linked(batch) == {(int(TRACE_ID, 16), int(SPAN_ID, 16))}
+    assert [link.context.span_id for link in batch.links] == [int(SPAN_ID, 16)], "each link once"
     assert place(batch) in linked(tracing.run("m0"))
     assert len(tracing.spans) == 4
+    assert not [line for line in caplog.records if "ended span" in line.getMessage()], "it is ended by whoever began it"
 
 
 @pytest.mark.usefixtures("wrapped")
@@ -183,7 +188,7 @@ def test_our_own_calls_have_no_second_span_of_an_http_client(
     assert attributes(claim) == {
         "db.system.name": "aws.dynamodb",
         "db.collection.name": "shop-idempotency",
-        "db.operation.name": "claim",
+        "pipeline.store.operation": "claim",
     }
 
 
@@ -256,6 +261,71 @@ def test_a_receiver_that_hangs_keeps_no_answer_back(closing: Keep, monkeypatch: 
         assert receiver.spans == []
         receiver.may_answer.set()
         provider.shutdown()
+
+
+def test_a_processor_that_sends_at_once_and_hangs_keeps_no_answer_back(closing: Keep) -> None:
+    exporter = Hangs()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    called = Called(1.5)
+    with installed(provider):
+        answer = closing(shop())(orders("a", "b"), called)
+        remaining = called.get_remaining_time_in_millis()
+        exporter.may_end.set()
+    assert set(failed(answer)) <= {"m0", "m1"}
+    assert remaining > 0, "the answer came after the invocation's time"
+
+
+def test_metrics_are_sent_with_the_spans_and_without_any(closing: Keep) -> None:
+    flushed: list[str] = []
+
+    class Meters:
+        def force_flush(self) -> None:
+            flushed.append("metrics")
+
+        def get_meter(self, *args: Any, **kwargs: Any) -> Any:
+            return metrics.NoOpMeter("none")
+
+    before = metrics._internal._METER_PROVIDER
+    metrics._internal._METER_PROVIDER = Meters()  # type: ignore[assignment]
+    try:
+        closing(shop())(orders("a"), Called())
+    finally:
+        metrics._internal._METER_PROVIDER = before
+    assert flushed == ["metrics"]
+
+
+def test_a_wrapper_of_ones_own_leaves_the_sending_to_the_toolkit(
+    closing: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "opentelemetry.instrumentation.aws_lambda")
+    with receiving() as receiver:
+        provider = TracerProvider(shutdown_on_exit=False)
+        processor = BatchSpanProcessor(OTLPSpanExporter(f"{receiver.url}/v1/traces"), schedule_delay_millis=60_000)
+        provider.add_span_processor(processor)
+        handler = closing(shop())
+        with installed(provider), trace.get_tracer("own").start_as_current_span("mine"):
+            handler(orders("a"), Called())
+            received = sorted(span.name for span in receiver.spans)
+        provider.shutdown()
+    assert received == ["process orders", "process orders"]
+
+
+@pytest.mark.parametrize("variable", ["OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER"])
+def test_a_provider_that_is_not_installed_changes_nothing(variable: str) -> None:
+    out = script(
+        f"""
+    import os
+    os.environ["AWS_LAMBDA_FUNCTION_NAME"] = "f"
+    os.environ["{variable}"] = "nosuch"
+    import opentelemetry.trace, opentelemetry.metrics
+    """
+        + SHOP
+        + """
+    print(price(orders("a"), Invocation()))
+    """
+    )
+    assert out.splitlines()[-1] == "{'batchItemFailures': []}"
 
 
 def test_an_exporter_that_raises_changes_nothing(closing: Keep, caplog: pytest.LogCaptureFixture) -> None:
