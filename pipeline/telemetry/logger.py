@@ -18,8 +18,19 @@ from pipeline.telemetry.serialize import line_of, message_of, short
 
 #: The part of the lines that is written at DEBUG: from 0 (none) to 1 (all). Asked anew for each batch.
 _SAMPLE_RATE = "POWERTOOLS_LOGGER_SAMPLE_RATE"
-#: Set by Lambda.
-_FUNCTION_VERSION = "AWS_LAMBDA_FUNCTION_VERSION"
+#: Set by Lambda. The level is there with LogFormat JSON only: ApplicationLogLevel.
+_FUNCTION_VERSION, _LAMBDA_LEVEL = "AWS_LAMBDA_FUNCTION_VERSION", "AWS_LAMBDA_LOG_LEVEL"
+#: By the names of the code's levels, and of Lambda's.
+_LEVELS = {
+    "TRACE": logging.DEBUG,
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARN": logging.WARNING,
+    "WARNING": logging.WARNING,
+    "ERROR": logging.ERROR,
+    "FATAL": logging.CRITICAL,
+    "CRITICAL": logging.CRITICAL,
+}
 
 #: The name of our logger in `logging`. Powertools' Loggers of one service share what has its name, with the handler and
 #: the format of whoever came first, such as a user's own `Logger(service="shop")`. So it is one that nobody else uses.
@@ -32,7 +43,8 @@ _TAKEN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 def opened(pipeline: str, level: str, stream: TextIO | None) -> Logger:
     """See `telemetry.log.logger_for`."""
     logger, handler = _made(pipeline)
-    logger.setLevel(level)
+    # Not by Powertools' `setLevel`, to which Lambda's level is the level, also where the code wants less.
+    logging.getLogger(logger.name).setLevel(_level(level, os.environ.get(_LAMBDA_LEVEL), logger.sampling_rate))
     logger.initial_log_level = logger.log_level  # what a batch that is not sampled goes back to
     logger.append_keys(function_version=os.environ.get(_FUNCTION_VERSION))
     handler.given = stream
@@ -66,6 +78,20 @@ def _text_of(pipeline: str, values: dict[str, Any]) -> str:
     if values.pop(OURS, False):
         values.pop("location", None)
     return line_of(values)
+
+
+def _level(level: str, lambdas: str | None, sample_rate: float | str | None) -> int:
+    """The level of the code's lines; `lambdas`: the one below which Lambda drops them, if it has one.
+
+    Where somebody has set a function to DEBUG, its lines are; where that is for a sample's sake, the sample's are.
+    """
+    own = _LEVELS.get(level, logging.INFO)
+    least = _LEVELS.get(lambdas or "")
+    if least is None:
+        return own
+    if least <= logging.DEBUG and not sample_rate:
+        return logging.DEBUG
+    return max(own, least)
 
 
 def _sample_rate(text: str | None) -> float | None:

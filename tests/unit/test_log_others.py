@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -102,3 +103,30 @@ def test_a_users_logger_of_the_pipelines_name_names_the_record_too(order: str) -
     (line,) = [line for line in lines if line.get("message") == "theirs"]
     assert line["record_id"] == ("m0" if order == "theirs first" else "m1")
     assert line["handler"] == "price"
+
+
+@pytest.mark.parametrize(
+    ("code", "lambdas", "rate", "events"),
+    [
+        ("INFO", None, None, "batch.finished"),
+        ("ERROR", "INFO", None, ""),  # as our templates have it
+        ("INFO", "INFO", None, "batch.finished"),
+        ("DEBUG", "DEBUG", None, "record.succeeded batch.finished"),
+        ("INFO", "DEBUG", None, "record.succeeded batch.finished"),  # set by hand
+        ("INFO", "TRACE", None, "record.succeeded batch.finished"),
+        ("INFO", "DEBUG", "0.0000001", "batch.finished"),  # set for the sample
+        ("INFO", "DEBUG", "1", "record.succeeded batch.finished"),
+        ("INFO", "WARN", None, ""),
+        ("DEBUG", "INFO", None, "batch.finished"),
+        ("INFO", "odd", None, "batch.finished"),
+    ],
+)
+def test_the_levels_of_the_code_and_of_lambda(code: str, lambdas: str | None, rate: str | None, events: str) -> None:
+    script = _SCRIPT.replace("KIND", KINDS["nobody"]).replace("ORDER", "make(); invoke('m0')").replace("DEBUG", code)
+    wanted = {"AWS_LAMBDA_LOG_LEVEL": lambdas, "POWERTOOLS_LOGGER_SAMPLE_RATE": rate}
+    variables = {**os.environ, **{name: value for name, value in wanted.items() if value is not None}}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, check=True, env=variables)
+
+    lines = [json.loads(line) for line in done.stdout.decode().split("\n") if line.startswith("{")]
+    said = [line["message"] for line in lines if "message" in line and "." in line["message"]]
+    assert said == events.split()

@@ -19,6 +19,8 @@ from pipeline.handler import Handler
 
 #: The name of a function's event, and of the alias that a canary needs.
 _EVENT, _ALIAS = "Source", "live"
+#: The variable by which some batches are logged at DEBUG, which Lambda must let through.
+_SAMPLED = "POWERTOOLS_LOGGER_SAMPLE_RATE"
 #: Lambda's limit for all variables of a function; what a name of AWS's may add to our own is estimated.
 _MAX_ENVIRONMENT = 4_096
 _REFERENCE_BYTES = 140
@@ -135,7 +137,7 @@ class Deployed:
             "LoggingConfig": {
                 "LogFormat": "JSON",
                 "ApplicationLogLevel": Noted(
-                    "DEBUG" if stage.log_level == "DEBUG" else "INFO",
+                    "DEBUG" if stage.log_level == "DEBUG" or _SAMPLED in function.environment else "INFO",
                     "Not above INFO: metrics are lines without a level, and Lambda would drop them. The code has a level.",
                 ),
                 "LogGroup": Ref(self.log),

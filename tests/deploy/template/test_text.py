@@ -272,6 +272,12 @@ def test_lambda_drops_no_line_of_metrics_whatever_the_codes_own_level(declare: D
     assert generate(*declare(source)).function("price")["LoggingConfig"]["ApplicationLogLevel"] == said
 
 
+def test_lambda_drops_no_line_of_a_sample(declare: Declare) -> None:
+    options = 'sources.SQS("orders"), deploy=Function(environment={"POWERTOOLS_LOGGER_SAMPLE_RATE": "0.01"})'
+
+    assert handler(declare, options).function("price")["LoggingConfig"]["ApplicationLogLevel"] == "DEBUG"
+
+
 @pytest.mark.parametrize("source", ['sources.SQS("orders")', 'sources.Kinesis("orders")'])
 def test_a_canary_has_an_alias_a_role_and_the_alarms_that_turn_it_back(declare: Declare, source: str) -> None:
     found = handler(declare, f'{source}, deploy=Function(canary="Canary10Percent5Minutes")')
