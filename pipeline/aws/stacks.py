@@ -36,11 +36,12 @@ async def resources(stack: str, environment: Environment) -> list[StackResource]
         token = {"NextToken": answer["NextToken"]}
 
 
-def queue(found: list[StackResource], name: str) -> str | None:
-    """The URL of the queue that a logical name stands for, as `pipeline template` calls it; None: it has no such queue."""
-    wanted = logical_id(name, "Queue")
-    queues = [one for one in found if one.kind == "AWS::SQS::Queue"]
-    exact = next((one.physical_id for one in queues if one.logical_id == wanted), None)
-    return exact or next(
-        (one.physical_id for one in queues if one.physical_id.endswith((f"/{name}", f"-{name}"))), None
-    )
+def queue(found: list[StackResource], name: str, stack: str) -> str | None:
+    """The URL of the queue that a logical name stands for; None: the stack has no such queue.
+
+    By its logical id, as `pipeline template` gives it, else by its own name, with the stack's or without.
+    """
+    queues = {one.logical_id: one.physical_id for one in found if one.kind == "AWS::SQS::Queue"}
+    exact = queues.get(logical_id(name, "Queue"))
+    names = (name, f"{stack}-{name}")
+    return exact or next((url for url in queues.values() if url.rpartition("/")[2] in names), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,8 @@ from pipeline.sources.sqs_dead_letters import SQSDeadLetters, dead_letter_queue
 #: Characters of a body in the table, and of a cause.
 _BODY, _CAUSE = 1_024, 300
 _MISSING = ("NonExistentQueue", "QueueDoesNotExist")
+#: A queue of AWS's, by its ARN or URL, with its region.
+_AWS_QUEUE = re.compile(r"arn:[a-z-]+:sqs:([a-z0-9-]+):|https://sqs\.([a-z0-9-]+)\.amazonaws\.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -111,7 +114,10 @@ def peek(
     """Show dead letters."""
     if queue is not None and (target is not None or source is not None):
         raise click.UsageError("--queue names the queue itself: give it without TARGET and --source")
-    is_aws = any(value is not None for value in (stack, region, profile)) or _is_of_aws(queue)
+    of_queue = None if queue is None else _AWS_QUEUE.match(queue)
+    is_aws = any(value is not None for value in (stack, region, profile)) or of_queue is not None
+    if region is None and of_queue is not None:
+        region = of_queue[1] or of_queue[2]
     try:
         endpoint = reaching.endpoint(endpoint_url, is_aws=is_aws)
         suffix = reaching.options(stack=stack, region=region, profile=profile, endpoint_url=endpoint_url)
@@ -126,10 +132,6 @@ def peek(
     _print(found, notes, options, as_json=as_json)
     if any(one.problem is not None for one in found):
         raise SystemExit(1)
-
-
-def _is_of_aws(queue: str | None) -> bool:
-    return queue is not None and (queue.startswith("arn:") or (queue.startswith("https://") and "amazonaws" in queue))
 
 
 # -- Where to look
@@ -228,7 +230,7 @@ async def _deployed(stack: str, options: _Options, environment: Environment) -> 
         found = await stacks.resources(stack, environment)
     except Exception as error:
         raise PipelineError(looking.why(error, f"the stack '{stack}'", stacks.ACTIONS)) from None
-    queues = {f"sqs:{name}": url for name in _names(options) if (url := stacks.queue(found, name)) is not None}
+    queues = {f"sqs:{name}": url for name in _names(options) if (url := stacks.queue(found, name, stack)) is not None}
     os.environ[VARIABLE] = json.dumps(queues)
 
 

@@ -173,6 +173,16 @@ def test_elsewhere_letters_are_received_and_given_back_and_that_is_said(server: 
     assert sorted(received(sqs, "orders-dlq")) == [1, 2, 2]
 
 
+def test_a_stacks_queue_is_known_by_its_name_too(server: str, sqs: Any) -> None:
+    url = sqs.create_queue(QueueName="shop-orders-dlq")["QueueUrl"]
+    other = sqs.create_queue(QueueName="more-orders-dlq")["QueueUrl"]
+    put(sqs, "shop-orders-dlq")
+    resources = {"Other": ("AWS::SQS::Queue", other), "Renamed": ("AWS::SQS::Queue", url)}
+    with answering(server, ListStackResources=stack_of(resources)) as stand_in:
+        found = peek("letterbox", "--source", "orders", "--stack", "shop", "--endpoint-url", stand_in.endpoint_url)
+    assert "shop-orders-dlq: 1 dead letter" in found.stdout
+
+
 def deployed(sqs: Any) -> dict[str, tuple[str, str]]:
     """A stack whose queues have its name before theirs."""
     found = {"ShopPriceFunction": ("AWS::Lambda::Function", "shop-price")}
@@ -247,7 +257,10 @@ def test_no_credentials_and_no_region_are_plain_sentences(monkeypatch: pytest.Mo
     found = peek("--queue", "orders-dlq", "--region", "eu-west-1")
     assert found.exit_code == 1
     assert "there are no AWS credentials that work here" in found.stderr
-    found = peek("--queue", "arn:aws:sqs:eu-west-1:111122223333:orders-dlq")
-    assert "no region is given" in found.stderr
+    for queue in ("arn:aws:sqs:eu-west-1:1:orders-dlq", "https://sqs.eu-west-1.amazonaws.com/1/orders-dlq"):
+        assert "there are no AWS credentials" in peek("--queue", queue).stderr, "its region is in its name"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    assert "no region is given" in peek("--queue", "orders-dlq", "--stack", "shop").stderr
     found = peek("--queue", "orders-dlq", "--profile", "nosuch")
     assert "profile (nosuch) could not be found" in found.stderr

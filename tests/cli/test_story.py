@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from pipeline.cli import rows, story_text
 from pipeline.cli.shown import clean, clock, instant, lasting
@@ -366,3 +369,15 @@ def test_a_time_that_there_is_not_is_empty(at: float | None) -> None:
 
 def test_a_passage_without_an_age_does_not_say_when_it_was_sent() -> None:
     assert Passage(("", "", "a"), ()).sent_at is None
+
+
+def test_on_a_terminal_only_our_own_colours_are_there() -> None:
+    story = told([line("record.failed", 0, "a\x1b[5m", error="E", reason="\x1b[31mred[bold]\x07")], "a\x1b[5m")
+    file = io.StringIO()
+    rows.show(
+        story_text.sections(story, Asking(NOW)), Console(file=file, force_terminal=True, width=60, highlight=False)
+    )
+    shown = file.getvalue()
+    assert "\x1b[33mfailed" in shown
+    assert "\\u001b[31mred[bold]\\u0007" in "".join(re.sub(r"\x1b\[[0-9;]*m", "", shown).split())
+    assert re.sub(r"\x1b\[(0|1|2|33)m", "", shown).replace("\n", "").isprintable()

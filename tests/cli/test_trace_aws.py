@@ -251,9 +251,12 @@ def test_ctrl_c_stops_the_query_which_would_be_paid_on() -> None:
     with standing({**answers, "GetQueryResults": look}) as aws:
         command = [sys.executable, "-m", "pipeline", "trace", "b", *groups(B), "--endpoint-url", aws.endpoint_url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-            assert looked.wait(30)
-            running.send_signal(signal.SIGINT)
-            _, err = running.communicate(timeout=20)
+            try:
+                assert looked.wait(30)
+                running.send_signal(signal.SIGINT)
+                _, err = running.communicate(timeout=20)
+            finally:
+                running.kill()
     assert running.returncode == 130
     assert "Traceback" not in err
     assert endless.stopped == ["q1"]

@@ -153,3 +153,71 @@ def test_a_directory_that_takes_no_log_file_ends_no_run(project: Path) -> None:
     done = dev("shopfront:shop", "--feed", "orders=orders.ndjson", "--until-drained")
     assert done.exit_code == 0
     assert "log lines are not kept" in done.stderr
+
+
+FLOW = """
+from pipeline import Backoff, Context, Pipeline, sinks, sources
+
+flow = Pipeline("flow")
+tries = []
+
+
+@flow.handler(sources.SQS("orders"), sinks=[sinks.Kinesis("priced", partition_key="id")], key="id")
+def price(order: dict) -> dict:
+    return order
+
+
+@flow.handler(sources.Kinesis("priced"), sinks=[sinks.SQS("mails.fifo", group="id")], key="id", retry=Backoff(attempts=3, base=0.1))
+def bill(order: dict, context: Context) -> dict:
+    context.logger.debug("billing")
+    tries.append(1)
+    if len(tries) == 1:
+        raise RuntimeError("away")
+    return order
+
+
+@flow.handler(sources.SQS("mails.fifo"), key="id", retry=Backoff(attempts=1))
+def mail(order: dict) -> None:
+    raise ValueError("no address")
+"""
+
+
+def test_a_flow_through_three_handlers_is_one_story_from_each_of_them(project: Path) -> None:
+    (project / "threefold.py").write_text(FLOW)
+    (project / "orders.ndjson").write_text('{"id": "a"}\n')
+    done = dev("threefold", "--feed", "orders=orders.ndjson", "--until-drained")
+    assert done.exit_code == 1, done.stderr
+    kept = [json.loads(line) for line in (project / ".pipeline" / "log.jsonl").read_text().splitlines()]
+    ids = {line["handler"]: line["record_id"] for line in kept if "record_id" in line}
+    stories = {
+        handler: json.loads(CliRunner().invoke(cli, ["trace", record, "--json"]).stdout)["records"][0]
+        for handler, record in ids.items()
+    }
+    assert [one["handler"] for one in stories["mail"]["origins"]] == ["price", "bill"]
+    assert stories["mail"]["stands"]["state"] == "dead"
+    (effect,) = stories["price"]["effects"]
+    assert effect["record"]["handler"] == "bill"
+    assert [one["record"]["handler"] for one in effect["effects"]] == ["mail"]
+    assert [line["message"] for line in stories["bill"]["lines"]] == [
+        *("billing", "record.postponed", "billing", "record.succeeded")
+    ]  # fmt: skip
+
+
+def test_dead_letters_of_a_run_that_goes_on_are_seen_from_its_directory(project: Path) -> None:
+    (project / "orders.ndjson").write_text('{"id": "rejected"}\n')
+    command = [sys.executable, "-m", "pipeline", "dev", "shopfront:shop", "--feed", "orders=orders.ndjson"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        try:
+            while "record.rejected" not in (line := running.stderr.readline()):
+                assert line, "it ended"
+            found = CliRunner().invoke(cli, ["dlq", "peek"])
+            running.send_signal(signal.SIGINT)
+            running.communicate(timeout=20)
+        finally:
+            running.kill()
+    assert found.exit_code == 0, found.output
+    assert "orders-dlq: 1 dead letter (shop.price)" in found.stdout
+    assert f"pipeline trace {json.loads(line)['record_id']}" in found.stdout
+    after = CliRunner().invoke(cli, ["dlq", "peek"])
+    assert "no `pipeline dev` runs in this directory" in after.stderr
