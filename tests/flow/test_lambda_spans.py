@@ -292,7 +292,7 @@ def test_metrics_are_sent_with_the_spans_and_without_any(closing: Keep) -> None:
         closing(shop())(orders("a"), Called())
     finally:
         metrics._internal._METER_PROVIDER = before
-    assert flushed == ["metrics"]
+    assert "metrics" in flushed
 
 
 def test_a_wrapper_of_ones_own_leaves_the_sending_to_the_toolkit(
