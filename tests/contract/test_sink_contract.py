@@ -1037,7 +1037,10 @@ async def test_a_rejected_message_keeps_what_vendors_added_where_there_is_room(
     attributes = {**dict(list(TEN.items())[:others]), **fields.get("attributes", {})}
     stated = TraceContext(SPAN.trace_id, SPAN.span_id, 1, "vendor=1")
     (found,) = await rejected(queue, letter(traces=(stated,), attributes=attributes))
-    assert (texts(found)["traceparent"], json.loads(texts(found)["pipeline_cause"])) == (TRACE, SAID)
+    assert (texts(found)["traceparent"], json.loads(texts(found)["pipeline_cause"])) == (
+        TRACE,
+        {**SAID, "record_id": "m1"},
+    )
     # Folded with the others, the record's own state leaves room for it once more.
     assert texts(found).get("tracestate") == ("vendor=1" if "pipeline_attributes" in texts(found) else state)
 
