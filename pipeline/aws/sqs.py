@@ -143,12 +143,12 @@ async def create_queue(queue: Resource, environment: Environment, attributes: Ma
         if code_of(error) not in ("QueueNameExists", "QueueAlreadyExists"):
             raise sink_error(error, f"creating the queue '{name}'") from None
         url = (await sqs.get_queue_url(QueueName=name))["QueueUrl"]
-        await set_attributes(url, environment, wanted)
+        await put_attributes(url, environment, wanted)
     found = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
     return url, found["Attributes"]["QueueArn"]
 
 
-async def set_attributes(url: str, environment: Environment, attributes: Mapping[str, str]) -> None:
+async def put_attributes(url: str, environment: Environment, attributes: Mapping[str, str]) -> None:
     """Give a queue these attributes."""
     try:
         sqs = await client(environment, "sqs")

@@ -165,14 +165,17 @@ class Stack:
         """Add a graph to the dashboard, in the row of a function."""
         self.graphs.append(Graph(row=row, title=title, series=series))
 
-    def alarm(self, name: str, description: str, properties: Mapping[str, Any]) -> None:
-        """Add an alarm that rings at once where the threshold is reached; missing data is no trouble."""
+    def alarm(self, name: str, description: str, properties: Mapping[str, Any], *, command: str = "") -> None:
+        """Add an alarm that rings at once where the threshold is reached; missing data is no trouble.
+
+        `command`: what to call next, for whoever is woken by it; `${...}` in it is CloudFormation's.
+        """
         self.alarms.append(name)
         self.add(
             name,
             "AWS::CloudWatch::Alarm",
             {
-                "AlarmDescription": Sub(f"${{Stage}}: {inside(description)}"),
+                "AlarmDescription": Sub(f"${{Stage}}: {inside(description)}" + (command and f". Next: {command}")),
                 **properties,
                 "ComparisonOperator": "GreaterThanOrEqualToThreshold",
                 "TreatMissingData": "notBreaching",

@@ -9,6 +9,9 @@ from pipeline.aws.cloudformation.values import Noted, Ref
 from pipeline.engine.stage import Stage
 from pipeline.telemetry.measures import OUTCOMES, sink_names
 
+#: What went wrong in the stack, by handler and type of error, each with a record to look at.
+_TRACE = "pipeline trace --stack ${AWS::StackName} --since 3h"
+
 
 def watch_function(stage: Stage, function: str, stack: Stack) -> None:
     """Lambda's own metrics of the function, by its logical id."""
@@ -40,6 +43,7 @@ def watch_records(stage: Stage, function: str, stack: Stack) -> None:
         f"{function}Exhausted",
         f"{stage.full_name}: a record failed in all its attempts",
         {**_count(stage, function, OUTCOMES["exhausted"], 300), "EvaluationPeriods": 1, "Threshold": exhausted},
+        command=_TRACE,
     )
     for outcome, percent, text in (
         ("failed", 10, "many records fail, and are tried again"),
@@ -58,6 +62,7 @@ def watch_records(stage: Stage, function: str, stack: Stack) -> None:
                 "DatapointsToAlarm": Noted(3, "Three of five: where few records come, there are periods without any."),
                 "Threshold": Noted(percent, "Percent of the records."),
             },
+            command=_TRACE,
         )
 
 
@@ -78,6 +83,7 @@ def watch_canary(stage: Stage, function: str, stack: Stack) -> None:
             "DatapointsToAlarm": 2,
             "Threshold": Noted(5, "Percent of all records: half of what a canary of a tenth gets."),
         },
+        command=_TRACE,
     )
 
 
