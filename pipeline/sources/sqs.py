@@ -176,7 +176,7 @@ class SQS:
         wanted = {"VisibilityTimeout": str(self._visibility(timeout)), "RedrivePolicy": json.dumps(policy)}
         _, arn = await sqs.create_queue(self.resource, environment, wanted)
         allowed = {"redrivePermission": "byQueue", "sourceQueueArns": [arn]}
-        await sqs.set_attributes(dead_url, environment, {"RedriveAllowPolicy": json.dumps(allowed)})
+        await sqs.put_attributes(dead_url, environment, {"RedriveAllowPolicy": json.dumps(allowed)})
 
     def _visibility(self, timeout: int) -> int:
         return min(6 * timeout + self.batching_window, sqs.MAX_VISIBILITY)

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from pipeline.telemetry.events import BatchFinished, Fact, RecordPostponed, SinkWritten, StoreCalled
 from pipeline.telemetry.measures import (
     MAX_METRICS,
@@ -93,7 +95,7 @@ class MetricsWriter:
                 own.metadata_set[ERROR_TYPES] = error_types(fact.result.outcomes)
             if self._is_touched():
                 self._take_given()
-            own.flush_metrics()
+            _flush(own)
         finally:
             if own.metric_set:  # POWERTOOLS_METRICS_DISABLED, or a stream that is closed, let nothing out
                 own.clear_metrics()
@@ -155,6 +157,21 @@ def _like(metrics: EphemeralMetrics) -> EphemeralMetrics:
     return type(metrics)(
         namespace=metrics.namespace, service=metrics.service, default_dimensions=dict(metrics.default_dimensions)
     )
+
+
+def _flush(metrics: EphemeralMetrics) -> None:
+    """`flush_metrics`, with a faster encoder: its own takes a third of what a batch's metrics cost."""
+    from aws_lambda_powertools.metrics.functions import is_metrics_disabled
+
+    if is_metrics_disabled() or not metrics.metric_set:
+        return
+    try:
+        line = orjson.dumps(metrics.serialize_metric_set()).decode()
+    except TypeError:  # metadata of the handler's that only `json` writes: a large integer, a key that is no text
+        metrics.flush_metrics()
+        return
+    print(line)  # noqa: T201 - as Powertools does: to whatever stdout is now
+    metrics.clear_metrics()
 
 
 def _is_json(metadata: dict[str, Any]) -> bool:

@@ -118,6 +118,21 @@ def quietly(function: Callable[P, T]) -> Callable[P, T | None]:
 
 
 @functools.cache
+def _api() -> Any:
+    """OpenTelemetry's module: an import in a function that is called for each record costs a microsecond each time."""
+    from opentelemetry import trace
+
+    return trace
+
+
+@functools.cache
+def _contexts() -> Any:
+    from opentelemetry import context
+
+    return context
+
+
+@functools.cache
 def _complain(what: str) -> None:
     _log.warning("OpenTelemetry failed (%s); the work goes on, and spans are missing", what, exc_info=True)
 
@@ -180,16 +195,15 @@ class BatchSpan:
 
     def open(self, records: Sequence[RawRecord]) -> None:
         """Begin it, or take over the one that OpenTelemetry's instrumentation of Lambda has begun for the same batch."""
-        from opentelemetry import trace
-
+        api = _api()
         links = _links(_sources(records))
         attributes = {**self._attributes, names.MESSAGE_COUNT: len(records), names.TRIGGER: "pubsub"}
-        around = trace.get_current_span()
+        around = api.get_current_span()
         self._is_ours = not _is_of_batch(around)
         if self._is_ours:
             self._span = self._tracer.start_span(
                 self._name,
-                kind=trace.SpanKind.CONSUMER,
+                kind=api.SpanKind.CONSUMER,
                 attributes=attributes,
                 links=links,
                 start_time=_nanoseconds(self._now),
@@ -209,14 +223,12 @@ class BatchSpan:
 
     def around(self) -> OtelContext:
         """The context of what belongs to the batch, and to no record of it."""
-        from opentelemetry import trace
-
-        return trace.set_span_in_context(self._span)
+        around: OtelContext = _api().set_span_in_context(self._span)
+        return around
 
     def run(self, raw: RawRecord, now: float) -> RunSpan:
         """The span of a record's run that begins now: a child of what made the record, linked with its batch."""
-        from opentelemetry import trace
-
+        api = _api()
         others = list(raw.traces[1:])
         attributes = {
             **self._attributes,
@@ -227,21 +239,20 @@ class BatchSpan:
             attributes[names.PARTITION] = clean(shard)
         own = self._span.get_span_context()
         parent = _remote(raw.traces[0]) if raw.traces else self.around()
-        links = [trace.Link(_span_context(other)) for other in others]
+        links = [api.Link(_span_context(other)) for other in others]
         if raw.traces and own.is_valid:
-            links.append(trace.Link(own))
+            links.append(api.Link(own))
         return RunSpan(self, raw.id, self._name, attributes, parent, links, now)
 
     def start(
         self, name: str, attributes: Attributes, parent: OtelContext, links: Sequence[trace.Link], now: float
     ) -> trace.Span:
         """Begin the span of a run."""
-        from opentelemetry import trace
-
+        api = _api()
         return self._tracer.start_span(
             name,
             context=parent,
-            kind=trace.SpanKind.CONSUMER,
+            kind=api.SpanKind.CONSUMER,
             attributes=attributes,
             links=links,
             start_time=_nanoseconds(now),
@@ -275,21 +286,20 @@ class BatchSpan:
         self, name: str, attributes: Attributes, made_by: Iterable[MadeBy], now: float
     ) -> tuple[trace.Span, OtelContext]:
         """The span of a shared call: of one record when it is for one only, else of the batch, with links."""
-        from opentelemetry import trace
-
+        api = _api()
         records = _distinct(tracing.parse_traceparent(*one) for one in made_by)
         is_shared = len(records) != 1
         span = self._tracer.start_span(
             name,
             context=self.around() if is_shared else _remote(records[0], is_remote=False),
-            kind=trace.SpanKind.CLIENT if attributes else trace.SpanKind.INTERNAL,
+            kind=api.SpanKind.CLIENT if attributes else api.SpanKind.INTERNAL,
             attributes=attributes,
-            links=[trace.Link(_span_context(one)) for one in records] if is_shared else (),
+            links=[api.Link(_span_context(one)) for one in records] if is_shared else (),
             start_time=_nanoseconds(now),
             record_exception=False,
             set_status_on_exception=False,
         )
-        return span, trace.set_span_in_context(span)
+        return span, api.set_span_in_context(span)
 
     @quietly
     def end(self, result: BatchResult, now: float) -> None:
@@ -315,8 +325,7 @@ class RunSpan:
         links: Sequence[trace.Link],
         now: float,
     ) -> None:
-        from opentelemetry import trace
-
+        api = _api()
         self._batch = batch
         self._record = record
         self._name = name
@@ -325,7 +334,7 @@ class RunSpan:
         self._links = links
         self._started = now
         self._span = batch.start(name, attributes, parent, links, now)
-        self._context = trace.set_span_in_context(self._span, parent)
+        self._context = api.set_span_in_context(self._span, parent)
         self.trace = _named(self._span.get_span_context())  #: what its lines and its outputs name
 
     def entered(self) -> AbstractContextManager[None]:
@@ -361,20 +370,19 @@ class RunSpan:
 
         None when it was not kept: the sampler does not go by the parent, or everything is switched off.
         """
-        from opentelemetry import trace
-
-        parent = trace.get_current_span(self._parent).get_span_context()
+        api = _api()
+        parent = api.get_current_span(self._parent).get_span_context()
         own = self._span.get_span_context()
         if not parent.is_valid and not own.is_valid:
             return None
-        sampled = trace.SpanContext(
+        sampled = api.SpanContext(
             own.trace_id if own.is_valid else parent.trace_id,
             parent.span_id if parent.is_valid else own.span_id,
             is_remote=True,
-            trace_flags=trace.TraceFlags(_SAMPLED),
+            trace_flags=api.TraceFlags(_SAMPLED),
             trace_state=parent.trace_state,
         )
-        around = trace.set_span_in_context(trace.NonRecordingSpan(sampled))
+        around = api.set_span_in_context(api.NonRecordingSpan(sampled))
         span = self._batch.start(self._name, self._attributes, around, self._links, self._started)
         made = span.get_span_context()
         return span if made.trace_flags & _SAMPLED and made.span_id != sampled.span_id else None
@@ -461,16 +469,12 @@ class attached:  # noqa: N801 - used as a function is
         self._around = around
 
     def __enter__(self) -> None:
-        from opentelemetry import context
-
-        self._token = context.attach(self._around)
+        self._token = _contexts().attach(self._around)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is GeneratorExit:
             return  # the coroutine is being closed, wherever that is: nothing follows it here
-        from opentelemetry import context
-
-        context.detach(self._token)
+        _contexts().detach(self._token)
 
 
 class CallSpan:
@@ -572,13 +576,12 @@ def _sources(records: Iterable[RawRecord]) -> Iterator[tuple[TraceContext, str]]
 
 def _links(sources: Iterable[tuple[TraceContext, str]]) -> list[trace.Link]:
     """A link for each span that made a record; those beyond the limit are on the records' own spans."""
-    from opentelemetry import trace
-
+    api = _api()
     found: dict[tuple[str, str], trace.Link] = {}
     for source, message in sources:
         place = (source.trace_id, source.span_id)
         if place not in found:
-            found[place] = trace.Link(_span_context(source), {names.MESSAGE_ID: clean(message)})
+            found[place] = api.Link(_span_context(source), {names.MESSAGE_ID: clean(message)})
             if len(found) == MAX_LINKS:
                 break
     return list(found.values())
@@ -596,22 +599,22 @@ def _distinct(found: Iterable[TraceContext | None]) -> list[TraceContext]:
 
 
 def _remote(context: TraceContext, *, is_remote: bool = True) -> OtelContext:
-    from opentelemetry import trace
-
-    return trace.set_span_in_context(trace.NonRecordingSpan(_span_context(context, is_remote=is_remote)))
+    api = _api()
+    around: OtelContext = api.set_span_in_context(api.NonRecordingSpan(_span_context(context, is_remote=is_remote)))
+    return around
 
 
 def _span_context(context: TraceContext, *, is_remote: bool = True) -> trace.SpanContext:
-    from opentelemetry import trace
-
-    state = None if context.state is None else trace.TraceState.from_header([context.state])
-    return trace.SpanContext(
+    api = _api()
+    state = None if context.state is None else api.TraceState.from_header([context.state])
+    found: trace.SpanContext = api.SpanContext(
         int(context.trace_id, 16),
         int(context.span_id, 16),
         is_remote=is_remote,
-        trace_flags=trace.TraceFlags(context.flags),
+        trace_flags=api.TraceFlags(context.flags),
         trace_state=state,
     )
+    return found
 
 
 def _named(context: trace.SpanContext) -> TraceContext | None:
