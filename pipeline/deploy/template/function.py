@@ -34,7 +34,7 @@ _SKIPPED = {
 #: looks for them, and pays for what it reads. An index costs nothing; a policy has up to 20 fields.
 _INDEXED = ("record_id", "caused_by")
 _LOG_SKIPPED = {
-    "CKV_AWS_158": "Encrypted by CloudWatch Logs; payloads are not logged.",
+    "CKV_AWS_158": "Encrypted by CloudWatch Logs; payloads are logged only where the code asks for it (log_payloads).",
 }
 
 
