@@ -31,7 +31,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyM
 from urllib3 import exceptions as broken
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from pipeline.telemetry import spans
+from pipeline.telemetry.otel import unseen
 
 #: Bytes of an answer once it is unpacked. The largest that a service gives is BatchGetItem's, of 16 MB.
 MAX_UNPACKED = 64 * 1024 * 1024
@@ -78,7 +78,7 @@ class Transport:
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes, *, read_seconds: float) -> Answer | Failure:
         """POST, and wait for the whole answer. `read_seconds` is what may pass between two pieces of it."""
-        with spans.unseen():
+        with unseen():
             return self._send(url, headers, body, read_seconds)
 
     def _send(self, url: str, headers: Mapping[str, str], body: bytes, read_seconds: float) -> Answer | Failure:

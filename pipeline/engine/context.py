@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.decisions.deadline import Deadline
 from pipeline.ports import Clock
-from pipeline.telemetry import spans
+from pipeline.telemetry.span import Span, current
 
 if TYPE_CHECKING:
     from aws_lambda_powertools import Logger
@@ -26,9 +26,9 @@ class Context:
     clock: Clock
 
     @property
-    def span(self) -> spans.Span:
+    def span(self) -> Span:
         """OpenTelemetry's span of the record that is handled here; one that keeps nothing where nobody traces."""
-        return spans.current()
+        return current()
 
     def remaining(self) -> float | None:
         """Seconds until a running handler is cut off; None where nothing limits the time."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pipeline.telemetry import conventions as names
-from pipeline.telemetry import spans
+from pipeline.telemetry.otel import attached, provider, quietly, tracer
 
 if TYPE_CHECKING:
     from opentelemetry import trace
@@ -45,18 +45,18 @@ def invocation(context: Any, *, is_cold: bool) -> Iterator[None]:
         return
     span = _begin(context, is_cold=is_cold)
     try:
-        with nullcontext() if span is None else spans.attached(_around(span)):
+        with nullcontext() if span is None else attached(_around(span)):
             yield
     finally:
         _send(span, context)
 
 
-@spans.quietly
+@quietly
 def _providers() -> list[Any]:
     """What there is to be sent, of spans and of metrics."""
     metrics = sys.modules.get("opentelemetry.metrics")
     of_metrics = None if metrics is None else metrics.get_meter_provider()
-    return [one for one in (spans.provider(), of_metrics) if getattr(one, "force_flush", None) is not None]
+    return [one for one in (provider(), of_metrics) if getattr(one, "force_flush", None) is not None]
 
 
 def _is_sent_by_others() -> bool:
@@ -65,7 +65,7 @@ def _is_sent_by_others() -> bool:
     return is_there and bool(_is_inside_a_span())
 
 
-@spans.quietly
+@quietly
 def _is_inside_a_span() -> bool:
     api = sys.modules.get("opentelemetry.trace")
     return api is not None and api.get_current_span().get_span_context().is_valid
@@ -77,17 +77,17 @@ def _around(span: trace.Span) -> OtelContext:
     return trace.set_span_in_context(span)
 
 
-@spans.quietly
+@quietly
 def _begin(context: Any, *, is_cold: bool) -> trace.Span | None:
-    tracer = spans.tracer()
-    if tracer is None or _is_inside_a_span():
+    ours = tracer()
+    if ours is None or _is_inside_a_span():
         return None
     from opentelemetry import propagate, trace
 
     # Whether X-Ray's header counts is the user's to say (OTEL_PROPAGATORS): where only X-Ray itself keeps its spans, a
     # parent of another backend's would be missing.
     parent = propagate.extract({_HEADER: os.environ.get(_TRACE, "")})
-    return tracer.start_span(
+    return ours.start_span(
         str(getattr(context, "function_name", None) or os.environ[_FUNCTION]),
         context=parent,
         kind=trace.SpanKind.SERVER,
@@ -110,7 +110,7 @@ def _attributes(context: Any, *, is_cold: bool) -> dict[str, str | bool]:
     return found
 
 
-@spans.quietly
+@quietly
 def _send(span: trace.Span | None, context: Any) -> None:
     left = context.get_remaining_time_in_millis() / 1000
     _FLUSHES.flush(span, time.time_ns(), min(FLUSH, left / 2))
@@ -138,12 +138,12 @@ class _Flushes:
             _log.warning("spans and metrics could not be sent within %.2f s: answers go out without them", seconds)
 
 
-@spans.quietly
+@quietly
 def _flush(span: trace.Span | None, ended: int) -> None:
     if span is not None:
         span.end(ended)
-    for provider in _providers() or ():
-        provider.force_flush()
+    for one in _providers() or ():
+        one.force_flush()
 
 
 _FLUSHES = _Flushes()

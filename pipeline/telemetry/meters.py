@@ -30,7 +30,7 @@ from pipeline.telemetry.events import (
     StoreCalled,
 )
 from pipeline.telemetry.measures import MAX_SINKS, body_bytes, finite, spread
-from pipeline.telemetry.spans import clean
+from pipeline.telemetry.otel import clean
 
 #: The module by which somebody has set a provider, if anybody has.
 _API = "opentelemetry.metrics"

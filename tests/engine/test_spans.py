@@ -25,7 +25,7 @@ from pipeline.errors import SinkUnavailable
 from pipeline.outcome import Failed, Succeeded
 from pipeline.record import RawRecord, TraceContext
 from pipeline.stores import Memory
-from pipeline.telemetry import spans
+from pipeline.telemetry import otel, span, spans
 from pipeline.telemetry.current import CURRENT
 from pipeline.telemetry.events import Fact, HookFailed, RecordFinished, RecordPostponed
 from pipeline.telemetry.log import LogWriter, logger_for
@@ -200,7 +200,7 @@ async def test_a_batch_has_as_many_links_as_a_span_may_have(tracing: Traced) -> 
     raw = [sent(one, context) for one, context in zip(records(*['"a"'] * 200), contexts, strict=True)]
     await process(shop(Sink("ledger")).stage, raw)
 
-    assert len(tracing.batch().links) == spans.MAX_LINKS
+    assert len(tracing.batch().links) == otel.MAX_LINKS
     assert not any(span.dropped_links for span in tracing.spans)
     assert {run.parent.trace_id for run in tracing.runs() if run.parent} == set(range(1, 201))
 
@@ -719,10 +719,10 @@ async def test_of_one_record_the_first_failed_run_and_the_last_one_are_forced() 
 
 def test_a_span_that_keeps_nothing_takes_whatever_opentelemetrys_takes() -> None:
     for name in [name for name in dir(trace.Span) if not name.startswith("_")]:
-        assert callable(getattr(spans._NO_SPAN, name)), f"a handler's test would fail at context.span.{name}"
-    assert not spans._NO_SPAN.get_span_context().is_valid
+        assert callable(getattr(span._NO_SPAN, name)), f"a handler's test would fail at context.span.{name}"
+    assert not span._NO_SPAN.get_span_context().is_valid
     assert {name for name in dir(trace.INVALID_SPAN_CONTEXT) if not name.startswith("_")} - {"count", "index"} <= set(
-        dir(spans._NoContext)
+        dir(span._NoContext)
     )
 
 
@@ -769,15 +769,15 @@ async def test_a_shared_call_has_as_many_links_as_a_span_may_have(tracing: Trace
         return order
 
     await process(price.stage, records(*["a"] * 300))
-    assert max(len(call.links) for call in tracing.named("write ledger")) == spans.MAX_LINKS
+    assert max(len(call.links) for call in tracing.named("write ledger")) == otel.MAX_LINKS
     assert not any(call.dropped_links for call in tracing.named("write ledger"))
 
 
 async def test_times_are_those_of_the_clock(tracing: Traced) -> None:
     clock = StoppedClock()
     await process(shop(Sink("ledger")).stage, records('"a"'), clock=clock)
-    for span in tracing.spans:
-        assert span.start_time == span.end_time == int(clock.now() * 1e9)
+    for one in tracing.spans:
+        assert one.start_time == one.end_time == int(clock.now() * 1e9)
 
 
 async def test_a_call_keeps_the_state_of_its_records_trace(tracing: Traced) -> None:

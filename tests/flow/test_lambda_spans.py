@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 
 from pipeline import Handler, Pipeline, sources
-from pipeline.telemetry import invocation, spans
+from pipeline.telemetry import invocation, otel, spans
 from tests.flow import shop as module
 from tests.flow.events import Invocation, event, failed, log_lines, make, message, orders, stream_record
 from tests.support.otlp import receiving
@@ -45,7 +45,7 @@ def in_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "shop-price")
     monkeypatch.setenv("_X_AMZN_TRACE_ID", f"Root=1-{TRACE_ID[:8]}-{TRACE_ID[8:]};Parent=53995c3f42cd8ad8;Sampled=1")
     monkeypatch.setattr(invocation, "_FLUSHES", invocation._Flushes())
-    spans._complain.cache_clear()
+    otel._complain.cache_clear()
     monkeypatch.setattr(spans, "_LATE", spans._Late())
 
 
