@@ -38,7 +38,7 @@ OURS_ELSEWHERE = {
     "pipeline.emulator",
     "pipeline.testing",
     "pipeline.aws.cloudformation",
-    *("pipeline.aws.logs", "pipeline.aws.peek", "pipeline.aws.stacks"),
+    "pipeline.aws.operators",
 }
 #: Parts of the standard library that cost milliseconds each and that no function needs in order to be declared.
 NOT_AT_IMPORT = {"email", "html", "http", "sqlite3", "tarfile", "tempfile", "unittest", "xml", "zipfile"}

@@ -12,11 +12,12 @@ from typing import Any
 
 import click
 
-from pipeline.aws import peek as looking
-from pipeline.aws import sqs, stacks
+from pipeline.aws import sqs
 from pipeline.aws.client import code_of
 from pipeline.aws.names import VARIABLE, Resource, arn_name
-from pipeline.aws.peek import HasRedrivePolicy, Message, Peeked
+from pipeline.aws.operators import peek as looking
+from pipeline.aws.operators import stacks
+from pipeline.aws.operators.peek import HasRedrivePolicy, Message, Peeked
 from pipeline.cli import kept, letters, reaching, rows, targets
 from pipeline.cli.letters import Letter
 from pipeline.cli.rows import Row, Section

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from pipeline.aws.letters import CAUSE, ENCODING
-from pipeline.aws.peek import Message
+from pipeline.aws.operators.peek import Message
 from pipeline.cli.shown import instant
 from pipeline.decisions import tracing, wire
 from pipeline.decisions.codec import loads

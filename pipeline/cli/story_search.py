@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from pipeline.aws import logs
+from pipeline.aws.operators import logs
 from pipeline.cli.story_lines import Line, parse
 from pipeline.cli.troubles import EVENTS
 from pipeline.ports import Environment

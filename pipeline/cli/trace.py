@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 
-from pipeline.aws import logs, stacks
-from pipeline.aws import peek as looking
+from pipeline.aws.operators import logs, stacks
+from pipeline.aws.operators import peek as looking
 from pipeline.cli import kept, reaching, rows, story_text, troubles
 from pipeline.cli.shown import clean
 from pipeline.cli.story import Story, tell

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.aws.peek import Message
+from pipeline.aws.operators.peek import Message
 from pipeline.cli.letters import Letter, as_json, document, read
 
 SAID = {"handler": "shop.price", "cause": "Reject: no", "attempts": 2, "exhausted": True, "record_id": "r1"}

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from pipeline.aws.client import client
-from pipeline.aws.peek import HasRedrivePolicy, peek, why
+from pipeline.aws.operators.peek import HasRedrivePolicy, peek, why
 from pipeline.engine.environment import ProcessEnvironment
 
 

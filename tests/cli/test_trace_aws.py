@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.aws import logs
+from pipeline.aws.operators import logs
 from pipeline.cli.commands import cli
 from pipeline.emulator import embedded
 from pipeline.emulator.isolation import variables

@@ -28,7 +28,7 @@ PACKAGE = ROOT / "pipeline"
 #: What runs on the developer's machine only, with the developer's permissions.
 NOT_DEPLOYED = ("emulator", "testing", "cli", "deploy")
 #: What the command line asks AWS by, with the permissions of whoever calls it; no function imports it.
-FOR_OPERATORS = {"aws/logs.py", "aws/peek.py", "aws/stacks.py"}
+FOR_OPERATORS = Path("aws/operators")
 
 #: Operations that need another action than the one of their own name. SQS: AddPermission's documentation (an action
 #: "also grants permissions for the corresponding batch versions"). S3: "Multipart upload API and permissions" in its
@@ -230,8 +230,7 @@ def sources() -> dict[str, str]:
     return {
         str(path.relative_to(ROOT)): path.read_text()
         for path in sorted(PACKAGE.rglob("*.py"))
-        if path.relative_to(PACKAGE).parts[0] not in NOT_DEPLOYED
-        and str(path.relative_to(PACKAGE)) not in FOR_OPERATORS
+        if path.relative_to(PACKAGE).parts[0] not in NOT_DEPLOYED and path.relative_to(PACKAGE).parent != FOR_OPERATORS
     }
 
 

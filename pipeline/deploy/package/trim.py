@@ -32,7 +32,8 @@ _LICENCES = ("LICEN", "NOTICE", "COPYING", "AUTHORS")
 #: The toolkit's package, and what of it a deployed function never imports.
 TOOLKIT = "pipeline"
 _FOR_ELSEWHERE = tuple(
-    f"{TOOLKIT}/{name}" for name in ("cli", "deploy", "emulator", "testing", "aws/cloudformation", "__main__.py")
+    f"{TOOLKIT}/{name}"
+    for name in ("cli", "deploy", "emulator", "testing", "aws/cloudformation", "aws/operators", "__main__.py")
 )
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from msgspec import Struct
 
 from pipeline.aws.client import client, code_of
-from pipeline.aws.peek import denied
-from pipeline.aws.stacks import StackResource
+from pipeline.aws.operators.peek import denied
+from pipeline.aws.operators.stacks import StackResource
 from pipeline.errors import PipelineError
 from pipeline.ports import Environment
 
