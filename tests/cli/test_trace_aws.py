@@ -347,9 +347,8 @@ async def test_a_query_without_an_end_is_given_up_and_stopped(
 
 
 async def test_a_region_that_is_busy_is_asked_again_and_then_said_so(
-    aws: Standing, insights: Insights, environment: ProcessEnvironment, monkeypatch: pytest.MonkeyPatch
+    aws: Standing, insights: Insights, environment: ProcessEnvironment
 ) -> None:
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # botocore's own tries wait in real time
     busy = iter([refused("LimitExceededException")] * 2)
     start = aws.answers["StartQuery"]
     aws.answers["StartQuery"] = lambda parameters: next(busy, start)(parameters)
