@@ -52,7 +52,7 @@ class _Options:
     limit: int
     bodies: bool
     anyway: bool
-    suffix: str  #: the options that say where the answers are, for further commands
+    suffix: str  #: the options that say where the log lines are, for further commands
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ def peek(
     try:
         endpoint = reaching.endpoint(endpoint_url, is_aws=is_aws)
         suffix = reaching.options(stack=stack, region=region, profile=profile, endpoint_url=endpoint_url)
+        if suffix and stack is None:
+            suffix += " --stack NAME"  # where log lines are, no queue says
         options = _Options(target, source, queue, stack, endpoint, limit, bodies, anyway, suffix)
         places, notes = _places(options, is_local=not is_aws and endpoint_url is None)
         with reaching.reached(endpoint, region=region, profile=profile):
@@ -218,7 +220,7 @@ def _policy_of(source: str) -> Callable[[Environment], Awaitable[str]]:
 async def _look(options: _Options, places: Sequence[_Place]) -> list[_Found]:
     environment = ProcessEnvironment()
     try:
-        if options.stack is not None:
+        if options.stack is not None and options.queue is None:
             await _deployed(options.stack, options, environment)
         return [await _look_into(place, options, environment) for place in places]
     finally:
@@ -237,8 +239,6 @@ async def _deployed(stack: str, options: _Options, environment: Environment) -> 
 
 def _names(options: _Options) -> set[str]:
     """The logical names of all queues that may be looked into."""
-    if options.queue is not None:
-        return set()
     names: set[str] = set()
     for stage in (stage for pipeline in targets.load(options.target) for stage in pipeline.stages()):
         for one in (getattr(stage.source, "dead_letters", None), stage.dead_letters):
@@ -339,10 +339,12 @@ def _section(found: _Found, options: _Options) -> Section:
         title += f", {len(found.letters)} of them seen"
     if found.label:
         title += f" ({clean(found.label)})"
-    return Section(title, [row for letter in found.letters for row in _rows(letter, options)], is_record=True)
+    suffix = options.suffix if found.was_counted else ""  # a local run keeps its lines in a file
+    shown = [row for letter in found.letters for row in _rows(letter, suffix, bodies=options.bodies)]
+    return Section(title, shown, is_record=True)
 
 
-def _rows(letter: Letter, options: _Options) -> list[Row]:
+def _rows(letter: Letter, suffix: str, *, bodies: bool) -> list[Row]:
     message = letter.message
     what = {True: "exhausted", False: "rejected", None: "dead letter"}[letter.is_exhausted]
     cause = letter.cause or "no cause of ours: SQS moved it, somebody else sent it, or there was no room"
@@ -361,6 +363,6 @@ def _rows(letter: Letter, options: _Options) -> list[Row]:
     ]
     if letter.record_id is not None:
         found.append(Row("", "record", clean(letter.record_id)))
-    if options.bodies:
+    if bodies:
         found.append(Row("", "body", clean(letter.data, _BODY)))
-    return [*found, Row("", "look", command("trace", letter.look_for, Asking(0, options.suffix)))]
+    return [*found, Row("", "look", command("trace", letter.look_for, Asking(0, suffix)))]

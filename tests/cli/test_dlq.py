@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +42,7 @@ def measure(reading: dict) -> None: ...
 @shop.handler(sources.Kinesis("readings"))
 def count(reading: dict) -> None: ...
 """
+TEMPLATE = Path(__file__).parents[2] / "template.yaml"
 SAID = {"handler": "shop.price", "cause": "Reject: no\x1b[2J", "attempts": 2, "exhausted": False, "record_id": "r1"}
 
 
@@ -98,10 +101,10 @@ def test_letters_of_all_handlers_are_shown_and_the_queues_stay_as_they_are(serve
     assert found.exit_code == 0, found.output
     assert "orders-dlq: 1 dead letter (shop.price)" in found.stdout
     assert "rejected  shop.price: Reject: no\\u001b[2J" in found.stdout
-    assert f"look      pipeline trace r1 --endpoint-url {server}" in found.stdout
+    assert "look      pipeline trace r1\n" in found.stdout, "its lines are in a file"
     assert "wrong-tasks: 1 dead letter (shop.work)" in found.stdout
     assert "no cause of ours" in found.stdout
-    assert f"pipeline trace {strange} --endpoint-url" in found.stdout
+    assert f"pipeline trace {strange}\n" in found.stdout
     assert "tasks-dlq: no dead letters (shop.work)" in found.stdout
     assert "readings-stream-dlq: no dead letters (shop.measure, shop.count)" in found.stdout
     assert "shop.measure: rejected records go to 'wrong-readings', which is no queue" in found.stderr
@@ -212,6 +215,49 @@ def test_what_is_denied_names_the_actions_that_are_needed(server: str, sqs: Any)
     assert found.exit_code == 1
     assert "It needs sqs:GetQueueUrl, sqs:GetQueueAttributes, sqs:ReceiveMessage" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def run_as_printed(text: str) -> Result:
+    """The command behind `pipeline`, as a reader pastes it."""
+    return CliRunner().invoke(cli, shlex.split(text.partition("pipeline ")[2]))
+
+
+@pytest.mark.parametrize("where", [[], ["--region", "REGION"], ["--stack", "shop"]])
+def test_the_command_that_is_named_next_is_taken(server: str, sqs: Any, where: list[str]) -> None:
+    put(sqs, "orders-dlq", pipeline_cause=json.dumps(SAID))
+    where = [variables(server)["AWS_REGION"] if part == "REGION" else part for part in where]
+    with answering(server, ListStackResources=stack_of(deployed(sqs))) as other:
+        found = peek("--queue", "orders-dlq", *where, "--endpoint-url", other.endpoint_url)
+        assert other.calls("ListStackResources") == [], "the queue is named: the stack is for the next command"
+        (look,) = [text for text in found.stdout.splitlines() if "look" in text]
+        taken = run_as_printed(look)
+    assert f"--stack {'shop' if '--stack' in where else 'NAME'}" in look
+    assert taken.exit_code != 2, taken.stderr
+
+
+def test_a_local_runs_letters_lead_to_its_lines(server: str, sqs: Any) -> None:
+    put(sqs, "orders-dlq", pipeline_cause=json.dumps(SAID))
+    kept.DIRECTORY.mkdir()
+    kept.LOG.write_text("")
+    (look,) = [
+        text for text in peek("--queue", "orders-dlq", "--endpoint-url", server).stdout.splitlines() if "look" in text
+    ]
+    assert "no line of a record in .pipeline/log.jsonl has the id 'r1'" in run_as_printed(look).stderr
+
+
+@pytest.mark.parametrize("name", ["trace", "dlq peek"])
+def test_what_an_alarm_names_next_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for variable in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(variable, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    values = {"AWS::StackName": "shop", "AWS::Region": "eu-west-1"}
+    named = re.findall(rf"Next: (pipeline {name} [^'\"]*)['\"]", " ".join(TEMPLATE.read_text().split()))
+    assert named
+    for text in {
+        re.sub(r"\$\{([^}]*)\}", lambda one: values.get(one[1], "arn:aws:sqs:eu-west-1:1:q"), one) for one in named
+    }:
+        assert "--stack shop --region eu-west-1" in text
+        assert run_as_printed(text).exit_code != 2, text
 
 
 def test_a_queue_that_is_not_there_does_not_hide_the_others(server: str, sqs: Any) -> None:

@@ -136,7 +136,11 @@ def watch_letters(stack: Stack, dead: Resource, name: str) -> None:
         f"{name}NotEmpty",
         f"{dead.name}: there are dead letters; read their cause, then redrive",
         {**watched, "EvaluationPeriods": 1, "Threshold": threshold},
-        command=f"pipeline dlq peek --queue ${{{name}.Arn}}" if name in stack.resources else "",
+        command=(
+            f"pipeline dlq peek --queue ${{{name}.Arn}} --stack ${{AWS::StackName}} --region ${{AWS::Region}}"
+            if name in stack.resources
+            else ""
+        ),
     )
 
 

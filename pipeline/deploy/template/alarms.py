@@ -10,7 +10,7 @@ from pipeline.engine.stage import Stage
 from pipeline.telemetry.measures import OUTCOMES, sink_names
 
 #: What went wrong in the stack, by handler and type of error, each with a record to look at.
-_TRACE = "pipeline trace --stack ${AWS::StackName} --since 3h"
+_TRACE = "pipeline trace --stack ${AWS::StackName} --region ${AWS::Region} --since 3h"
 
 
 def watch_function(stage: Stage, function: str, stack: Stack) -> None:
