@@ -117,7 +117,8 @@ DEBUG too, in .pipeline/log.jsonl.
 )  # fmt: skip
 @click.option(
     "--log", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-    help=f"Keep all log lines there instead of in {kept.LOG}: begun anew by each run, and the older half of 50 MB is dropped.",
+    help=f"Keep all log lines there instead of in {kept.LOG}: begun anew by each run, and the older half of 50 MB is dropped. "
+    "What is no regular file, such as a pipe, is only written to.",
 )  # fmt: skip
 def dev(
     target: str | None,
@@ -162,8 +163,18 @@ def _check(options: _Options) -> None:
             raise click.UsageError(f"{name} belongs to --template")
     if options.template is not None and options.faults is not None:
         raise click.UsageError("--faults is for pipelines: for the functions of a template see docs/testing.md")
+    _check_log(options.log or kept.LOG, options.feeds)
     if options.summary is not None and not options.summary.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no directory {options.summary.absolute().parent}", param_hint="--summary")
+
+
+def _check_log(log: Path, feeds: Sequence[Feed]) -> None:
+    """What is fed must not be begun anew, nor be added to while it is read."""
+    for one in feeds:
+        if log.exists() and log.samefile(one.path):
+            raise click.BadParameter(
+                f"{log} is fed to '{one.source}': keep the lines in another file", param_hint="--log"
+            )
 
 
 def _parameters(values: Sequence[str]) -> dict[str, str]:

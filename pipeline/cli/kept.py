@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ MAX_BYTES = 50_000_000
 
 
 class KeptLines:
-    """A log file that is begun anew and stays small. Writing never raises: a full disk must not end a run."""
+    """A log file that is begun anew and stays small. Writing never raises: a full disk must not end a run.
+
+    What a user named and is no regular file (a pipe, a device, a link) is only added to.
+    """
 
     def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES) -> None:
         self._path = path
@@ -30,14 +34,22 @@ class KeptLines:
         self.error: OSError | None = None
         self._file: BinaryIO | None = None
         self._size = 0
+        self._is_file = True  #: ours to begin anew and to cut
 
     def begin(self) -> None:
-        """Begin the file anew. Raises `OSError`."""
+        """Begin the file anew. Raises `OSError`; a pipe that nobody reads is one."""
         if self._path.parent == DIRECTORY:
             _make_directory()
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()  # a run that still writes there goes on in a file of no name
-        self._file = self._path.open("xb", buffering=0)
+        self._is_file = self._path == LOG or _is_regular(self._path)
+        if self._is_file:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()  # a run that still writes there goes on in a file of no name
+            flags = os.O_EXCL
+        else:
+            flags = os.O_NONBLOCK  # to open a pipe waits for its reader, and no signal would end that
+        number = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+        os.set_blocking(number, True)
+        self._file = os.fdopen(number, "ab", buffering=0)
 
     def write(self, text: str) -> None:
         """Add whole lines; before the begin and after the end, nothing."""
@@ -48,7 +60,7 @@ class KeptLines:
             try:
                 self._file.write(data)
                 self._size += len(data)
-                if self._size > self._max:
+                if self._is_file and self._size > self._max:
                     self._drop()
             except OSError as error:
                 self.error = error
@@ -81,6 +93,14 @@ class KeptLines:
         self._file.close()
         self._file = self._path.open("ab", buffering=0)
         self._size = len(rest)
+
+
+def _is_regular(path: Path) -> bool:
+    """A regular file by itself, or nothing yet."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return True
 
 
 @dataclass(frozen=True)

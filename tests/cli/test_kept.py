@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from pipeline.cli import kept
+from pipeline.cli.commands import cli
 from pipeline.cli.kept import Announced, KeptLines
 
 _open: list[KeptLines] = []
@@ -147,3 +149,38 @@ def test_a_damaged_word_counts_for_nothing(text: str) -> None:
     kept.RUN.write_bytes(text.encode("latin-1"))
     assert kept.announced() is None
     kept.withdraw()
+
+
+def test_what_is_no_regular_file_stays_what_it_is(directory: Path) -> None:
+    (directory / "real.log").write_text("before\n")
+    (directory / "link.log").symlink_to("real.log")
+    begun(Path("link.log"), max_bytes=10).write("longer than ten bytes\n")
+    assert (directory / "link.log").is_symlink()
+    assert (directory / "real.log").read_text() == "before\nlonger than ten bytes\n"
+    os.mkfifo("pipe")
+    with pytest.raises(OSError, match="No such device"):
+        begun(Path("pipe"))  # nobody reads it
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        begun(Path("pipe")).write("one\n")
+        assert os.read(reader, 100) == b"one\n"
+    finally:
+        os.close(reader)
+    assert (directory / "pipe").is_fifo()
+    begun(Path("/dev/null")).write("one\n")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_the_file_is_the_users_alone() -> None:
+    begun()
+    assert kept.LOG.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("log", ["orders.ndjson", "link.ndjson"])
+def test_what_is_fed_is_not_written_over(directory: Path, log: str) -> None:
+    (directory / "orders.ndjson").write_text("{}\n")
+    (directory / "link.ndjson").symlink_to("orders.ndjson")
+    found = CliRunner().invoke(cli, ["dev", "nosuch", "--feed", "orders=orders.ndjson", "--log", log])
+    assert found.exit_code == 2
+    assert f"{log} is fed to 'orders'" in found.stderr
+    assert (directory / "orders.ndjson").read_text() == "{}\n"
