@@ -21,6 +21,9 @@ MASK = "*****"
 #: of these are as much as a batch may write of one event.
 LONGEST = 16_384
 
+#: What some writers put before JSON: its own spaces, and a byte order mark.
+_BEFORE_JSON = " \t\r\n\ufeff"
+
 _STEP = re.compile(
     r"""
     (?P<deep>\.\.)?                             # at any depth
@@ -66,7 +69,8 @@ class Payloads:
         """A decoded payload, masked in place. What a path leads to is masked whatever it is.
 
         What has another shape than a path says is masked as a whole, from where it differs: `card.number` masks a
-        `card` that is text. A member that is missing, and null where an object is expected, hide nothing.
+        `card` that is text. A member that is missing, and null where an object is expected, hide nothing. `$..password`
+        masks each text that has `password` in it or looks like JSON, as a whole.
         """
         for steps in self._paths:
             value = _masked(value, steps, 0)
@@ -127,8 +131,7 @@ def _masked(value: Any, steps: Sequence[_Step], at: int) -> Any:
         return MASK
     step = steps[at]
     if isinstance(step, _Deep):
-        _mask_deep(value, step.name, steps, at)
-        return value
+        return _mask_deep(value, step.name, steps, at)
     if value is None:
         return None
     if isinstance(step, str) and isinstance(value, dict):
@@ -149,12 +152,20 @@ def _masked(value: Any, steps: Sequence[_Step], at: int) -> Any:
     return value
 
 
-def _mask_deep(value: Any, name: str, steps: Sequence[_Step], at: int) -> None:
+def _mask_deep(value: Any, name: str, steps: Sequence[_Step], at: int) -> Any:
+    """The value with each member of the name masked, at any depth; containers are changed in place."""
+    if isinstance(value, str):
+        return MASK if _may_hold(value, name) else value
     if isinstance(value, dict):
-        for member in value.values():
-            _mask_deep(member, name, steps, at)
+        for other, member in value.items():
+            value[other] = _mask_deep(member, name, steps, at)
         if name in value:
             value[name] = _masked(value[name], steps, at + 1)
     elif isinstance(value, list):
-        for item in value:
-            _mask_deep(item, name, steps, at)
+        value[:] = [_mask_deep(item, name, steps, at) for item in value]
+    return value
+
+
+def _may_hold(text: str, name: str) -> bool:
+    """True for a text with the name in it, and for what looks like JSON: that may write the name in escapes."""
+    return name in text or text.lstrip(_BEFORE_JSON).startswith(("{", "[", '"'))

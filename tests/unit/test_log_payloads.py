@@ -6,6 +6,7 @@ import copy
 import io
 import itertools
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -82,6 +83,12 @@ def test_what_stands_at_a_path_is_masked_and_nothing_else(path: str, payload: An
         ("items[*]", {"items": SECRET}, {"items": MASK}),
         ("items[0]", {"items": {"0": SECRET}}, {"items": MASK}),
         ("$..card.number", {"a": [{"card": SECRET}]}, {"a": [{"card": MASK}]}),
+        ("$..pin", json.dumps({"pin": SECRET}), MASK),
+        ("$..pin", {"a": [json.dumps({"pin": SECRET}), "b"]}, {"a": [MASK, "b"]}),
+        ("$..pin", {"a": " \ufeff" + json.dumps({"pin": SECRET}).replace("pin", "p\\u0069n")}, {"a": MASK}),
+        ("$..pin", {"a": json.dumps(json.dumps({"p": SECRET}))}, {"a": MASK}),
+        ("$..pin", {"a": f"user=u&pin={SECRET}", "pins": "b"}, {"a": MASK, "pins": "b"}),
+        ("a..pin", {"a": {"b": f"pin: {SECRET}"}, "c": "[pin]"}, {"a": {"b": MASK}, "c": "[pin]"}),
     ],
 )
 def test_what_has_another_shape_than_the_path_says_is_masked_from_there_on(path: str, payload: Any, left: Any) -> None:
@@ -95,12 +102,23 @@ orders = st.fixed_dictionaries(
 )
 
 
+def texts_in(payload: Any) -> list[str]:
+    """Every text of a payload, without the names of members."""
+    if isinstance(payload, dict):
+        return texts_in(list(payload.values()))
+    if isinstance(payload, list):
+        return [text for item in payload for text in texts_in(item)]
+    return [payload] if isinstance(payload, str) else []
+
+
 @given(orders, st.sampled_from(["card", "card.*", "items[*]", "items[0]", "items[*].*", "$..number", "id"]))
 @settings(deadline=None)
 def test_where_a_payload_has_the_shape_it_is_masked_as_powertools_does(payload: Any, path: str) -> None:
     theirs = DataMasking(raise_on_missing_field=False)
     if path == "$..number" and "number" not in json.dumps(payload):
         return  # theirs warns
+    if path == "$..number" and re.search(r'[{\["]', "".join(texts_in(payload))):
+        return  # theirs leaves text that may be JSON as it is
     assert masked(payload, path) == theirs.erase(copy.deepcopy(payload), fields=[path])
 
 
