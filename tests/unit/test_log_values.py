@@ -122,6 +122,64 @@ def test_a_huge_value_is_cut_and_takes_no_other_with_it(value: Any, logger: Any,
     assert len(written.getvalue()) < 20_000
 
 
+def itself_six_times() -> list[Any]:
+    found: list[Any] = []
+    found += [found] * 6
+    return found
+
+
+def shared_by_all() -> list[Any]:
+    found: list[Any] = [1]
+    for _ in range(40):
+        found = [found] * 10
+    return found
+
+
+def shared_by_members() -> dict[str, Any]:
+    found: dict[str, Any] = {"a": 1}
+    for _ in range(40):
+        found = {str(n): found for n in range(10)}
+    return found
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        itself_six_times,
+        shared_by_all,
+        shared_by_members,
+        lambda: [[list(range(100)) for _ in range(60)] for _ in range(60)],
+        lambda: [[Silent()] * 90 for _ in range(2_000)],
+    ],
+)
+@pytest.mark.timeout(10)
+def test_a_value_of_many_items_is_cut_before_it_holds_the_loop_up(make: Any, logger: Any, written: io.BytesIO) -> None:
+    logger.info("step", extra={"value": make(), "record_id": "r7"})
+
+    (line,) = lines_in(written)
+    assert line["record_id"] == "r7"
+    assert "cut" in json.dumps(line["value"])
+    assert len(written.getvalue()) < LONGEST
+
+
+@pytest.mark.parametrize("value", ["x" * 5_000, list(range(500)), [[n] * 90 for n in range(2_000)]])
+def test_a_line_of_many_values_keeps_the_small_ones(value: Any, logger: Any, written: io.BytesIO) -> None:
+    logger.info("step", extra={**{f"big{n}": value for n in range(1_000)}, "record_id": "r7"})
+
+    (line,) = lines_in(written)
+    assert (line["message"], line["record_id"]) == ("step", "r7")
+    assert len(written.getvalue()) <= LONGEST + 1
+    assert "(cut)" in line or all("cut" in json.dumps(line[f"big{n}"]) for n in range(1_000))
+
+
+def test_a_value_that_stands_in_a_line_twice_is_no_circle(logger: Any, written: io.BytesIO) -> None:
+    shared = [1, 2]
+
+    logger.info("step", extra={"value": [shared, {"a": shared}, math.nan, Silent()]})
+
+    assert lines_in(written)[0]["value"][:3] == [[1, 2], {"a": [1, 2]}, None]
+
+
 def test_of_a_huge_error_its_beginning_and_its_end_remain(logger: Any, written: io.BytesIO) -> None:
     try:
         raise ValueError("x" * LONGEST + "THE END")
