@@ -10,6 +10,9 @@ from msgspec import Struct
 
 from pipeline.record import NO_ATTRIBUTES
 
+#: Characters of the longest id that travels with an output: it stands in log lines, here and at the next stage.
+MAX_ID = 512
+
 T = TypeVar("T")
 
 
@@ -24,7 +27,7 @@ class Emit(Generic[T]):
     """One output with its address; return it (or several) in place of a plain value.
 
     `to`: a sink or its name, or several; default: every sink of the handler. `key`: the ordering
-    key (FIFO message group, partition key). `id`: replaces the deterministic id. `attributes`:
+    key (FIFO message group, partition key). `id`: replaces the deterministic id, and stands in log lines. `attributes`:
     message attributes, text. `delay`: seconds until it becomes visible (SQS standard, 0 to 900).
     `Emit([...])` makes a JSON array one output.
 
@@ -47,6 +50,8 @@ class Emit(Generic[T]):
             _check_text("key", key)
         if id is not None:
             _check_text("id", id)
+            if len(id) > MAX_ID:
+                raise ValueError(f"Emit(id=) of {len(id)} characters: at most {MAX_ID} travel with an output")
         if delay is not None:
             _check_delay(delay)
         self.value = value

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from pipeline.decisions.codec import loads
-from pipeline.output import Output
+from pipeline.output import MAX_ID, Output
 from pipeline.record import Carried
 
 #: The message attribute, on services that have attributes.
@@ -76,11 +76,11 @@ def read_carried(text: str | None, traceparent: str | None = None, tracestate: s
 
 
 def read_member(member: Any, traceparent: str | None = None, tracestate: str | None = None) -> Carried | None:
-    """The same, from a decoded member."""
+    """The same, from a decoded member. An id of more than `MAX_ID` characters is a stranger's too: it stands in log lines."""
     if not isinstance(member, dict):
         return None
     identity, hops = member.get("id"), member.get("hops", 0)
-    if not isinstance(identity, str) or not identity or type(hops) is not int or hops < 0:
+    if not isinstance(identity, str) or not 0 < len(identity) <= MAX_ID or type(hops) is not int or hops < 0:
         return None
     if not traceparent:
         traceparent, tracestate = member.get(TRACEPARENT), member.get(TRACESTATE)

@@ -22,7 +22,7 @@ from pipeline.decisions.wire import (
     read_member,
     unpack,
 )
-from pipeline.output import Output
+from pipeline.output import Emit, Output
 from pipeline.record import Carried
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -126,6 +126,15 @@ def test_kept_outputs_come_back(made: list[Output]) -> None:
 )
 def test_a_strangers_attribute_is_no_error(text: str | None) -> None:
     assert read_carried(text) is None
+
+
+def test_an_id_that_is_too_long_for_a_log_line_is_a_strangers() -> None:
+    assert read_carried(json.dumps({"id": "x" * 512})) == Carried(id="x" * 512)
+    assert read_carried(json.dumps({"id": "x" * 513})) is None
+    assert read_member({"id": "x" * 150_000}) is None
+    Emit(1, id="x" * 512)
+    with pytest.raises(ValueError, match="513 characters: at most 512"):
+        Emit(1, id="x" * 513)
 
 
 @given(
