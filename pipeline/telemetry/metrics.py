@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _FUNCTION_NAME = "AWS_LAMBDA_FUNCTION_NAME"
 #: The member of a line that says which errors there were. It is no metric: it is found by a query, and costs nothing.
 ERROR_TYPES = "error_types"
+#: The member that makes a line one of metrics (CloudWatch's embedded metric format, specification).
+_EMF = "_aws"
 #: Durations that are kept of the calls of one batch; beyond, they are thinned out.
 _MAX_KEPT = 1_000
 
@@ -117,6 +119,10 @@ class MetricsWriter:
             metric["Value"] = finite(metric["Value"])
             if not metric["Value"]:
                 del given.metric_set[name]
+        if _EMF in given.metadata_set or _EMF in given.metric_set:
+            _log.warning("the handler's own %s is left out: it would make the line none of metrics", _EMF)
+            given.metadata_set.pop(_EMF, None)
+            given.metric_set.pop(_EMF, None)
         if not _is_json(given.metadata_set):
             _log.warning("the handler's add_metadata is left out: JSON cannot hold its value")
             given.metadata_set.clear()
@@ -134,6 +140,7 @@ class MetricsWriter:
         added = {*given.metric_set, *given.metadata_set}
         return (
             added.isdisjoint(self._own.metric_set)
+            and ERROR_TYPES not in added
             and added.isdisjoint(self._dimensions)
             and {**given.dimension_set, "service": given.service} == self._dimensions
             and not given.dimension_sets

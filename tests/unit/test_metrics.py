@@ -201,8 +201,17 @@ def test_a_handlers_metrics_stand_in_the_same_line() -> None:
         lambda metrics: metrics.set_timestamp(1_700_000_000_000),
         lambda metrics: metrics.add_metric(name="BatchSize", unit="Count", value=77),
         lambda metrics: metrics.add_metadata(key="handler", value="another"),
+        lambda metrics: metrics.add_metadata(key=ERROR_TYPES, value="another"),
     ],
-    ids=["dimension", "dimension set", "default dimension", "time", "name of ours", "metadata over a dimension"],
+    ids=[
+        "dimension",
+        "dimension set",
+        "default dimension",
+        "time",
+        "name of ours",
+        "metadata over a dimension",
+        "types of errors",
+    ],
 )
 @pytest.mark.filterwarnings("ignore:This metric doesn't meet the requirements")
 def test_what_a_handler_does_to_its_metrics_changes_nothing_of_ours(change: Callable[[EphemeralMetrics], None]) -> None:
@@ -220,6 +229,33 @@ def test_what_a_handler_does_to_its_metrics_changes_nothing_of_ours(change: Call
         assert [sorted(names) for names in directive["Dimensions"]] == [sorted(DIMENSIONS)]
         assert {name: line[name] for name in DIMENSIONS} == DIMENSIONS
         assert line["_aws"]["Timestamp"] > 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda metrics: metrics.add_metadata(key="_aws", value={"CloudWatchMetrics": []}),
+        lambda metrics: metrics.add_metric(name="_aws", unit="Count", value=1),
+    ],
+    ids=["metadata", "metric"],
+)
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_nothing_of_a_handlers_takes_the_place_of_what_makes_a_line_one_of_metrics(
+    change: Callable[[EphemeralMetrics], None], is_apart: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def add(metrics: EphemeralMetrics) -> None:
+        change(metrics)
+        metrics.add_metric(name="Priced", unit="Count", value=1)
+        if is_apart:
+            metrics.add_dimension("tenant", "t1")
+
+    found = lines(batch(Succeeded()), add=add)
+    names: set[str] = set()
+    for line in found:
+        names |= check(line)
+    assert len(found) == 1 + is_apart
+    assert {"Priced", "BatchSize"} <= names
+    assert "is left out" in caplog.text
 
 
 def test_a_handlers_numbers_that_are_no_json_are_left_out() -> None:
