@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from pipeline.aws.operators import logs
 from pipeline.cli.story_lines import Line, parse
-from pipeline.cli.troubles import EVENTS
+from pipeline.cli.troubles import EVENTS, HANDED_BACK
 from pipeline.ports import Environment
 
 #: Questions that one story asks at most: each is paid by what it scans. Two of them at most scan everything.
@@ -64,10 +64,11 @@ async def search(asked: str, where: Range, environment: Environment) -> Found:
 
 
 async def in_trouble(where: Range, environment: Environment) -> Found:
-    """The lines that say that something went wrong; see `search`."""
+    """The lines that say that something went wrong, the latest of them; see `search`."""
     condition = logs.is_("message", EVENTS)
     assert condition is not None, "names of events mean nothing to the language of queries"
-    answer = await logs.ask(where.groups, logs.query_of(condition), where.start, where.end, environment)
+    query = logs.query_of(f"{condition} or {logs.any_of(HANDED_BACK[1])}", latest=True)
+    answer = await logs.ask(where.groups, query, where.start, where.end, environment)
     return Found([], 1, answer.scanned, answer.is_cut, [row.message for row in answer.rows])
 
 

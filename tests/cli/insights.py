@@ -12,18 +12,24 @@ from tests.cli.stand_in import Answer
 
 _TEST = re.compile(
     r'(?P<field>[a-zA-Z_]+) = "(?P<value>[^"]*)"|(?P<of>[a-zA-Z_]+) in \[(?P<values>[^\]]*)\]|'
-    r'strcontains\((?P<within>@?[a-zA-Z_]+), "(?P<part>[^"]*)"\)'
+    r'strcontains\((?P<within>@?[a-zA-Z_]+), "(?P<part>[^"]*)"\)|(?P<counted>[a-zA-Z_]+) > 0'
 )
 _QUERY = re.compile(
-    r"fields @timestamp, @message, @log \| filter (?P<condition>.*) \| sort @timestamp asc \| limit 10000"
+    r"fields @timestamp, @message, @log \| filter (?P<condition>.*) \| sort @timestamp (?P<order>asc|desc) \| limit 10000"
 )
 
 
 class Insights:
-    """Groups of events. `statuses`: what is said before a query is complete, with a part of its rows."""
+    """Groups of events. `statuses`: what is said before a query is complete, with a part of its rows.
 
-    def __init__(self, groups: Mapping[str, Sequence[str]], statuses: Sequence[str] = ()) -> None:
+    `most`: rows that a query has at most.
+    """
+
+    def __init__(
+        self, groups: Mapping[str, Sequence[str]], statuses: Sequence[str] = (), *, most: int = 10_000
+    ) -> None:
         self._groups = groups
+        self._most = most
         self._statuses = list(statuses)
         self._queries: dict[str, tuple[list[list[dict[str, str]]], list[str]]] = {}
         self.queries: list[str] = []
@@ -59,7 +65,9 @@ class Insights:
             return 400, {"__type": "MalformedQueryException", "message": query}
         self.queries.append(found["condition"])
         texts = [(name, text) for name in names for text in self._groups[name] if _holds(found["condition"], text)]
-        rows = [_row(name, text, number) for number, (name, text) in enumerate(texts)]
+        if len(texts) > self._most:
+            texts.sort(key=lambda one: str(json.loads(one[1])["timestamp"]), reverse=found["order"] == "desc")
+        rows = [_row(name, text, number) for number, (name, text) in enumerate(texts[: self._most])]
         identity = f"q{len(self.queries)}"
         self._queries[identity] = (rows, list(self._statuses))
         return 200, {"queryId": identity}
@@ -94,6 +102,8 @@ def _holds(condition: str, text: str) -> bool:
             holds |= fields.get(test["field"]) == test["value"]
         elif test["of"]:
             holds |= fields.get(test["of"]) in re.findall('"([^"]*)"', test["values"])
+        elif test["counted"]:
+            holds |= float(fields.get(test["counted"], "0")) > 0
         else:
             holds |= test["part"] in fields.get(test["within"], "")
         rest = rest[test.end() :]

@@ -133,6 +133,21 @@ def test_without_an_id_one_question_lists_what_went_wrong(aws: Standing, insight
     assert "scanned" in found.stderr
 
 
+def test_of_more_than_a_query_has_the_latest_are_listed() -> None:
+    lines = [line("record.failed", number, f"r{number}", error="E", reason="away") for number in range(20)]
+    with standing(Insights({A: lines}, most=5).answers) as aws:
+        assert "pipeline trace r19" in trace(aws, *groups(A)).stdout
+
+
+def test_what_batches_handed_back_is_listed() -> None:
+    quiet = line("batch.finished", 1, "x", size=3, succeeded=3)
+    lines = [quiet, line("batch.finished", 2, "x", size=10, unprocessed=7, handed_back={"deadline": 7})]
+    asked = Insights({A: lines})
+    with standing(asked.answers) as aws:
+        assert "handed back  7 records: deadline" in trace(aws, *groups(A)).stdout
+    assert asked.queries[0].endswith(" or unprocessed > 0"), "batches that handed nothing back are not fetched"
+
+
 def test_who_did_the_work_of_a_duplicate_is_asked(aws: Standing) -> None:
     assert "was done by record first" in trace(aws, "again", *groups(A)).stdout
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.cli.rows import plain
 from pipeline.cli.shown import clean
-from pipeline.cli.troubles import EVENTS, document, sections, troubles
+from pipeline.cli.troubles import EVENTS, HANDED_BACK, document, sections, troubles
 
 
 def line(message: str, number: int = 0, **fields: Any) -> str:
@@ -47,6 +47,64 @@ def test_each_handler_event_and_type_is_a_trouble_of_its_own_and_the_latest_come
     ]
 
 
+def counted(*texts: str) -> list[tuple[str, str | None, int, int, int]]:
+    return sorted((one.event, one.error, one.lines, one.records, one.omitted) for one in troubles(texts))
+
+
+def test_lines_that_a_batch_left_out_count_in_their_rows() -> None:
+    omitted = {"events": {"record.failed": 900}, "errors": {"KeyError": 890, "other": 10}}
+    found = troubles([line("lines.omitted", 5, lines=900, **omitted), failed("a", 1), failed("b", 2)])
+    assert [(one.error, one.lines, one.records, one.omitted) for one in found] == [
+        ("KeyError", 2, 2, 890),
+        ("other", 0, 0, 10),
+    ]
+    assert (found[0].record_id, document(found)[0]["last"]) == ("b", "2026-11-21T10:00:05.000Z")
+    texts = [row.text for row in sections(found, "")[0].rows]
+    assert "2 records, and 890 lines left out: KeyError: 'pot'" in texts
+    assert "10 lines left out: other" in texts
+
+
+def test_what_a_batch_left_out_of_several_events_is_shared_where_it_can_be() -> None:
+    two = {"record.failed": 5, "record.exhausted": 2}
+    assert counted(line("lines.omitted", 1, lines=7, events=two, errors={"KeyError": 7})) == [
+        ("record.exhausted", "KeyError", 0, 0, 2),
+        ("record.failed", "KeyError", 0, 0, 5),
+    ]
+    assert counted(line("lines.omitted", 1, lines=7, events=two, errors={"KeyError": 6, "E": 1})) == [
+        ("record.exhausted", None, 0, 0, 2),
+        ("record.failed", None, 0, 0, 5),
+    ]
+    assert counted(line("lines.omitted", 1, lines=7)) == [("lines.omitted", None, 1, 0, 0)]
+
+
+def test_what_a_line_counts_is_added_up() -> None:
+    found = troubles(
+        [
+            line("sink.failed", 1, sink="ledger", outputs=3, error="E", reason="throttled"),
+            line("sink.failed", 2, sink="ledger", outputs=4, error="E", reason="throttled"),
+            line("store.failed", 0, records=40, error="StoreUnavailable", reason="away"),
+        ]
+    )
+    assert [row.text for row in sections(found, "")[0].rows] == [
+        "2 lines, 7 outputs: E: throttled",
+        "40 records: StoreUnavailable: away",
+    ]
+
+
+def test_what_was_handed_back_is_told_by_why() -> None:
+    found = troubles(
+        [
+            line("batch.finished", 1, size=10, unprocessed=7, handed_back={"deadline": 7}),
+            line("batch.finished", 2, size=10, unprocessed=5, handed_back={"deadline": 2}),
+            line("batch.finished", 0, size=10, succeeded=10),
+        ]
+    )
+    assert sorted((row.what, row.text) for row in sections(found, "")[0].rows) == [
+        ("handed back", "3 records"),
+        ("handed back", "9 records: deadline"),
+    ]
+
+
 def test_a_line_that_is_stored_twice_counts_once() -> None:
     (found,) = troubles([failed("a", 1), failed("a", 1)])
     assert found.lines == 1
@@ -71,7 +129,8 @@ def test_a_record_that_failed_again_and_again_is_one_record() -> None:
 
 
 HOSTILE = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers(), max_size=2)
+    *(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers(), max_size=2)),
+    st.dictionaries(st.sampled_from([*EVENTS, "", "KeyError"]), st.integers() | st.text(), max_size=3),
 )
 
 
@@ -79,15 +138,16 @@ HOSTILE = st.one_of(
     st.lists(
         st.one_of(
             st.text(),
-            st.builds(lambda event, fields: json.dumps({**fields, "message": event}), st.sampled_from(EVENTS), st.dictionaries(
-                st.sampled_from(["service", "handler", "record_id", "error", "reason", "timestamp"]), HOSTILE)),
+            st.builds(lambda event, fields: json.dumps({**fields, "message": event}), st.sampled_from([*EVENTS, *HANDED_BACK]), st.dictionaries(
+                st.sampled_from([*("service", "handler", "record_id", "error", "reason", "timestamp", "lines", "events", "errors", "records"),
+                 *("outputs", "unprocessed", "handed_back")]), HOSTILE)),
         ),
         max_size=20,
     )
 )  # fmt: skip
 def test_whatever_stands_in_lines_is_read_or_passed_over(texts: list[str]) -> None:
     found = troubles(texts)
-    assert sum(one.lines for one in found) <= len(texts)
+    assert all(one.lines <= len(texts) for one in found)
     for text in plain(sections(found, "")):
         assert clean(text) == text, "nothing reaches the terminal that it would obey"
     json.dumps(document(found))

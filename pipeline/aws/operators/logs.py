@@ -88,9 +88,15 @@ def contains(values: Sequence[str]) -> str | None:
     return " or ".join(f"strcontains(@message, {_quoted(part)})" for part in parts) or None
 
 
-def query_of(condition: str) -> str:
-    """The query for the events of a condition, in order of time."""
-    return f"fields @timestamp, @message, @log | filter {condition} | sort @timestamp asc | limit {MAX_ROWS}"
+def any_of(field: str) -> str:
+    """The condition that a field counts something. `field` is a name of ours, not a value."""
+    return f"{field} > 0"
+
+
+def query_of(condition: str, *, latest: bool = False) -> str:
+    """The query for the events of a condition: the first of them in order of time, or the latest."""
+    order = "desc" if latest else "asc"
+    return f"fields @timestamp, @message, @log | filter {condition} | sort @timestamp {order} | limit {MAX_ROWS}"
 
 
 def _part(value: str) -> str | None:
