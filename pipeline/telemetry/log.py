@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -144,9 +145,8 @@ class LogWriter:
 
     def _batch(self, fact: BatchFinished) -> None:
         ended = tally(fact.result.outcomes)
-        outages: list[BaseException] = []
-        if ended["unprocessed"]:
-            outages = [outcome.error for _, outcome in fact.result.of(Unprocessed) if outcome.error is not None]
+        back = [outcome for _, outcome in fact.result.of(Unprocessed)] if ended["unprocessed"] else []
+        outages = [outcome.error for outcome in back if outcome.error is not None]
         if outages:  # one line, not one a record: they all say the same
             names = {"records": len(outages), **error_names(outages[0])}
             self._logger.warning("store.failed", extra=self._names() | names)
@@ -161,6 +161,7 @@ class LogWriter:
             "source": fact.source,
             "size": len(fact.result),
             **ended,
+            "handed_back": dict(Counter(outcome.reason.value for outcome in back)) or None,
             "seconds": round(fact.seconds, 6),
             "oldest": _rounded(fact.oldest, 3),
         }

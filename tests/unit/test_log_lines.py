@@ -179,6 +179,18 @@ def test_a_line_of_a_record_has_all_its_names(monkeypatch: pytest.MonkeyPatch) -
     }
 
 
+def test_a_batch_says_why_records_were_handed_back_and_nothing_where_none_were() -> None:
+    late: Outcome = Unprocessed(HandBack.DEADLINE)
+    back: list[Outcome] = [late, late, Unprocessed(HandBack.BEHIND), Succeeded(1)]
+    fields: dict[str, Any] = {**NAMES, "source": "orders", "oldest": None, "seconds": 1.0, "slowest": 0.5}
+    some = BatchFinished(**fields, result=BatchResult([RAW] * len(back), back))
+    none = BatchFinished(**fields, result=BatchResult([RAW], back[-1:]))
+
+    first, second = lines_of(some, none, level="INFO")
+    assert (first["unprocessed"], first["handed_back"]) == (3, {"deadline": 2, "behind": 1})
+    assert "handed_back" not in second
+
+
 @pytest.mark.parametrize(
     ("span", "named"),
     [
