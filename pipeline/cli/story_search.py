@@ -84,20 +84,21 @@ def _by_trace(asked: str, _: Sequence[Line], answered: set[str]) -> Question | N
 
 
 def _by_id(asked: str, lines: Sequence[Line], _: set[str]) -> Question | None:
-    """The record itself; or who received an output."""
+    """The record itself; or who received an output, whose id a handler may have chosen."""
     if lines:
         return None
     is_hex = _HEX.fullmatch(asked) is not None
     ids = [asked.lower() if is_hex else asked]
-    condition = logs.is_("caused_by" if is_hex else "record_id", ids)
-    return None if condition is None else (condition, ids)
+    found = [None if is_hex else logs.is_("record_id", ids), logs.is_("caused_by", ids)]
+    condition = " or ".join(one for one in found if one is not None)
+    return (condition, ids) if condition else None
 
 
 def _by_text(asked: str, lines: Sequence[Line], _: set[str]) -> Question | None:
     """Who sent an output: its id stands in a list there. Some source may also name its records by such digits."""
-    if lines or not _HEX.fullmatch(asked):
+    if lines:
         return None
-    ids = list(dict.fromkeys([asked, asked.lower()]))
+    ids = list(dict.fromkeys([asked, asked.lower()])) if _HEX.fullmatch(asked) else [asked]
     condition = logs.contains(ids)
     return None if condition is None else (condition, ids)
 

@@ -25,6 +25,8 @@ from pipeline.errors import ConfigurationError, PipelineError
 
 _SINCE = "24h"
 _LENGTH = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([smhdw])")
+#: A trace as X-Ray writes it: the time and the rest of an id that is one elsewhere.
+_XRAY = re.compile(r"1-([0-9a-fA-F]{8})-([0-9a-fA-F]{24})")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -59,7 +61,7 @@ def trace(
 ) -> None:
     """Tell the story of one record: where it came from, each attempt, what it caused, where it stands.
 
-    RECORD_ID is what log lines call `record_id`, the id of an output (`caused_by`), or a trace's id (`traceId`). Without one it
+    RECORD_ID is what log lines call `record_id`, the id of an output (`caused_by`), or a trace's id (`traceId`, also as X-Ray writes it). Without one it
     lists what went wrong lately, by handler and type of error, each with the latest record's id.
 
     Without --stack or --log-group it reads the lines that `pipeline dev` keeps in this directory. On AWS it asks CloudWatch Logs
@@ -70,6 +72,9 @@ def trace(
     asked = None if record_id is None else record_id.strip()
     if asked == "":
         raise click.UsageError("RECORD_ID is empty: give what a log line calls record_id, caused_by or traceId")
+    of_xray = _XRAY.fullmatch(asked or "")
+    if of_xray is not None:
+        asked = f"{of_xray[1]}{of_xray[2]}".lower()
     is_aws = stack is not None or bool(groups)
     if is_aws and log is not None:
         raise click.UsageError("--log reads a file, and --stack and --log-group ask AWS: give one of them")

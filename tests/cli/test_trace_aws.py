@@ -92,7 +92,7 @@ def test_a_records_story_is_gathered_from_the_groups_of_a_stack(aws: Standing, i
     assert f"pipeline dlq peek --source orders --stack shop --endpoint-url {aws.endpoint_url}" in found.stdout
     assert "stranger" not in found.stdout
     assert insights.queries == [
-        'record_id = "b"',
+        'record_id = "b" or caused_by = "b"',
         f'traceId = "{TRACE}"',
         f'strcontains(@message, "{OUT(1)}")',
     ]
@@ -117,10 +117,23 @@ def test_an_output_that_nobody_received_is_found_where_it_was_sent(aws: Standing
     assert insights.queries[2] == f'strcontains(@message, "{OUT(1)}")'
 
 
+def test_an_output_of_an_id_that_its_handler_chose_is_found() -> None:
+    sent = line("record.succeeded", 100, "a", output_ids=["order-7"], outputs=1)
+    taken = line("record.failed", 200, "b", handler="bill", caused_by="order-7", error="E", reason="away")
+    with standing(Insights({A: [sent], B: [taken]}).answers) as aws:
+        assert "shop/bill: record b" in trace(aws, "order-7", *groups(A, B)).stdout
+        assert "shop/price: record a" in trace(aws, "order-7", *groups(A)).stdout, "nobody received it"
+
+
+def test_a_trace_is_found_as_x_ray_writes_it(aws: Standing, insights: Insights) -> None:
+    assert "shop/bill: record b" in trace(aws, f"1-{TRACE[:8]}-{TRACE[8:]}", *groups(A, B)).stdout
+    assert insights.queries[0] == f'traceId = "{TRACE}"'
+
+
 def test_what_a_record_caused_is_asked_by_its_index(aws: Standing, insights: Insights) -> None:
     found = trace(aws, "a", *groups(A, B))
     assert "became record b of orders in shop/bill: dead letter, E: away" in found.stdout
-    assert insights.queries == ['record_id = "a"', f'caused_by = "{OUT(1)}"']
+    assert insights.queries == ['record_id = "a" or caused_by = "a"', f'caused_by = "{OUT(1)}"']
 
 
 def test_without_an_id_one_question_lists_what_went_wrong(aws: Standing, insights: Insights) -> None:
