@@ -61,6 +61,7 @@ class _Place:
 
     label: str  #: the handlers whose letters it holds
     url: Callable[[Environment], Awaitable[str]]
+    name: str | None = None  #: the logical name of a queue that is declared; None: it stands elsewhere
 
 
 @dataclass
@@ -116,8 +117,10 @@ def peek(
     if queue is not None and (target is not None or source is not None):
         raise click.UsageError("--queue names the queue itself: give it without TARGET and --source")
     of_queue = None if queue is None else _AWS_QUEUE.match(queue)
-    is_aws = any(value is not None for value in (stack, region, profile)) or of_queue is not None
-    if region is None and of_queue is not None:
+    is_aws = any(value is not None for value in (stack, region, profile))
+    if of_queue is not None and (of_queue[1] is None or kept.announced() is None):
+        is_aws = True  # an ARN may also be of the run here, whose queues have some
+    if is_aws and region is None and of_queue is not None:
         region = of_queue[1] or of_queue[2]
     try:
         endpoint = reaching.endpoint(endpoint_url, is_aws=is_aws)
@@ -162,9 +165,9 @@ def _places(options: _Options, *, is_local: bool) -> tuple[list[_Place], list[st
             if note is not None:
                 notes.append(note)
             if url is not None and key in found:
-                found[key] = _Place(f"{found[key].label}, {stage.full_name}", url)
+                found[key] = _Place(f"{found[key].label}, {stage.full_name}", url, _logical(key))
             elif url is not None:
-                found[key] = _Place(stage.full_name, url)
+                found[key] = _Place(stage.full_name, url, _logical(key))
     return list(found.values()), notes
 
 
@@ -220,35 +223,40 @@ def _policy_of(source: str) -> Callable[[Environment], Awaitable[str]]:
 async def _look(options: _Options, places: Sequence[_Place]) -> list[_Found]:
     environment = ProcessEnvironment()
     try:
-        if options.stack is not None and options.queue is None:
-            await _deployed(options.stack, options, environment)
-        return [await _look_into(place, options, environment) for place in places]
+        if options.stack is None or options.queue is not None:
+            return [await _look_into(place, options, environment) for place in places]
+        there = await _deployed(options.stack, places, environment)
+        return [
+            await _look_into(place, options, environment)
+            if place.name is None or place.name in there
+            else _Found(place.name, place.label, problem=_lacking(options.stack, place.name))
+            for place in places
+        ]
     finally:
         await environment.aclose()
 
 
-async def _deployed(stack: str, options: _Options, environment: Environment) -> None:
-    """Tell what follows the queues' physical names, as a deployed function is told them."""
+async def _deployed(stack: str, places: Sequence[_Place], environment: Environment) -> set[str]:
+    """Tell what follows the queues' physical names, as a deployed function is told them; the logical names that are there."""
     try:
         found = await stacks.resources(stack, environment)
     except Exception as error:
         raise PipelineError(looking.why(error, f"the stack '{stack}'", stacks.ACTIONS)) from None
-    queues = {f"sqs:{name}": url for name in _names(options) if (url := stacks.queue(found, name, stack)) is not None}
-    os.environ[VARIABLE] = json.dumps(queues)
+    names = {place.name for place in places if place.name is not None}
+    queues = {name: url for name in names if (url := stacks.queue(found, name, stack)) is not None}
+    os.environ[VARIABLE] = json.dumps({f"sqs:{name}": url for name, url in queues.items()})
+    return set(queues)
 
 
-def _names(options: _Options) -> set[str]:
-    """The logical names of all queues that may be looked into."""
-    names: set[str] = set()
-    for stage in (stage for pipeline in targets.load(options.target) for stage in pipeline.stages()):
-        for one in (getattr(stage.source, "dead_letters", None), stage.dead_letters):
-            place = one.sink if isinstance(one, SinkDeadLetters) else one
-            resource = getattr(place, "resource", None) or getattr(place, "queue", None)
-            if isinstance(one, SQSDeadLetters):
-                resource = dead_letter_queue(one.queue)
-            if isinstance(resource, Resource) and resource.existing is None and resource.service == "sqs":
-                names.add(resource.name)
-    return names
+def _lacking(stack: str, name: str) -> str:
+    return f"the stack '{stack}' has no queue '{name}': is it this stack, and was it deployed since?"
+
+
+def _logical(place: Any) -> str | None:
+    """The logical name of a queue that is declared, which a stack must have."""
+    resource = dead_letter_queue(place.queue) if isinstance(place, SQSDeadLetters) else place
+    is_declared = isinstance(resource, Resource) and resource.existing is None
+    return resource.name if is_declared else None
 
 
 async def _look_into(place: _Place, options: _Options, environment: Environment) -> _Found:

@@ -209,6 +209,25 @@ def test_a_stacks_queues_are_found_by_their_logical_names(server: str, sqs: Any)
     assert "PIPELINE_RESOURCES" not in os.environ
 
 
+def test_a_queue_that_the_stack_lacks_is_not_looked_for_elsewhere(server: str, sqs: Any) -> None:
+    put(sqs, "wrong-tasks", pipeline_cause=json.dumps(SAID))  # a stranger's, of the same name
+    with answering(server, ListStackResources=stack_of(deployed(sqs))) as other:
+        found = peek("letterbox", "--source", "tasks", "--stack", "shop", "--endpoint-url", other.endpoint_url)
+    assert found.exit_code == 1
+    assert "shop-tasks-dlq: no dead letters" in found.stdout
+    assert "r1" not in found.stdout
+    assert "the stack 'shop' has no queue 'wrong-tasks'" in found.stderr
+
+
+def test_an_arn_of_the_run_here_is_looked_into_there(server: str, sqs: Any) -> None:
+    put(sqs, "orders-dlq", pipeline_cause=json.dumps(SAID))
+    arn = f"arn:aws:sqs:{variables(server)['AWS_REGION']}:{url_of(sqs, 'orders-dlq').split('/')[-2]}:orders-dlq"
+    kept.announce(kept.Announced(server, "letterbox"))
+    found = peek("--queue", arn)
+    assert "orders-dlq: 1 dead letter" in found.stdout, found.stderr
+    assert found.stdout.endswith("look      pipeline trace r1\n")
+
+
 def test_what_is_denied_names_the_actions_that_are_needed(server: str, sqs: Any) -> None:
     with answering(server, ReceiveMessage=refused("AccessDenied"), ListStackResources=refused("AccessDenied")) as other:
         found = peek("--queue", "orders-dlq", "--endpoint-url", other.endpoint_url)
