@@ -97,7 +97,7 @@ async def _expire_by(name: str, dynamodb: Any, table: str) -> None:
 def _number(value: int | Decimal) -> str:
     exact = Decimal(value)
     if not exact.is_finite():
-        raise SinkRefused(f"DynamoDB cannot hold the number {value}")
+        raise SinkRefused("DynamoDB cannot hold NaN or an infinity; return it as text or leave it out")
     digits = "".join(map(str, exact.as_tuple().digits)).strip("0")
     if len(digits) > _MAX_DIGITS:
         raise SinkRefused(f"a number of {len(digits)} digits: DynamoDB holds {_MAX_DIGITS}; return it as text")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, get_origin
 
 import msgspec
@@ -160,22 +161,60 @@ def _json_type(value: object) -> str:
 
 
 def _pydantic(model: Any) -> Parse:
+    declared: set[str] = set()  # filled when a body is wrong
+
     def parse(document: Document) -> Any:
         document.value()  # so that "not JSON" reads the same for every type
         try:
             return model.model_validate_json(document.body)
         except ValueError as error:
-            raise PayloadError(f"the body is not a {model.__name__}: {_pydantic_reason(error)}") from None
+            if not declared:
+                declared.update(_declared_names(model))
+            raise PayloadError(f"the body is not a {model.__name__}: {_pydantic_reason(error, declared)}") from None
 
     return parse
 
 
-def _pydantic_reason(error: Any) -> str:
-    """Where and why, without the values: a payload has no place in a log."""
+def _pydantic_reason(error: Any, declared: AbstractSet[str]) -> str:
+    """Where and why, without the values: a payload has no place in a log. A name that is not declared is one, too."""
     if not hasattr(error, "errors"):
         return type(error).__name__
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, item['loc'])) or '(root)'}: {_pydantic_message(item)}" for item in found[:5])
+    return "; ".join(f"{_place(item['loc'], declared)}: {_pydantic_message(item)}" for item in found[:5])
+
+
+def _place(steps: Sequence[int | str], declared: AbstractSet[str]) -> str:
+    """A place in a payload, with `*` for each name that the payload gave."""
+    return ".".join(str(step) if isinstance(step, int) or step in declared else "*" for step in steps) or "(root)"
+
+
+def _declared_names(model: Any) -> Iterator[str]:
+    """The names of fields, aliases and tags that stand in the code, of a model and all that it holds."""
+    yield from getattr(model, "model_fields", ())
+    waiting = [getattr(model, "__pydantic_core_schema__", None)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (list, tuple)):
+            waiting.extend(node)
+        elif isinstance(node, dict):
+            waiting.extend(node.values())
+            if node.get("type") in _NAMING:
+                yield from (name for name in node[_NAMING[node["type"]]] if isinstance(name, str))
+            for option in ("name", "validation_alias"):
+                yield from _texts(node.get(option))
+
+
+def _texts(alias: Any) -> Iterator[str]:
+    """The texts of an alias: it is one, or the way to a value, or several of these."""
+    if isinstance(alias, str):
+        yield alias
+    elif isinstance(alias, list):
+        for one in alias:
+            yield from _texts(one)
+
+
+#: The nodes of pydantic's schemas with an object of declared names, and where that is.
+_NAMING = {"model-fields": "fields", "typed-dict": "fields", "tagged-union": "choices"}
 
 
 def _pydantic_message(item: Any) -> str:
@@ -187,9 +226,16 @@ def _pydantic_message(item: Any) -> str:
 _QUOTED_VALUE = re.compile(r"^(Invalid (?:enum )?value) .*?((?: - at [^'\"]*)?)$", re.DOTALL)
 
 
+#: It also quotes a name that is not declared. One with backticks looks like a place: what follows is left out.
+_UNKNOWN_FIELD = "Object contains unknown field"
+
+
 def _msgspec_reason(error: Exception) -> str:
     """Where and why, without the value."""
-    return _QUOTED_VALUE.sub(r"\1\2", str(error))
+    text = str(error)
+    if text.startswith(_UNKNOWN_FIELD):
+        return _UNKNOWN_FIELD
+    return _QUOTED_VALUE.sub(r"\1\2", text)
 
 
 def _typed(annotation: Any) -> Parse:

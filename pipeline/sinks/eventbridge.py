@@ -168,7 +168,8 @@ class EventBridge:
         except Exception as error:
             raise SinkRefused(f"the detail_type function failed: {type(error).__name__}: {text_of(error)}") from error
         if not isinstance(found, str) or not 0 < len(found) <= _MAX_DETAIL_TYPE:
-            raise SinkRefused(f"the detail_type function gave {found!r}: 1 to {_MAX_DETAIL_TYPE} characters are needed")
+            what = f"text of {len(found)} characters" if isinstance(found, str) else f"a {type(found).__name__}"
+            raise SinkRefused(f"the detail_type function gave {what}: give text of 1 to {_MAX_DETAIL_TYPE} characters")
         return found
 
     async def _send(self, entries: Sequence[Entry], environment: Environment) -> list[SinkError | None]:

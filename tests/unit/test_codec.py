@@ -245,7 +245,26 @@ class Owner(pydantic.BaseModel):
     at: datetime.datetime | None = None
 
 
+class Closed(msgspec.Struct, forbid_unknown_fields=True):
+    number: int = 0
+    inner: Closed | None = None
+
+
+class ClosedModel(pydantic.BaseModel, extra="forbid"):
+    number: int = 0
+    balances: dict[str, int] = {}
+    inner: ClosedModel | None = None
+    by_alias: int = pydantic.Field(0, validation_alias=pydantic.AliasChoices("aliased", "also"))
+    table: dict[int, list[Dog]] = {}
+
+
 wrong_bodies = [
+    (Closed, {SECRET: 1}),
+    (Closed, {"inner": {SECRET: 1}}),
+    (ClosedModel, {SECRET: 1}),
+    (ClosedModel, {"inner": {SECRET: 1}}),
+    (ClosedModel, {"balances": {SECRET: "x"}}),
+    (ClosedModel, {"table": {SECRET: []}}),
     *[(Strict, {name: SECRET}) for name in ("colour", "kind", "number", "at", "ident", "price", "raw", "short")],
     (Strict, {"table": {SECRET: 1}}),
     (Strict, {"table": {"1": SECRET}}),
@@ -259,7 +278,7 @@ wrong_bodies = [
 
 
 @pytest.mark.parametrize(("annotation", "value"), wrong_bodies)
-@pytest.mark.parametrize("disguise", ["{}", "{}' - at `$.x`", '{}"', "{}\n' - at `", "' {}", "-{}-"])
+@pytest.mark.parametrize("disguise", ["{}", "{}' - at `$.x`", '{}"', "{}\n' - at `", "' {}", "-{}-", "x` - at `$.{}"])
 def test_errors_quote_no_payload(annotation: Any, value: Any, disguise: str) -> None:
     body = json.dumps(value).replace(SECRET, json.dumps(disguise.format(SECRET))[1:-1])
 
@@ -283,6 +302,17 @@ def test_errors_say_where() -> None:
         parser(Strict)(Document('{"colour": "mauve"}'))
     with pytest.raises(PayloadError, match="the body is not a Owner: pet: Input tag is none of the expected tags"):
         parser(Owner)(Document('{"pet": {"kind": "cow"}}'))
+    with pytest.raises(PayloadError, match=r"Object contains unknown field$"):
+        parser(Closed)(Document('{"inner": {"x": 1}}'))
+    for body, place in [
+        ('{"balances": {"x": "y"}}', r"balances\.\*: Input should be a valid integer"),
+        ('{"inner": {"number": "x"}}', r"inner\.number: Input should be"),
+        ('{"inner": {"x": 1}}', r"inner\.\*: Extra inputs are not permitted"),
+        ('{"aliased": "x"}', r"aliased: Input should be"),
+        ('{"table": {"1": [{"kind": "dog"}, {"kind": "cat"}]}}', r"table\.\*\.1\.kind: Input should be 'dog'"),
+    ]:
+        with pytest.raises(PayloadError, match=place):
+            parser(ClosedModel)(Document(body))
 
 
 def test_a_payload_whose_own_check_fails() -> None:
