@@ -90,7 +90,9 @@ The exit code is 0, also when there are no dead letters; 1 when a queue cannot b
 @click.option("--queue", metavar="QUEUE", help="Look into this queue instead: its name, URL or ARN.")
 @click.option("--limit", type=click.IntRange(1, 1_000), default=10, show_default=True, help="Messages of each queue.")
 @click.option(
-    "--bodies", is_flag=True, help="Show the bodies too, their first 1,024 characters. They may hold secrets."
+    "--bodies",
+    is_flag=True,
+    help="Show the bodies too, their first 1,024 characters; with --json also attributes. They may hold secrets.",
 )
 @click.option(
     "--anyway", is_flag=True, help="Look also into a queue whose own redrive policy counts looks as receives."
@@ -331,11 +333,7 @@ def _document(found: Sequence[_Found], notes: Sequence[str], options: _Options) 
         }
         for one in found
     ]
-    shown = [
-        {**letters.document(letter, one.name), **({"body": letter.message.body} if options.bodies else {})}
-        for one in found
-        for letter in one.letters
-    ]
+    shown = [letters.document(letter, one.name, bodies=options.bodies) for one in found for letter in one.letters]
     return {"queues": queues, "letters": shown, "notes": list(notes)}
 
 

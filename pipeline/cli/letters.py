@@ -95,9 +95,10 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def document(letter: Letter, queue: str) -> dict[str, Any]:
-    """A letter as JSON; everything whole."""
+def document(letter: Letter, queue: str, *, bodies: bool = False) -> dict[str, Any]:
+    """A letter as JSON; everything whole. `bodies`: what its sender wrote too, which may hold secrets."""
     message = letter.message
+    attributes = {name: text for name, text in message.attributes.items() if name != CAUSE}
     return {
         "queue": queue,
         "message_id": message.id,
@@ -114,8 +115,9 @@ def document(letter: Letter, queue: str) -> dict[str, Any]:
         "trace_id": letter.trace_id,
         "part": letter.part,
         "encoding": letter.encoding,
-        "attributes": {name: text for name, text in message.attributes.items() if name != CAUSE},
+        "attributes": list(attributes),
         "look_for": letter.look_for,
+        **({"attribute_values": attributes, "body": message.body} if bodies else {}),
     }
 
 

@@ -115,7 +115,7 @@ def test_letters_of_all_handlers_are_shown_and_the_queues_stay_as_they_are(serve
 
 def test_one_source_can_be_chosen_and_bodies_are_shown_when_asked_for(server: str, sqs: Any) -> None:
     put(sqs, "readings-stream-dlq", "eyJuIjogMX0=", pipeline_cause=json.dumps(SAID), encoding="base64", part="2/3")
-    put(sqs, "orders-dlq", "x" * 3_000)
+    put(sqs, "orders-dlq", "x" * 3_000, token="s3cret")
     found = peek("letterbox", "--source", "readings", "--bodies", "--endpoint-url", server)
     assert 'body      {"n": 1}' in found.stdout
     assert "part 2/3" in found.stdout
@@ -126,8 +126,11 @@ def test_one_source_can_be_chosen_and_bodies_are_shown_when_asked_for(server: st
         "letters"
     ]
     assert whole["body"] == "x" * 3_000
+    assert whole["attribute_values"] == {"token": "s3cret"}
     (without,) = json.loads(peek("--queue", "orders-dlq", "--json", "--endpoint-url", server).stdout)["letters"]
     assert "body" not in without
+    assert without["attributes"] == ["token"]
+    assert "s3cret" not in json.dumps(without)
 
 
 def test_no_more_than_the_limit_is_shown(server: str, sqs: Any) -> None:
