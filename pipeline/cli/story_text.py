@@ -226,7 +226,10 @@ def _source(passage: Passage) -> str:
 
 def command(name: str, value: str, asking: Asking) -> str:
     """A command to go on with, as it can be pasted."""
-    return f"pipeline {name} {clean(shlex.quote(value))}{asking.options}"
+    quoted = clean(shlex.quote(value))
+    if value.startswith("-") and not name.endswith("--source"):  # else it would be read as an option
+        return f"pipeline {name}{asking.options} -- {quoted}"
+    return f"pipeline {name} {quoted}{asking.options}"
 
 
 def document(story: Story, asking: Asking) -> dict[str, Any]:

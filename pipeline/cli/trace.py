@@ -84,6 +84,8 @@ def trace(
             "--since, --region, --profile and --endpoint-url are for AWS: name a --stack or a --log-group"
         )
     asking = story_text.Asking(time.time(), f"{options} --stack NAME" if is_aws and stack is None else options)
+    again = reaching.options(log=None if log is None else str(log), since=None if since == _SINCE else since)
+    again += "".join(reaching.options(log_group=one) for one in groups) + options
     if is_aws:
         seconds = _seconds(since)
         found, notes, where = _ask(asked, _Where(stack, groups, seconds, region, profile, endpoint_url), asking.now)
@@ -92,7 +94,7 @@ def trace(
         texts, notes, where = _texts(log), [], "stdin" if str(log) == "-" else str(log or kept.LOG)
         lines = [] if asked is None else list(read(texts))
     if asked is None:
-        _print_troubles(troubles.troubles(texts), where, asking, as_json=as_json, notes=notes)
+        _print_troubles(troubles.troubles(texts), where, again, as_json=as_json, notes=notes)
         return
     story = tell(lines, asked)
     if story is None:
@@ -172,7 +174,8 @@ def _check(groups: logs.Groups, where: _Where) -> None:
         raise PipelineError(f"there is no log group {', '.join(missing)}: has the function run, and is it this region?")
     if not groups.names:
         what = f"of the class INFREQUENT_ACCESS or DELIVERY: {', '.join(groups.unfit)}" if groups.unfit else "yet"
-        raise PipelineError(f"the stack '{where.stack}' has no log group that can be asked {what}")
+        whose = "there is" if where.stack is None else f"the stack '{where.stack}' has"
+        raise PipelineError(f"{whose} no log group that can be asked {what}")
 
 
 def _told(found: Found, groups: logs.Groups) -> list[str]:
@@ -206,14 +209,15 @@ def _texts(log: Path | None) -> list[str]:
 
 
 def _print_troubles(
-    found: Sequence[troubles.Trouble], where: str, asking: story_text.Asking, *, as_json: bool, notes: Sequence[str]
+    found: Sequence[troubles.Trouble], where: str, again: str, *, as_json: bool, notes: Sequence[str]
 ) -> None:
+    """`again`: the options that ask the same place."""
     if as_json:
         click.echo(json.dumps({"troubles": troubles.document(found), "notes": list(notes)}, indent=2))
         return
     if not found:
         click.echo(f"nothing went wrong, by the lines in {clean(where)}")
-    rows.put(troubles.sections(found, asking.options))
+    rows.put(troubles.sections(found, again))
     for note in notes:
         click.echo(clean(note), err=True)
 

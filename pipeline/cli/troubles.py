@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from msgspec import Struct, structs
 from pipeline.cli.rows import Row, Section
 from pipeline.cli.shown import clean, clock, date, instant
 from pipeline.cli.story_lines import instant_of
+from pipeline.cli.story_text import Asking, command
 from pipeline.decisions.codec import loads
 
 #: Events that say that something went wrong, or took long. `pipeline trace` asks CloudWatch Logs for these.
@@ -111,7 +111,7 @@ def _rows(one: Trouble, options: str) -> list[Row]:
         Row(f"{date(one.last)} {clock(one.last)}".strip(), what, clean(f"{count}: {why}" if why else count, _MESSAGE))
     ]
     if one.record_id is not None:
-        rows.append(Row("", "", f"pipeline trace {shlex.quote(clean(one.record_id))}{options}"))
+        rows.append(Row("", "", command("trace", one.record_id, Asking(0, options))))
     return rows
 
 

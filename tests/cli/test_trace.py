@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,14 @@ def test_without_an_id_it_lists_what_went_wrong() -> None:
     assert "pipeline trace a" in found.stdout
     (trouble,) = json.loads(trace("--log", "-", "--json", stdin="\n".join(LINES)).stdout)["troubles"]
     assert (trouble["event"], trouble["record_id"], trouble["lines"]) == ("record.failed", "a", 1)
+
+
+def test_what_is_named_next_reads_the_same_lines(directory: Path) -> None:
+    (directory / "my lines.log").write_text("\n".join([line("record.failed", 0, "-a", error="E", reason="away")]))
+    found = trace("--log", "my lines.log")
+    (command,) = [text for text in found.stdout.splitlines() if "pipeline trace" in text]
+    assert command.strip() == "pipeline trace --log 'my lines.log' -- -a"
+    assert "shop/price: record -a" in trace(*shlex.split(command)[2:]).stdout
 
 
 def test_where_nothing_went_wrong_it_says_so() -> None:

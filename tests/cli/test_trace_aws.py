@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -140,10 +141,13 @@ def test_without_an_id_one_question_lists_what_went_wrong(aws: Standing, insight
     found = trace(aws, *groups(A, B))
     assert found.exit_code == 0
     assert "exhausted  1 record: E: away" in found.stdout
-    assert f"pipeline trace b --endpoint-url {aws.endpoint_url}" in found.stdout
+    next_command = f"pipeline trace b --since 9999d --log-group {A} --log-group {B} --endpoint-url {aws.endpoint_url}"
+    assert next_command in found.stdout
     assert len(insights.queries) == 1
     assert "record.succeeded" not in insights.queries[0]
     assert "scanned" in found.stderr
+    again = CliRunner().invoke(cli, shlex.split(next_command)[1:])
+    assert "shop/bill: record b" in again.stdout, "it asks the same place"
 
 
 def test_of_more_than_a_query_has_the_latest_are_listed() -> None:
@@ -232,7 +236,7 @@ def test_a_missing_group_or_stack_is_named(aws: Standing) -> None:
 def test_groups_of_another_class_are_left_out_and_named(aws: Standing, insights: Insights) -> None:
     insights.classes[A] = "INFREQUENT_ACCESS"
     assert f"Not asked, because of their class: {A}" in trace(aws, "b", "--stack", "shop").stderr
-    assert "has no log group that can be asked of the class" in trace(aws, "b", *groups(A)).stderr
+    assert "there is no log group that can be asked of the class" in trace(aws, "b", *groups(A)).stderr
 
 
 def test_more_than_fifty_groups_are_asked_in_several_queries() -> None:
