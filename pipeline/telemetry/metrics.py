@@ -177,7 +177,10 @@ def _flush(metrics: EphemeralMetrics) -> None:
     except TypeError:  # metadata of the handler's that only `json` writes: a large integer, a key that is no text
         metrics.flush_metrics()
         return
-    print(line)  # noqa: T201 - as Powertools does: to whatever stdout is now
+    try:
+        print(line)  # noqa: T201 - as Powertools does: to whatever stdout is now
+    except UnicodeEncodeError:  # a stream of another encoding: JSON can do with ASCII
+        print(json.dumps(json.loads(line), separators=(",", ":")))  # noqa: T201
     metrics.clear_metrics()
 
 

@@ -160,6 +160,18 @@ def test_a_handler_with_one_sink_and_a_store_has_twelve_metrics_as_long_as_all_i
     assert len(check(line)) == 12  # docs/observability.md has their price
 
 
+def test_a_stream_of_another_encoding_gets_ascii() -> None:
+    metrics = metrics_for("shop", "price")
+    metrics.add_metric(name="Größe", unit="Count", value=1)
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding="ascii", line_buffering=True)
+    with redirect_stdout(stream):
+        MetricsWriter(metrics, SINKS)(batch(Succeeded()))
+
+    (line,) = [json.loads(text) for text in written.getvalue().splitlines()]
+    assert {"Größe", "BatchSize"} <= check(line)
+
+
 def test_nothing_is_kept_where_metrics_are_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
     assert lines(batch(Failed(ValueError())), batch(Succeeded())) == []
