@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
@@ -163,10 +164,28 @@ Fact = (
 Observer = Callable[[Fact], None]
 
 
+#: The kinds of facts at which an observer has failed, as long as it lives.
+_complained: WeakKeyDictionary[Observer, set[type[Fact]]] = WeakKeyDictionary()
+
+
 def tell(observers: Iterable[Observer], fact: Fact) -> None:
-    """Tell observers a fact. One that fails is logged: it changes no outcome and stops no batch."""
+    """Tell observers a fact. One that fails is logged, once for each kind: it changes no outcome and stops no batch."""
     for observer in observers:
         try:
             observer(fact)
         except Exception:
-            logging.getLogger("pipeline").warning("an observer failed at %s", type(fact).__name__, exc_info=True)
+            if _is_news(observer, type(fact)):
+                name = type(fact).__name__
+                logging.getLogger("pipeline").warning("an observer failed at %s", name, exc_info=True)
+
+
+def _is_news(observer: Observer, kind: type[Fact]) -> bool:
+    """True the first time. Of what cannot be remembered (it has no hash, or no weak references) every time is."""
+    try:
+        kinds = _complained.setdefault(observer, set())
+    except Exception:
+        return True
+    if kind in kinds:
+        return False
+    kinds.add(kind)
+    return True

@@ -15,7 +15,15 @@ from pipeline.engine.processor import Processor
 from pipeline.errors import StoreUnavailable
 from pipeline.outcome import Duplicate, Failed, Succeeded, Unprocessed
 from pipeline.stores import Memory
-from pipeline.telemetry.events import BatchFinished, BatchStarted, Fact, RecordFinished, RecordPostponed, StoreCalled
+from pipeline.telemetry.events import (
+    BatchFinished,
+    BatchStarted,
+    Fact,
+    RecordFinished,
+    RecordPostponed,
+    StoreCalled,
+    tell,
+)
 from pipeline.telemetry.log import logger_for
 from pipeline.telemetry.metrics import metrics_for
 from tests.engine.harness import process, records
@@ -229,3 +237,22 @@ def test_a_claim_is_renewed_while_the_store_is_slow_to_end_it() -> None:
     assert isinstance(done.outcomes[0], Succeeded)
     assert not isinstance(meanwhile.outcomes[0], Succeeded)
     assert isinstance(again.outcomes[0], Duplicate)
+
+
+def test_an_observer_that_fails_is_complained_of_once_for_each_kind_of_fact(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(fact: Any) -> None:
+        raise LookupError("broken")
+
+    def other(fact: Any) -> None:
+        raise LookupError("other")
+
+    started = BatchStarted(pipeline="shop", handler="price", source="orders", size=1, oldest=None)
+    lost = StoreCalled(
+        pipeline="shop", handler="price", operation="claim", requests=1, failed=0, seconds=0.0, error=None
+    )
+    for fact in (started, started, lost, started, lost):
+        tell([broken, other], fact)
+
+    said = [record.getMessage().removeprefix("an observer failed at ").split(" ")[0] for record in caplog.records]
+    assert said == ["BatchStarted", "BatchStarted", "StoreCalled", "StoreCalled"]
+    assert all(record.exc_info for record in caplog.records)
