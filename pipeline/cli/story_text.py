@@ -190,7 +190,7 @@ def _standing_text(told: Told, standing: Standing, asking: Asking) -> str:
         done = "before" if other is None else f"by record {clean(other.record_id)}"
         return f"nothing was run: the work of its key was done {done}"
     if state == "dead":
-        return f"among the dead letters of {source}"
+        return f"went to the dead letters of {source}"
     if state in ("waiting", "handed_back"):
         when = f"at {clock(standing.until)}" if standing.until is not None else "when its source delivers it again"
         waits = "in its process" if last is not None and last.outcome == "postponed" else f"in {source}"

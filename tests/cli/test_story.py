@@ -98,7 +98,7 @@ def test_a_whole_chain_is_told_from_its_first_and_from_its_last_record() -> None
     last = told(FLOW, "c").told[0]
     assert [one.record_id for one in last.origins] == ["a", "b"]
     text = text_of(told(FLOW, "c"))
-    assert "dead letter  among the dead letters of mails" in text
+    assert "dead letter  went to the dead letters of mails" in text
     assert "look         pipeline dlq peek --source mails" in text
 
 
@@ -150,8 +150,8 @@ def test_a_duplicate_names_the_record_that_did_the_work() -> None:
         ([("record.slow", {})], "succeeded", "done"),
         ([("record.duplicate", {})], "duplicate", "the work of its key was done before"),
         ([("record.succeeded", {}), ("record.duplicate", {})], "succeeded", "it came again 1 time, and was known"),
-        ([("record.rejected", {}), ("record.duplicate", {})], "dead", "among the dead letters of orders"),
-        ([("record.exhausted", {})], "dead", "among the dead letters of orders"),
+        ([("record.rejected", {}), ("record.duplicate", {})], "dead", "went to the dead letters of orders"),
+        ([("record.exhausted", {})], "dead", "went to the dead letters of orders"),
         ([("record.failed", {"delay": 30})], "waiting", "waits in orders for its next try at 10:00:30.000"),
         ([("record.failed", {})], "waiting", "when its source delivers it again"),
         ([("record.postponed", {"delay": 30})], "waiting", "waits in its process"),

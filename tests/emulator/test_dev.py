@@ -131,7 +131,7 @@ def test_all_log_lines_are_kept_and_those_of_the_pipelines_own_level_are_shown(p
     (rejected,) = [line["record_id"] for line in kept if line["message"] == "record.rejected"]
     told = CliRunner().invoke(cli, ["trace", rejected])
     assert told.exit_code == 0
-    assert "among the dead letters of orders" in told.stdout
+    assert "went to the dead letters of orders" in told.stdout
     assert not (project / ".pipeline" / "run.json").exists()
 
 
