@@ -34,7 +34,10 @@ from pipeline.sources.sqs_dead_letters import SQSDeadLetters, dead_letter_queue
 _BODY, _CAUSE = 1_024, 300
 _MISSING = ("NonExistentQueue", "QueueDoesNotExist")
 #: A queue of AWS's, by its ARN or URL, with its region.
-_AWS_QUEUE = re.compile(r"arn:[a-z-]+:sqs:([a-z0-9-]+):|https://sqs\.([a-z0-9-]+)\.amazonaws\.")
+_AWS_QUEUE = re.compile(
+    r"arn:[a-z-]+:sqs:([a-z0-9-]+):"
+    r"|https://(?:sqs(?:-fips)?\.(?P<host>[a-z0-9-]+)\.(?:amazonaws|api)\.|(?P<old>[a-z0-9-]+)\.queue\.amazonaws\.)"
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -123,7 +126,7 @@ def peek(
     if of_queue is not None and (of_queue[1] is None or kept.announced() is None):
         is_aws = True  # an ARN may also be of the run here, whose queues have some
     if is_aws and region is None and of_queue is not None:
-        region = of_queue[1] or of_queue[2]
+        region = of_queue[1] or of_queue["host"] or of_queue["old"]
     try:
         endpoint = reaching.endpoint(endpoint_url, is_aws=is_aws)
         suffix = reaching.options(stack=stack, region=region, profile=profile, endpoint_url=endpoint_url)

@@ -130,7 +130,10 @@ def announced() -> Announced | None:
     """The run that goes on in this directory; None: there is none."""
     try:
         found = json.loads(RUN.read_text(encoding="utf-8"))
-        os.kill(int(found["pid"]), 0)
+        pid = int(found["pid"])
+        if pid <= 0:  # a group of processes, or all of them
+            return None
+        os.kill(pid, 0)
         url, target, has_pipelines = found["endpoint_url"], found["target"], found["has_pipelines"]
     except (OSError, ValueError, TypeError, LookupError, OverflowError):
         return None

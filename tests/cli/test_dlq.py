@@ -325,7 +325,8 @@ def test_no_credentials_and_no_region_are_plain_sentences(monkeypatch: pytest.Mo
     found = peek("--queue", "orders-dlq", "--region", "eu-west-1")
     assert found.exit_code == 1
     assert "there are no AWS credentials that work here" in found.stderr
-    for queue in ("arn:aws:sqs:eu-west-1:1:orders-dlq", "https://sqs.eu-west-1.amazonaws.com/1/orders-dlq"):
+    hosts = ("sqs.eu-west-1.amazonaws.com", "eu-west-1.queue.amazonaws.com", "sqs-fips.eu-west-1.amazonaws.com")
+    for queue in ("arn:aws:sqs:eu-west-1:1:orders-dlq", *(f"https://{host}/1/orders-dlq" for host in hosts)):
         assert "there are no AWS credentials" in peek("--queue", queue).stderr, "its region is in its name"
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")

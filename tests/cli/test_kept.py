@@ -141,6 +141,8 @@ def test_the_word_of_a_run_that_is_gone_counts_for_nothing() -> None:
         '{"pid": "x"}',
         '{"pid": 99999999999999999999, "endpoint_url": ""}',
         '{"pid": 1, "endpoint_url": 3}',
+        '{"pid": 0, "endpoint_url": "http://127.0.0.1:1", "target": null, "has_pipelines": true}',
+        '{"pid": -1, "endpoint_url": "http://127.0.0.1:1", "target": null, "has_pipelines": true}',
         "\xff",
     ],
 )

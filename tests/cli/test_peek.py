@@ -75,7 +75,7 @@ async def test_a_queue_that_counts_looks_is_left_alone(
     assert sqs.receive_message(QueueUrl=url, AttributeNames=["All"])["Messages"][0]["Attributes"][
         "ApproximateReceiveCount"
     ] == "1"  # fmt: skip
-    assert (await peek(url, 10, environment, anyway=True)).in_flight == 1
+    assert (await peek(url, 10, environment, anyway=True)).total == 1
 
 
 async def test_what_was_received_is_given_back_when_the_look_ends_in_the_middle(

@@ -42,7 +42,6 @@ class Message(Struct, frozen=True, kw_only=True):
     sent_at: float | None = None  #: epoch seconds
     receive_count: int | None = None  #: with this look, where a look counts
     group: str | None = None
-    deduplication_id: str | None = None
     size: int | None = None  #: bytes, with its attributes
 
 
@@ -51,7 +50,6 @@ class Peeked(Struct, frozen=True, kw_only=True):
 
     messages: Sequence[Message]
     total: int | None  #: about how many messages there are, also those that somebody else works on
-    in_flight: int = 0  #: of them, those that somebody else had received
 
 
 class HasRedrivePolicy(PipelineError):
@@ -106,7 +104,7 @@ async def peek(url: str, limit: int, environment: Environment, *, anyway: bool =
     visible = _whole(attributes.get("ApproximateNumberOfMessages"))
     received = await _received(sqs, url, limit)
     total = None if visible is None else max(visible + in_flight, len(received))
-    return Peeked(messages=[message_of(one) for one in received], total=total, in_flight=in_flight)
+    return Peeked(messages=[message_of(one) for one in received], total=total)
 
 
 async def _received(sqs: Any, url: str, limit: int) -> list[Mapping[str, Any]]:
@@ -154,7 +152,6 @@ def message_of(message: Mapping[str, Any]) -> Message:
         sent_at=None if sent is None else sent / 1000,
         receive_count=_whole(system.get("ApproximateReceiveCount")),
         group=system.get("MessageGroupId"),
-        deduplication_id=system.get("MessageDeduplicationId"),
         size=message_size(body, attributes),
     )
 
