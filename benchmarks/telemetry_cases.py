@@ -45,7 +45,7 @@ def ours_traced(ratio: float) -> Pair:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
     from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
-    from pipeline.telemetry import spans
+    from pipeline.telemetry import otel
 
     class Encoder(SpanExporter):
         def export(self, spans: Any) -> SpanExportResult:
@@ -56,14 +56,14 @@ def ours_traced(ratio: float) -> Pair:
     found.add_span_processor(BatchSpanProcessor(Encoder(), max_queue_size=100_000))
     trace.set_tracer_provider(found)
     without, telling = ours_default()
-    theirs = spans.provider
+    theirs = otel.provider
 
     def silent(event: Any, context: Any) -> Any:
-        spans.provider = lambda: None
+        otel.provider = lambda: None
         try:
             return without(event, context)
         finally:
-            spans.provider = theirs
+            otel.provider = theirs
 
     return silent, telling
 

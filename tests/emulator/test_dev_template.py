@@ -246,4 +246,4 @@ def test_what_functions_in_processes_of_their_own_log_is_kept(project: Path) -> 
     assert said in done.stderr
     assert said in (project / ".pipeline" / "log.jsonl").read_text()
     told = CliRunner().invoke(cli, ["trace", "r1"])
-    assert "among the dead letters of Orders" in told.stdout
+    assert "went to the dead letters of Orders" in told.stdout
