@@ -619,6 +619,9 @@ def places_not_written_when_the_batch_ends(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Checkpoints, "aclose", aclose)
 
 
+@pytest.mark.timeout(
+    180
+)  # the last is found by its twenty-first seed: 11 s, and several times that under coverage beside others
 @pytest.mark.parametrize("name", list(PLANTED))
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, finding, make = PLANTED[name]
