@@ -339,17 +339,7 @@ class Attempt:
 
     def completion_lost(self, run: Run, outcome: Outcome, error: StoreUnavailable | None) -> None:
         """Tell that a record came to its outcome although its entry is not completed."""
-        fact = CompletionLost(
-            pipeline=self._stage.pipeline,
-            handler=self._stage.name,
-            record=run.raw,
-            key_hash=run.key_hash,
-            attempt=run.attempt,
-            outcome=outcome,
-            error=error,
-            age=run.age(self._clock.now()),
-            span=run.own_trace,
-        )
+        fact = CompletionLost(**run.told(self._stage, self._clock.now()), outcome=outcome, error=error)
         tell(self._observers, fact)
 
     def _accepted(self, run: Run, outputs: Sequence[Output], failures: Failures = _NONE) -> None:

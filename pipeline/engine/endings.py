@@ -108,18 +108,8 @@ class Endings:
         if self._ledger is not None and run.is_admitted and not run.is_running_on:
             told = await self._ledger.reject(run)
             if told is not True:
-                fact = RejectionLost(
-                    pipeline=self._stage.pipeline,
-                    handler=self._stage.name,
-                    record=run.raw,
-                    key_hash=run.key_hash,
-                    attempt=run.attempt,
-                    outcome=outcome,
-                    error=told or None,
-                    age=run.age(self._environment.clock.now()),
-                    span=run.own_trace,
-                )
-                tell(self._observers, fact)
+                names_of_run = run.told(self._stage, self._environment.clock.now())
+                tell(self._observers, RejectionLost(**names_of_run, outcome=outcome, error=told or None))
         return outcome
 
     async def release(self, run: Run, *, attempts: int, outputs: str | None = None) -> None:

@@ -70,14 +70,4 @@ class Hooks:
             self._failed(run, error)
 
     def _failed(self, run: Run, error: BaseException) -> None:
-        fact = HookFailed(
-            pipeline=self._stage.pipeline,
-            handler=self._stage.name,
-            record=run.raw,
-            key_hash=run.key_hash,
-            attempt=run.attempt,
-            error=error,
-            age=run.age(self._clock.now()),
-            span=run.own_trace,
-        )
-        tell(self._observers, fact)
+        tell(self._observers, HookFailed(**run.told(self._stage, self._clock.now()), error=error))

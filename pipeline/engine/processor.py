@@ -174,7 +174,7 @@ class Processing:
             if self._result is not None:
                 return self._result
             if self._span is not None and self._is_late():
-                self._span.is_late()
+                self._span.end_elsewhere()
             result = self._result = self._work.result()
         span = self._span
         if span is not None:

@@ -176,6 +176,18 @@ class Run(Struct, eq=False):
         sent_at = self.raw.sent_at
         return None if sent_at is None else max(now - sent_at, 0.0)
 
+    def told(self, stage: Stage, now: float) -> dict[str, Any]:
+        """What every fact of the record says. `now`: epoch seconds."""
+        return {
+            "pipeline": stage.pipeline,
+            "handler": stage.name,
+            "record": self.raw,
+            "key_hash": self.key_hash,
+            "attempt": self.attempt,
+            "age": self.age(now),
+            "span": self.own_trace,
+        }
+
     def accepted(self, outputs: Iterable[Output], failures: Sequence[tuple[Output, BaseException]] = ()) -> None:
         """Note the ids of outputs that sinks accepted, which are all but the failures: the first few."""
         refused = {(output.id, output.sink) for output, _ in failures}

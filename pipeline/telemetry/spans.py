@@ -57,9 +57,8 @@ class BatchSpan:
         self._tracer = tracer
         self._attributes = attributes
         self._is_stream = is_stream
-        self._forced: dict[
-            str, int
-        ] = {}  #: records that are traced although nobody samples them, and how many runs of each
+        #: Records that are traced although nobody samples them, and how many runs of each.
+        self._forced: dict[str, int] = {}
         self._late: list[tuple[trace.Span, float]] | None = None
         self.named: TraceContext | None = None  #: what others call it
         self._name = f"{names.PROCESS} {attributes.get(names.DESTINATION, '')}".rstrip()
@@ -151,7 +150,7 @@ class BatchSpan:
         else:
             self._late.append((span, now))
 
-    def is_late(self) -> None:
+    def end_elsewhere(self) -> None:
         """The time is up: from now on nothing here may keep the answer back."""
         if self._late is None:
             self._late = []
