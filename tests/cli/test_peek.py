@@ -112,6 +112,26 @@ async def test_a_round_without_news_is_the_last(queue: Callable[..., str], envir
     assert len((await peek(url, 10, environment)).messages) == 2
 
 
+async def test_the_more_is_looked_for_the_longer_is_it_hidden(
+    queue: Callable[..., str], environment: ProcessEnvironment
+) -> None:
+    """Else the first of a thousand are back, and seen by others, before the last has come."""
+    url = queue(1)
+    made = await client(environment, "sqs")
+    receive, hidden = made.receive_message, []
+
+    async def seen(**parameters: Any) -> Any:
+        hidden.append(parameters["VisibilityTimeout"])
+        return await receive(**parameters)
+
+    made.receive_message = seen
+    await peek(url, 10, environment)
+    few = hidden[-1]
+    await peek(url, 1_000, environment)
+    assert few < 60, "of a look that dies"
+    assert hidden[-1] >= 200, "a fifth of a second for each receive, should each bring one"
+
+
 async def _broken(**_: Any) -> Any:
     raise ConnectionError("gone")
 

@@ -21,8 +21,9 @@ from pipeline.aws.sqs import message_size
 from pipeline.errors import PipelineError
 from pipeline.ports import Environment
 
-#: Seconds for which a message that is looked at is hidden from others, should we die before we give it back.
-_HIDDEN = 20
+#: Seconds for which a message that is looked at is hidden from others, should we die before we give it back; and for how
+#: many messages it is one more: the first must not come back before the last is there, should each receive bring one only.
+_HIDDEN, _MORE_FOR = 20, 5
 #: Seconds that a receive waits: any wait makes SQS ask all of its servers, not a sample of them.
 _WAIT = 1
 _BATCH = 10
@@ -114,7 +115,7 @@ async def _received(sqs: Any, url: str, limit: int) -> list[Mapping[str, Any]]:
             answer = await sqs.receive_message(
                 QueueUrl=url,
                 MaxNumberOfMessages=min(_BATCH, limit - len(found)),
-                VisibilityTimeout=_HIDDEN,
+                VisibilityTimeout=_HIDDEN + limit // _MORE_FOR,
                 WaitTimeSeconds=_WAIT,
                 MessageAttributeNames=["All"],
                 MessageSystemAttributeNames=["All"],
