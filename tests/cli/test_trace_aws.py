@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -376,6 +377,28 @@ async def test_a_query_without_an_end_is_given_up_and_stopped(
     assert isinstance(clock, ManualClock)
     assert clock.slept[0] == 0.2
     assert max(clock.slept) == 1.0
+
+
+async def test_a_query_that_is_being_started_when_we_are_stopped_is_stopped_too(
+    aws: Standing, insights: Insights, environment: ProcessEnvironment
+) -> None:
+    loop = asyncio.get_running_loop()
+    arrived, go_on = asyncio.Event(), threading.Event()
+    start = aws.answers["StartQuery"]
+
+    def slow(parameters: dict[str, Any]) -> tuple[int, Any]:
+        loop.call_soon_threadsafe(arrived.set)
+        assert go_on.wait(30)
+        return start(parameters)
+
+    aws.answers["StartQuery"] = slow
+    asking = asyncio.create_task(logs.ask([B], logs.query_of('record_id = "b"'), 0, 1, environment))
+    await arrived.wait()
+    asking.cancel()
+    loop.call_soon(go_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert insights.stopped == ["q1"]
 
 
 async def test_a_region_that_is_busy_is_asked_again_and_then_said_so(

@@ -171,8 +171,7 @@ async def _start(logs: Any, wanted: Mapping[str, Any], environment: Environment)
     pause = _LONGEST_PAUSE
     while True:
         try:
-            started: str = (await logs.start_query(**wanted))["queryId"]
-            return started
+            return await _started(logs, wanted)
         except Exception as error:
             if code_of(error) not in _BUSY:
                 raise
@@ -183,6 +182,18 @@ async def _start(logs: Any, wanted: Mapping[str, Any], environment: Environment)
                 ) from None
         await clock.sleep(pause)
         pause *= 2
+
+
+async def _started(logs: Any, wanted: Mapping[str, Any]) -> str:
+    """Start a query. Who is cancelled meanwhile has one that may run already, and costs: it is stopped."""
+    starting = asyncio.ensure_future(logs.start_query(**wanted))
+    try:
+        started: str = (await asyncio.shield(starting))["queryId"]
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):
+            await logs.stop_query(queryId=(await starting)["queryId"])
+        raise
+    return started
 
 
 async def _end(logs: Any, started: str, environment: Environment) -> dict[str, Any]:
