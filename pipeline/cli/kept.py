@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.emulator.isolation import check_endpoint
+from pipeline.errors import ConfigurationError
+
 #: What a local run leaves in the working directory. It holds nothing that is worth a commit.
 DIRECTORY = Path(".pipeline")
 LOG = DIRECTORY / "log.jsonl"
@@ -127,7 +130,10 @@ def withdraw() -> None:
 
 
 def announced() -> Announced | None:
-    """The run that goes on in this directory; None: there is none."""
+    """The run that goes on in this directory; None: there is none.
+
+    The file may have come with the directory from somebody else: a run is on this machine, or in a private network.
+    """
     try:
         found = json.loads(RUN.read_text(encoding="utf-8"))
         pid = int(found["pid"])
@@ -138,6 +144,10 @@ def announced() -> Announced | None:
     except (OSError, ValueError, TypeError, LookupError, OverflowError):
         return None
     if not isinstance(url, str) or not isinstance(target, (str, type(None))):
+        return None
+    try:
+        check_endpoint(url)
+    except (ConfigurationError, ValueError):
         return None
     return Announced(url, target, has_pipelines=bool(has_pipelines))
 

@@ -153,6 +153,14 @@ def test_a_damaged_word_counts_for_nothing(text: str) -> None:
     kept.withdraw()
 
 
+@pytest.mark.parametrize(
+    "url", ["https://sqs.eu-west-1.amazonaws.com", "http://169.254.169.254", "http://[", "ftp://a"]
+)
+def test_a_run_elsewhere_than_on_this_machine_counts_for_nothing(url: str) -> None:
+    kept.announce(Announced(url))
+    assert kept.announced() is None
+
+
 def test_what_is_no_regular_file_stays_what_it_is(directory: Path) -> None:
     (directory / "real.log").write_text("before\n")
     (directory / "link.log").symlink_to("real.log")
