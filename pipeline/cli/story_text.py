@@ -196,7 +196,7 @@ def _standing_text(told: Told, standing: Standing, asking: Asking) -> str:
         waits = "in its process" if last is not None and last.outcome == "postponed" else f"in {source}"
         return f"waits {waits} for its next try {when}"
     if state == "due":
-        due = f"was due at {clock(standing.until)}" if standing.until is not None else "is due since"
+        due = f"was due at {clock(standing.until)}" if standing.until is not None else "should have come by now"
         return (
             f"its next try {due}, and no line is of it: at INFO a run that succeeds leaves none; a source may also have "
             "given it up, and moved it to the dead letters itself"

@@ -175,6 +175,11 @@ def test_a_try_that_was_due_long_ago_may_have_succeeded_without_a_line() -> None
     assert "leave one at DEBUG only" in story_text.notes(story)[0]
 
 
+def test_a_try_of_which_no_line_says_when_should_have_come_after_a_while() -> None:
+    story = told([line("record.failed", 0, "a")], "a")
+    assert "its next try should have come by now, and no line is of it" in text_of(story, NOW + 1000)
+
+
 # -- Any lines
 
 
