@@ -274,7 +274,7 @@ THEIRS = "444455556666"
 @pytest.mark.parametrize(
     "sink",
     [
-        sinks.SQS("theirs", existing=f"arn:aws:sqs:{REGION}:{THEIRS}:orders"),
+        sinks.SQS("theirs", existing=f"arn:aws:sqs:{REGION}:{THEIRS}:orders-of-theirs"),
         sinks.DynamoDB("theirs", existing=f"arn:aws:dynamodb:{REGION}:{THEIRS}:table/orders"),
         sinks.EventBridge("theirs", detail_type="order", source="s", existing=f"arn:aws:events:{REGION}:{THEIRS}:event-bus/b"),
         sinks.Kinesis("theirs", existing=f"arn:aws:kinesis:{REGION}:{THEIRS}:stream/orders"),
@@ -338,7 +338,8 @@ def wire(world: World, monkeypatch: pytest.MonkeyPatch) -> Wire:
 
 
 async def called(work: Awaitable[Any], environment: ProcessEnvironment) -> None:
-    """The server knows one account, so nothing is there: what is asked for is all that counts."""
+    """The server knows one account, so what is asked for is all that counts. Names are of nothing that stands there, whose own
+    account it would answer with."""
     try:
         await work
     finally:
