@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from pipeline import Claim, Handler, Pipeline, by, sinks, sources, stores
 from pipeline.aws.client import client
 from pipeline.batch import BatchResult
-from pipeline.decisions import wire
 from pipeline.decisions.deadline import Deadline
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError, EventError, PayloadError, SinkUnavailable
@@ -445,38 +444,6 @@ def test_bytes_that_are_not_utf_8_carry_nothing() -> None:
     data = b'{"_pipeline":{"id":"abc"},"n":"\xff"}'
     found = decode_one(stream_record(1, data))
     assert (found.body, found.carried) == (data, None)
-
-
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts | st.just("_pipeline"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts | st.just("_pipeline"), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(
-    members=st.dictionaries(texts.filter(lambda name: name != "_pipeline"), values, max_size=4),
-    place=st.integers(0, 4),
-    style=st.sampled_from([(",", ":"), (", ", ": ")]),
-    indent=st.sampled_from([None, 1]),
-)
-def test_wherever_the_member_stands_only_it_is_gone(
-    members: dict[str, Any], place: int, style: tuple[str, str], indent: int | None
-) -> None:
-    pairs = list(members.items())
-    document = dict([*pairs[:place], ("_pipeline", {"id": "abc", "hops": 2}), *pairs[place:]])
-    body, carried = wire.split_member(json.dumps(document, separators=style, indent=indent).encode())
-    assert carried == Carried(id="abc", hops=2)
-    assert json.loads(body) == members
-    assert list(json.loads(body)) == list(members)
-
-
-@given(st.binary(max_size=40) | values.map(lambda value: json.dumps(value).encode()))
-def test_splitting_raises_for_nothing_and_keeps_what_carries_nothing(body: bytes) -> None:
-    for given_body in (body, b'{"_pipeline":' + body, b'{"_pipeline":{"id":"a"}' + body, b'"_pipeline"' + body):
-        left, carried = wire.split_member(given_body)
-        assert carried is not None or left == given_body
 
 
 def test_what_the_sink_writes_is_what_the_source_reads() -> None:

@@ -621,7 +621,7 @@ def places_not_written_when_the_batch_ends(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.timeout(
     180
-)  # the last is found by its twenty-first seed: 11 s, and several times that under coverage beside others
+)  # the last is found by its twenty-first seed: 11 s, and several times that beside others
 @pytest.mark.parametrize("name", list(PLANTED))
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, finding, make = PLANTED[name]

@@ -20,6 +20,7 @@ from pipeline.decisions.wire import (
     pack,
     read_carried,
     read_member,
+    split_member,
     unpack,
 )
 from pipeline.output import Emit, Output
@@ -155,3 +156,38 @@ def test_what_else_a_member_holds_is_ignored() -> None:
     assert read_member(old, "new", "new=1") == Carried(id="a", traceparent="new", tracestate="new=1")
     assert read_member(old, None, "new=1") == Carried(id="a", traceparent="old", tracestate="old=1")
     assert read_member({**old, "tracestate": 7}) == Carried(id="a", traceparent="old")
+
+
+# The reserved member
+
+
+short_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | short_texts | st.just("_pipeline"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(short_texts | st.just("_pipeline"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    members=st.dictionaries(short_texts.filter(lambda name: name != "_pipeline"), values, max_size=4),
+    place=st.integers(0, 4),
+    style=st.sampled_from([(",", ":"), (", ", ": ")]),
+    indent=st.sampled_from([None, 1]),
+)
+def test_wherever_the_member_stands_only_it_is_gone(
+    members: dict[str, Any], place: int, style: tuple[str, str], indent: int | None
+) -> None:
+    pairs = list(members.items())
+    document = dict([*pairs[:place], ("_pipeline", {"id": "abc", "hops": 2}), *pairs[place:]])
+    body, carried = split_member(json.dumps(document, separators=style, indent=indent).encode())
+    assert carried == Carried(id="abc", hops=2)
+    assert json.loads(body) == members
+    assert list(json.loads(body)) == list(members)
+
+
+@given(st.binary(max_size=40) | values.map(lambda value: json.dumps(value).encode()))
+def test_splitting_raises_for_nothing_and_keeps_what_carries_nothing(body: bytes) -> None:
+    for given_body in (body, b'{"_pipeline":' + body, b'{"_pipeline":{"id":"a"}' + body, b'"_pipeline"' + body):
+        left, carried = split_member(given_body)
+        assert carried is not None or left == given_body
