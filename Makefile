@@ -14,6 +14,8 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
 # An activated environment of another project must not be synced by mistake.
 unexport VIRTUAL_ENV
+# Images of containers set it. Here hundreds of processes are started, and each would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage simulate lint types bench check format
