@@ -52,5 +52,5 @@ _PLANTED: dict[str, tuple[plants_whole.Plant, tuple[str, str, str], int]] = {
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, setting, near = _PLANTED[name]
     plant(monkeypatch)
-    found = [seed for seed in range(near, near + 15) if Product(seed, setting).play().violation is not None]
-    assert found, f"15 seeds from {near} on did not find it"
+    is_found = any(Product(seed, setting).play().violation is not None for seed in range(near, near + 15))
+    assert is_found, f"15 seeds from {near} on did not find it"
