@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,7 +103,7 @@ def examine(source: str, name: str, beside: Callable[[ast.Module, set[str]], Ite
     if _is_toolkit(tree, name, neighbours):
         return Code(reports=True, is_toolkit=True)
     for other in neighbours:
-        words |= set(_words(other))
+        words |= _all_words(other)
     return Code(
         reports=answers.reports(tree, name, words, neighbours),
         reads_aggregates=any(_DEAGGREGATING.search(word) for word in words),
@@ -148,11 +149,19 @@ def _alias(node: ast.alias) -> str:
     return node.asname or node.name.partition(".")[0]
 
 
+@lru_cache(maxsize=2 * _MOST_FILES)
 def _parsed(source: str) -> ast.Module | None:
+    """None for what is no Python. The functions of a template mostly import the same modules, so trees are kept; nothing
+    changes them."""
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+@lru_cache(maxsize=2 * _MOST_FILES)
+def _all_words(module: ast.Module) -> frozenset[str]:
+    return frozenset(_words(module))
 
 
 def _words(tree: ast.AST) -> Iterator[str]:
@@ -186,12 +195,12 @@ def _is_toolkit(tree: ast.Module, name: str, neighbours: Sequence[ast.Module]) -
 
 def _imports_toolkit(tree: ast.Module) -> bool:
     """`import pipeline`, or `from pipeline import Pipeline`: anybody may have a package of the name."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "pipeline" and node.level == 0:
-            if any(one.name == "Pipeline" for one in node.names):
+    for node in _imports(tree):
+        if isinstance(node, ast.ImportFrom):
+            if node.module == "pipeline" and node.level == 0 and any(one.name == "Pipeline" for one in node.names):
                 return True
-        elif isinstance(node, ast.Import) and any(one.name == "pipeline" for one in node.names):
-            return "Pipeline" in set(_words(tree))
+        elif any(one.name == "pipeline" for one in node.names):
+            return "Pipeline" in _all_words(tree)
     return False
 
 
@@ -262,9 +271,7 @@ def _neighbours(folder: Path, path: Path, tree: ast.Module, used: set[str]) -> I
 
 def _imported(folder: Path, here: Path, tree: ast.Module, used: set[str] | None) -> Iterator[Path]:
     """The files that a module imports; only for the names that are used, where those are given."""
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Import | ast.ImportFrom):
-            continue
+    for node in _imports(tree):
         aliases = [one for one in node.names if used is None or one.name == "*" or _alias(one) in used]
         if not aliases:
             continue
@@ -279,6 +286,11 @@ def _imported(folder: Path, here: Path, tree: ast.Module, used: set[str] | None)
             for name in filter(None, names):
                 stem = root / name.replace(".", "/")
                 yield from (one for one in (stem.with_suffix(".py"), stem / "__init__.py") if one.is_file())
+
+
+@lru_cache(maxsize=2 * _MOST_FILES)
+def _imports(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def _text(path: Path) -> str | None:
