@@ -143,7 +143,7 @@ BAD: dict[str, tuple[str | bytes, int, str]] = {
     "deep mappings": ("Resources: " + "{a: " * 200_000, 1, "nested deeper"),
     "deep JSON": ('{"Resources": ' + '{"a":' * 100_000, 1, "nested deeper"),
     "deep tags": ("Resources: " + "[!a " * 100_000, 1, "nested deeper"),
-    "too many values": ("Resources: {A: [" + "1," * 500_000 + "]}", 1, "more than 100,000 values"),
+    "too many values": ("Resources:\n  A:\n" + "   -\n" * 250_000, 99_998, "more than 100,000 values"),
     "too long": (b"#" * 5_000_000, 1, "more than 4,194,304 bytes"),
 }
 
@@ -176,20 +176,21 @@ REAL = """\
     "text",
     [
         "Resources:\n" + "".join(REAL.format(number) for number in range(2_500)),
-        "Resources:\n" + "".join(f"  a-short-key{number}: {number}\n" for number in range(35_000)),
+        "Resources:\n" + "".join(f"  a-short-key{number}: {number}\n" for number in range(7_000)),
         "Resources:\n  A: " + "x" * 1_000_000,
         "Resources:\n  A: |\n" + "    a line of text\n" * 50_000,
-        "Resources:\n  A: x\n" + "    a line of text\n" * 50_000,
+        "Resources:\n  A: x\n" + "    a line of text\n" * 10_000,
         json.dumps({"Resources": {f"k{number}": {"Ref": "X"} for number in range(50_000)}}, indent="\t"),
     ],
     ids=["real", "short", "word", "literal", "folded", "JSON"],
 )
 def test_a_megabyte_is_read_in_seconds(text: str) -> None:
+    """Where a fifth of one takes long enough to show that it is no square of the length, a fifth of the seconds."""
     began = time.monotonic()
-    assert 700_000 < len(text) < 2_000_000
+    assert 130_000 < len(text) < 2_000_000
     read(text.encode())
 
-    assert time.monotonic() - began < SECONDS
+    assert time.monotonic() - began < SECONDS * min(1, len(text) / 1_000_000)
 
 
 TEXTS = st.text(
