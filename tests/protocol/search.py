@@ -57,6 +57,7 @@ def _search(steps: Steps, limit: int, look: Callable[[World], str] | None) -> Fo
     parents: dict[World, World | None] = {first: None}
     level, depth, taken = [first], 0, 0
     known: set[World] = set()
+    count, reached = 0, 1  #: of those known, and of those in order
     texts: set[str] = set()
     while level and len(parents) < limit:
         following: list[World] = []
@@ -64,13 +65,16 @@ def _search(steps: Steps, limit: int, look: Callable[[World], str] | None) -> Fo
             for _, text, raw in steps.of(world):
                 taken += 1
                 texts.add(text)
-                if raw in known:  # cheaper than putting it in order first
-                    continue
+                # Cheaper than putting it in order first. A world's hash is the dearest of all: each is taken once.
                 known.add(raw)
-                after = steps.key(steps.looked_at(raw))
-                if after in parents:
+                if len(known) == count:
                     continue
-                parents[after] = world
+                count += 1
+                after = steps.key(steps.looked_at(raw))
+                parents.setdefault(after, world)
+                if len(parents) == reached:
+                    continue
+                reached += 1
                 following.append(after)
                 fault = after.fault or (look(after) if look is not None else "")
                 if fault:

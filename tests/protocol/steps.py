@@ -74,6 +74,9 @@ class Steps:
         self._shares_owners = not rules.has_token_per_run
         self._unwatched = frozenset(setup.unwatched)
         self._highest = setup.cap + 2  # more attempts than this mean the same
+        # Asked for at each step, and always the same.
+        self._floor = setup.floor
+        self._is_symmetric = setup.is_symmetric
 
     def first(self) -> World:
         """No entry, and nobody there."""
@@ -92,7 +95,7 @@ class Steps:
 
     def key(self, world: World) -> World:
         """The world that stands for all that are like this one."""
-        return in_order(world) if self.setup.is_symmetric and not self._shares_owners else world
+        return in_order(world) if self._is_symmetric and not self._shares_owners else world
 
     def fault_of(self, world: World) -> str:
         """What is wrong with a world as it stands."""
@@ -128,7 +131,7 @@ class Steps:
             if run is None:
                 if may_come:
                     yield from self._arrivals(world, slot, is_peer)
-                may_come = not self.setup.is_symmetric  # slots that are alike fill in order
+                may_come = not self._is_symmetric  # slots that are alike fill in order
                 continue
             if self.setup.is_crashing:
                 yield slot, "{} dies", self._left(world, slot)
@@ -155,7 +158,7 @@ class Steps:
         )
 
     def _tick(self, world: World) -> World:
-        setup, expires = self.setup, self.setup.ttl < NEVER
+        setup, floor, expires = self.setup, self._floor, self.setup.ttl < NEVER
         runs: list[Run | None] = []
         left: list[str] = []
         for run, clock in zip(world.runs, self._clocks, strict=False):
@@ -168,16 +171,16 @@ class Steps:
                 runs.append(None)
                 left.append(run.owner)
                 continue
-            until = max(run.until - 1, setup.floor) if run.until < NEVER else run.until
-            runs.append(replace(run, until=until, killed_at=kill, seen=earlier(run.seen, setup.floor, expires)))
+            until = max(run.until - 1, floor) if run.until < NEVER else run.until
+            runs.append(replace(run, until=until, killed_at=kill, seen=earlier(run.seen, floor, expires)))
         copies = tuple(
-            replace(copy, until=max(copy.until - 1, setup.floor), seen=earlier(copy.seen, setup.floor, expires))
+            replace(copy, until=max(copy.until - 1, floor), seen=earlier(copy.seen, floor, expires))
             for copy in world.copies
         )
         done = world.done if world.done is None or not expires else world.done - 1
         after = replace(
             world,
-            entry=earlier(world.entry, setup.floor, expires),
+            entry=earlier(world.entry, floor, expires),
             runs=tuple(runs),
             copies=copies,
             done=None if done is not None and done < 0 else done,

@@ -92,7 +92,7 @@ class Setup(Struct, frozen=True, kw_only=True):
         return NOW - max(abs(skew) for skew in self.skews) - 2
 
 
-class Run(Struct, frozen=True):
+class Run(Struct, frozen=True, cache_hash=True):
     """One run's place in its program."""
 
     owner: str
@@ -114,7 +114,7 @@ class Run(Struct, frozen=True):
     is_peer: bool = False
 
 
-class Copy(Struct, frozen=True):
+class Copy(Struct, frozen=True, cache_hash=True):
     """A write that its owner has given up waiting for, and that is still on its way."""
 
     plan: str  #: create, take, renew, end
@@ -125,7 +125,7 @@ class Copy(Struct, frozen=True):
     counts: int = 1
 
 
-class World(Struct, frozen=True):
+class World(Struct, frozen=True, cache_hash=True):
     """Everything. What stands below the copies is what has really happened, which no rule sees."""
 
     entry: Entry | None = None
@@ -182,6 +182,8 @@ def _earlier(entry: Entry, floor: int, expires: bool) -> Entry:
 
 def gone(world: World, owner: str) -> World:
     """The world after an owner has left: what still names it calls it by a name of its own."""
+    if owner not in _named(world):
+        return world
     return _renamed(world, {owner: "?"})
 
 
@@ -196,7 +198,9 @@ def tidy(world: World) -> World:
 
 def _named(world: World) -> list[str | None]:
     names: list[str | None] = [world.entry.owner if world.entry else None, world.holder]
-    names += [run.seen.owner for run in world.runs if run is not None and run.seen is not None]
+    for run in world.runs:
+        if run is not None and run.seen is not None:
+            names.append(run.seen.owner)
     for copy in world.copies:
         names += [copy.owner, copy.seen.owner if copy.seen else None]
     return names
@@ -213,10 +217,15 @@ def _renamed(world: World, names: dict[str, str]) -> World:
         ending = None if copy.ending is None else replace(copy.ending, owner=owner)
         return replace(copy, owner=owner, seen=entry_of(copy.seen), ending=ending)
 
+    def run_of(run: Run | None) -> Run | None:
+        if run is None or (seen := entry_of(run.seen)) is run.seen:
+            return run
+        return replace(run, seen=seen)
+
     return replace(
         world,
         entry=entry_of(world.entry),
-        runs=tuple(run and replace(run, seen=entry_of(run.seen)) for run in world.runs),
-        copies=tuple(map(copy_of, world.copies)),
+        runs=tuple([run_of(run) for run in world.runs]),
+        copies=tuple([copy_of(copy) for copy in world.copies]) if world.copies else (),
         holder=None if world.holder is None else names.get(world.holder, world.holder),
     )
