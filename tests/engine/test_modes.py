@@ -644,7 +644,7 @@ def test_a_record_holds_no_outputs_when_it_has_ended() -> None:
     held: list[int] = []
 
     async def handle(record: Any) -> Any:
-        held.append(sum(isinstance(found, Output) for found in gc.get_objects()))
+        held.append(sum(type(found) is Output for found in gc.get_objects()))
         return {"id": record.payload["id"]}
 
     shop = Shop(Fused(), out=Quiet("out"), handle=handle, concurrency=1)
