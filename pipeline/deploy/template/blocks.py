@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -70,7 +71,7 @@ def lines_of(text: str) -> list[str]:
 def parse(text: str, name: str) -> Document:
     """Take a template apart. Raises `ConfigurationError` for what is no template in YAML's block style."""
     try:
-        root = YAML().compose(text)
+        root = _composed(text)
     except (YAMLError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{name} is not YAML: {_short(error)}") from None
     if not isinstance(root, MappingNode) or root.flow_style:
@@ -95,6 +96,14 @@ def parse(text: str, name: str) -> Document:
             document.blocks[key] = block
             document.values[key] = _value(root, key)
     return document
+
+
+@lru_cache(maxsize=8)
+def _composed(text: str) -> Node | None:
+    """The text's tree, which nothing changes. Kept, because composing takes nearly all the time, and a file that is in
+    step is the same text as what is generated and as what would be written."""
+    root: Node | None = YAML().compose(text)
+    return root
 
 
 def _starts(root: MappingNode, name: str) -> Iterator[tuple[Key, Node]]:

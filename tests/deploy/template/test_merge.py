@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +24,12 @@ AFTER = {"Alpha": 1, "Beta": 20, "Delta": 4, "Gamma": 3}
 
 
 def generated(entries: Mapping[str, int]) -> str:
+    return _generated(tuple(entries.items()))
+
+
+@functools.cache
+def _generated(pairs: tuple[tuple[str, int], ...]) -> str:
+    entries = dict(pairs)
     sections: dict[str, Any] = {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Transform": "AWS::Serverless-2016-10-31",
