@@ -18,7 +18,7 @@ unexport VIRTUAL_ENV
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage simulate lint types bench check format
+.PHONY: help demo test coverage simulate lint types mypy pyright bench check format
 
 help:
 	@echo "make demo    run the webhook and log pipelines on this machine, from made-up feeds to their summaries"
@@ -53,9 +53,10 @@ lint: .venv/.has-all
 	@$(RUN)/ruff check
 	@$(RUN)/ruff format --check --quiet || { echo "ruff format: these files differ; run 'make format'"; $(RUN)/ruff format --check; exit 1; }
 
-types: .venv/.has-all
-	@$(RUN)/mypy
-	@$(RUN)/pyright
+types: mypy pyright
+
+mypy pyright: .venv/.has-all
+	@$(RUN)/$@
 
 bench: .venv/.has-all
 	@$(RUN)/python -m benchmarks
