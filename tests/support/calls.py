@@ -238,7 +238,7 @@ def services(files: Mapping[str, str]) -> set[str]:
     """The services for which the code opens a client: `client(environment, "sqs")`."""
     found: set[str] = set()
     for text in files.values():
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(_tree(text)):
             if isinstance(node, ast.Call) and _name(node.func) == "client" and len(node.args) == 2:
                 found |= {ast.literal_eval(node.args[1])}
     return found
@@ -250,7 +250,7 @@ def sites(files: Mapping[str, str]) -> list[Site]:
     Those are functions named `create` or `create_...`, and what nothing but them calls.
     """
     operations = operations_of(services(files))
-    trees = {file: ast.parse(text) for file, text in files.items()}
+    trees = {file: _tree(text) for file, text in files.items()}
     found = [site for file, tree in trees.items() for site in _sites(file, tree, operations)]
     makers = _makers(trees.values())
     return [site for site in found if site.function not in makers and not site.is_handing_on]
@@ -275,7 +275,7 @@ def _sites(file: str, tree: ast.Module, operations: frozenset[str]) -> Iterator[
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in node.names
     }
-    for function, node in _with_functions(tree):
+    for function, node in _named_nodes(tree):
         if not isinstance(node, ast.Call):
             continue
         # A text may choose the call: `write("put_item", ...)`.
@@ -284,6 +284,16 @@ def _sites(file: str, tree: ast.Module, operations: frozenset[str]) -> Iterator[
             named.add(node.func.attr)
         for operation in sorted(named & operations):
             yield Site(file, node.lineno, node.end_lineno or node.lineno, function, operation)
+
+
+@cache
+def _tree(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
+@cache
+def _named_nodes(tree: ast.Module) -> list[tuple[str, ast.AST]]:
+    return list(_with_functions(tree))
 
 
 def _with_functions(tree: ast.AST, function: str = "<module>") -> Iterator[tuple[str, ast.AST]]:
@@ -301,7 +311,7 @@ def _makers(trees: Iterable[ast.Module]) -> set[str]:
     callers: dict[str, set[str]] = defaultdict(set)
     names: set[str] = set()
     for tree in trees:
-        for function, node in _with_functions(tree):
+        for function, node in _named_nodes(tree):
             names.add(function)
             if isinstance(node, ast.Call):
                 callers[_name(node.func)].add(function)
