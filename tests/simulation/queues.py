@@ -20,6 +20,9 @@ from pipeline.runtimes.response import partial_response
 from tests.simulation.model import ATTEMPTS, HERE, TOO_LONG, Host, Kind, Message, World, handle
 
 MAX_RECEIVES = 20
+#: Virtual seconds after which a consumer that found all groups blocked looks again: while there are faults, and later,
+#: when all that is left is to come to an end.
+_POLL, _LATE_POLL = 0.1, 1.0
 
 
 class Queue:
@@ -177,7 +180,8 @@ class QueueWorld(World):
             received = self.queue.receive(self.batch_size)
             if not received:
                 nearest = min((message.visible_at for message in self.queue.waiting), default=self.now)
-                await asyncio.sleep(min(max(nearest - self.now, 0.1), 5.0))
+                least = _POLL if self.is_faulty else _LATE_POLL
+                await asyncio.sleep(min(max(nearest - self.now, least), 5.0))
                 if self.now > TOO_LONG:
                     stuck = self.queue.waiting[0]
                     self.fail(stuck.key, "the queue never drains")

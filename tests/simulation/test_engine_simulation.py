@@ -41,7 +41,7 @@ from tests.simulation.queues import QueueWorld
 from tests.simulation.streams import StreamWorld
 
 #: Seeds of a test run, and how many a planted bug may need to be found.
-_SEEDS, _WITHIN = 75, 200
+_SEEDS, _WITHIN = 40, 200
 #: Seeds of each other mode, over each source.
 _SEEDS_OF_A_MODE = 25
 
@@ -362,7 +362,7 @@ def spent_attempts_not_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Spent, "note", lambda self, record_id, runs: None)
 
 
-@bug("times", StreamWorld)
+@bug("times", over(StreamWorld, first=1))  # with seed 0 it waits for ever, and breaks another promise
 def an_attempt_given_back_by_waiting(patch: pytest.MonkeyPatch) -> None:
     begin_again = Run.begin_again
 
@@ -619,9 +619,7 @@ def places_not_written_when_the_batch_ends(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Checkpoints, "aclose", aclose)
 
 
-@pytest.mark.timeout(
-    180
-)  # the last is found by its twenty-first seed: 11 s, and several times that beside others
+@pytest.mark.timeout(180)  # the last is found by its twenty-first seed: 11 s, and several times that beside others
 @pytest.mark.parametrize("name", list(PLANTED))
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, finding, make = PLANTED[name]
