@@ -198,9 +198,7 @@ def tidy(world: World) -> World:
 
 def _named(world: World) -> list[str | None]:
     names: list[str | None] = [world.entry.owner if world.entry else None, world.holder]
-    for run in world.runs:
-        if run is not None and run.seen is not None:
-            names.append(run.seen.owner)
+    names += [run.seen.owner for run in world.runs if run is not None and run.seen is not None]
     for copy in world.copies:
         names += [copy.owner, copy.seen.owner if copy.seen else None]
     return names
