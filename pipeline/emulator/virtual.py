@@ -26,6 +26,8 @@ WORK: ContextVar[Work | None] = ContextVar("WORK", default=None)
 #: Real seconds after which a loop that is busy all the time, at one moment, is taken to go round in circles: the first
 #: time, and when that was seen before; and between two steps of its clock then.
 _BUSY_SECONDS, _BUSY_AGAIN_SECONDS, _STEP_SECONDS = 15.0, 0.5, 0.02
+#: Rounds of a busy loop in which its pipe is not looked at, which is a call of the system each time.
+_MOST_SKIPPED = 16
 
 
 class Work:
@@ -58,12 +60,19 @@ class _Selector(selectors.SelectSelector):
     loop: VirtualLoop
     _busy_since: float | None = None
     _patience = _BUSY_SECONDS
+    _skipped = 0  #: rounds of the loop, one after the other, in which nobody looked at the pipe
 
     def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
         if timeout == 0:
+            # What threads bring stands among what is ready already: the pipe by which they wake the loop can wait.
+            self._skipped += 1
+            if self._skipped < _MOST_SKIPPED and len(self.get_map()) == 1:
+                return []
+            self._skipped = 0
             self._look_at_busy()
-            return ready
+            return super().select(0)
+        self._skipped = 0
+        ready = super().select(0)
         self._busy_since, self._patience = None, max(self._patience, _BUSY_AGAIN_SECONDS)
         if ready:
             return ready

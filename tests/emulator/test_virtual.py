@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import boto3
+import pytest
 
 from pipeline import Pipeline, sinks, sources
 from pipeline.emulator.mappings.answers import FunctionFailed
@@ -73,7 +74,8 @@ def test_a_seed_is_the_same_run_on_a_slow_machine() -> None:
         assert run(seed, 0.0) == run(seed, 0.12)
 
 
-def test_an_async_handler_that_yields_without_end_reaches_its_deadline() -> None:
+def test_an_async_handler_that_yields_without_end_reaches_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.emulator.virtual._Selector._patience", 1.0)  # real seconds; fifteen prove no more
     shop = Pipeline("shop", idempotency=None)
 
     @shop.handler(sources.SQS("orders", max_receive_count=1), sinks=[sinks.Memory()])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from pipeline.emulator.services.dynamodb.expressions import (
@@ -106,7 +107,7 @@ class _Statement(Parser):
         super().__init__(text, "statement", Names())
 
     def wrong(self, why: str) -> Exception:
-        return invalid(f"Statement wasn't well formed, can't be processed: {why}")
+        return _wrong(why)
 
     @property
     def parameters_left(self) -> int:
@@ -353,18 +354,29 @@ class _Statement(Parser):
     # Tokens
 
     def _read(self) -> Iterable[Token]:
-        at, text = 0, self._text.rstrip()
-        while at < len(text):
-            found = _TOKEN.match(text, at)
-            if found is None:
-                raise self.wrong(f"Syntax error near position {at + 1}")
-            kind = found.lastgroup or ""
-            if kind == "end":
-                break
-            yield Token(kind, "<>" if found[kind] == "!=" and kind == "sign" else found[kind], found.start(kind))
-            at = found.end()
-        yield Token("end", "<EOF>", len(text))
+        return _tokens(self._text)
 
     def _syntax(self) -> Exception:
         """No part of the statement is quoted: it may hold values."""
         return self.wrong(f"Unexpected {self._next.kind} near position {self._next.at + 1}")
+
+
+@lru_cache(maxsize=256)
+def _tokens(statement: str) -> tuple[Token, ...]:
+    """What a statement is made of: those of a program differ in their parameters only, and come again and again."""
+    at, text = 0, statement.rstrip()
+    tokens: list[Token] = []
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None:
+            raise _wrong(f"Syntax error near position {at + 1}")
+        kind = found.lastgroup or ""
+        if kind == "end":
+            break
+        tokens.append(Token(kind, "<>" if found[kind] == "!=" and kind == "sign" else found[kind], found.start(kind)))
+        at = found.end()
+    return (*tokens, Token("end", "<EOF>", len(text)))
+
+
+def _wrong(why: str) -> Exception:
+    return invalid(f"Statement wasn't well formed, can't be processed: {why}")
