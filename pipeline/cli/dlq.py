@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,21 +14,19 @@ import click
 
 from pipeline.aws import sqs
 from pipeline.aws.client import code_of
-from pipeline.aws.names import VARIABLE, Resource, arn_name
+from pipeline.aws.names import VARIABLE
 from pipeline.aws.operators import peek as looking
 from pipeline.aws.operators import stacks
 from pipeline.aws.operators.peek import HasRedrivePolicy, Message, Peeked
-from pipeline.cli import kept, letters, reaching, rows, targets
+from pipeline.cli import kept, letter_queues, letters, reaching, rows, targets
+from pipeline.cli.letter_queues import Place
 from pipeline.cli.letters import Letter
 from pipeline.cli.rows import Row, Section
 from pipeline.cli.shown import clean, clock, date
 from pipeline.cli.story_text import Asking, command
 from pipeline.engine.environment import ProcessEnvironment
-from pipeline.engine.stage import Stage
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.ports import Environment
-from pipeline.sinks.rejects import SinkDeadLetters
-from pipeline.sources.sqs_dead_letters import SQSDeadLetters, dead_letter_queue
 
 #: Characters of a body in the table, and of a cause.
 _BODY, _CAUSE = 1_024, 300
@@ -47,8 +45,6 @@ def dlq() -> None:
 
 @dataclass(frozen=True)
 class _Options:
-    target: str | None
-    source: str | None
     queue: str | None
     stack: str | None
     endpoint: str | None
@@ -56,15 +52,6 @@ class _Options:
     bodies: bool
     anyway: bool
     suffix: str  #: the options that say where the log lines are, for further commands
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A queue to look into."""
-
-    label: str  #: the handlers whose letters it holds
-    url: Callable[[Environment], Awaitable[str]]
-    name: str | None = None  #: the logical name of a queue that is declared; None: it stands elsewhere
 
 
 @dataclass
@@ -132,8 +119,11 @@ def peek(
         suffix = reaching.options(stack=stack, region=region, profile=profile, endpoint_url=endpoint_url)
         if suffix and stack is None:
             suffix += " --stack NAME"  # where log lines are, no queue says
-        options = _Options(target, source, queue, stack, endpoint, limit, bodies, anyway, suffix)
-        places, notes = _places(options, is_local=not is_aws and endpoint_url is None)
+        options = _Options(queue, stack, endpoint, limit, bodies, anyway, suffix)
+        if queue is None:
+            places, notes = letter_queues.declared(target, source, is_local=not is_aws and endpoint_url is None)
+        else:
+            places, notes = [letter_queues.named(queue)], []
         with reaching.reached(endpoint, region=region, profile=profile):
             found = asyncio.run(_look(options, places))
     except ConfigurationError as error:
@@ -145,87 +135,10 @@ def peek(
         raise SystemExit(1)
 
 
-# -- Where to look
-
-
-def _places(options: _Options, *, is_local: bool) -> tuple[list[_Place], list[str]]:
-    """The queues, and what is said of letters that stand in none."""
-    if options.queue is not None:
-        return [_Place("", _named(options.queue))], []
-    run = kept.announced() if is_local else None
-    if run is not None and not run.has_pipelines and options.target is None:
-        if options.source is None:
-            raise ConfigurationError("a template's functions run here: name a --source or a --queue")
-        return [_Place(options.source, _policy_of(options.source))], []
-    pipelines = targets.load(options.target or (None if run is None else run.target))
-    stages = [stage for pipeline in pipelines for stage in pipeline.stages()]
-    chosen = [stage for stage in stages if options.source in (None, stage.source.name, stage.name, stage.full_name)]
-    if not chosen:
-        names = ", ".join(sorted({stage.source.name for stage in stages}))
-        raise ConfigurationError(f"there is no source '{options.source}': {names}")
-    found: dict[Any, _Place] = {}
-    notes: list[str] = []
-    for stage in chosen:
-        for key, url, note in _of_stage(stage):
-            if note is not None:
-                notes.append(note)
-            if url is not None and key in found:
-                found[key] = _Place(f"{found[key].label}, {stage.full_name}", url, _logical(key))
-            elif url is not None:
-                found[key] = _Place(stage.full_name, url, _logical(key))
-    return list(found.values()), notes
-
-
-def _of_stage(stage: Stage) -> list[tuple[Any, Callable[[Environment], Awaitable[str]] | None, str | None]]:
-    """The queues of a handler's dead letters: its source's own, and that of `rejects=`; or why one cannot be looked into."""
-    found: list[tuple[Any, Callable[[Environment], Awaitable[str]] | None, str | None]] = []
-    letters_of_source = getattr(stage.source, "dead_letters", None)
-    for one in dict.fromkeys((letters_of_source, stage.dead_letters)):
-        if isinstance(one, SQSDeadLetters):
-            found.append((one, one.url, None))
-            continue
-        place = one.sink if isinstance(one, SinkDeadLetters) else one
-        resource = getattr(place, "resource", None) or getattr(place, "queue", None)
-        if isinstance(resource, Resource) and resource.service == "sqs":
-            found.append((resource, _of_resource(resource), None))
-        elif one is not None and one is stage.dead_letters:
-            name = getattr(place, "name", type(place).__name__)
-            found.append(
-                (one, None, f"{stage.full_name}: rejected records go to '{name}', which is no queue: look there")
-            )
-    return found
-
-
-def _of_resource(resource: Resource) -> Callable[[Environment], Awaitable[str]]:
-    async def url(environment: Environment) -> str:
-        return await sqs.queue_url(resource, environment)
-
-    return url
-
-
-def _named(queue: str) -> Callable[[Environment], Awaitable[str]]:
-    async def url(environment: Environment) -> str:
-        return queue if queue.startswith(("http://", "https://")) else await looking.url_of(queue, environment)
-
-    return url
-
-
-def _policy_of(source: str) -> Callable[[Environment], Awaitable[str]]:
-    """The dead-letter queue that a queue's redrive policy names."""
-
-    async def url(environment: Environment) -> str:
-        target = await sqs.dead_letter_target(await looking.url_of(source, environment), environment)
-        if target is None:
-            raise ConfigurationError(f"the queue '{source}' has no redrive policy, so no dead-letter queue")
-        return await looking.url_of(arn_name(target), environment)
-
-    return url
-
-
 # -- Looking
 
 
-async def _look(options: _Options, places: Sequence[_Place]) -> list[_Found]:
+async def _look(options: _Options, places: Sequence[Place]) -> list[_Found]:
     environment = ProcessEnvironment()
     try:
         if options.stack is None or options.queue is not None:
@@ -241,7 +154,7 @@ async def _look(options: _Options, places: Sequence[_Place]) -> list[_Found]:
         await environment.aclose()
 
 
-async def _deployed(stack: str, places: Sequence[_Place], environment: Environment) -> set[str]:
+async def _deployed(stack: str, places: Sequence[Place], environment: Environment) -> set[str]:
     """Tell what follows the queues' physical names, as a deployed function is told them; the logical names that are there."""
     try:
         found = await stacks.resources(stack, environment)
@@ -257,14 +170,7 @@ def _lacking(stack: str, name: str) -> str:
     return f"the stack '{stack}' has no queue '{name}': is it this stack, and was it deployed since?"
 
 
-def _logical(place: Any) -> str | None:
-    """The logical name of a queue that is declared, which a stack must have."""
-    resource = dead_letter_queue(place.queue) if isinstance(place, SQSDeadLetters) else place
-    is_declared = isinstance(resource, Resource) and resource.existing is None
-    return resource.name if is_declared else None
-
-
-async def _look_into(place: _Place, options: _Options, environment: Environment) -> _Found:
+async def _look_into(place: Place, options: _Options, environment: Environment) -> _Found:
     try:
         url = await place.url(environment)
         found = _Found(url.rpartition("/")[2], place.label)
