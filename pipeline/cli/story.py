@@ -88,8 +88,8 @@ class Passage(Struct, frozen=True, dict=True):
 
     @cached_property
     def sent_at(self) -> float | None:
-        """When it was sent to its source, epoch seconds."""
-        return min((line.at - line.age for line in self.lines if line.at and line.age is not None), default=None)
+        """When it was sent to its source, epoch seconds. By its first line: a scaled clock's ages run ahead of its times."""
+        return next((line.at - line.age for line in self.lines if line.at and line.age is not None), None)
 
     @cached_property
     def ends(self) -> tuple[Line, ...]:
@@ -156,8 +156,11 @@ class Story(Struct, frozen=True):
     is_cut: bool  #: there is more of it than is told
 
 
-def tell(lines: Iterable[Line], asked: str) -> Story | None:
-    """The story of a record's, an output's or a trace's id; None when no line has it."""
+def tell(lines: Iterable[Line], asked: str, *, has_all: bool = False) -> Story | None:
+    """The story of a record's, an output's or a trace's id; None when no line has it.
+
+    `has_all`: lines of records that went well are known to be among them, should there be any.
+    """
     index = _Index(lines)
     kind, keys = index.asked(asked)
     if not keys:
@@ -165,15 +168,14 @@ def tell(lines: Iterable[Line], asked: str) -> Story | None:
     is_cut = len(keys) > MAX_RECORDS
     telling = _Telling(index)
     told = [telling.tell(index.passages[key]) for key in telling.roots(keys[:MAX_RECORDS])]
-    mentioned = telling.mentioned
-    traces = {index.passages[key].trace_id for key in mentioned}
-    related = {key for trace in traces if trace is not None for key in index.by_trace[trace]} - mentioned
+    traces = {asked, asked.lower()} if kind == "trace" else {index.passages[key].trace_id for key in telling.told}
+    related = {key for trace in traces if trace is not None for key in index.by_trace[trace]} - telling.mentioned
     return Story(
         asked,
         kind,
         tuple(told),
         tuple(_in_time(index.passages[key] for key in related)[:MAX_NAMED]),
-        index.knows_successes,
+        has_all or index.knows_successes,
         is_cut or telling.is_cut or len(related) > MAX_NAMED,
     )
 
@@ -186,7 +188,7 @@ class _Index:
         self.knows_successes = False
         for number, line in enumerate(lines):
             found[line.pipeline, line.handler, line.record_id].append((number, line))
-            if line.message in ("record.succeeded", "record.duplicate"):
+            if line.outcome is not None and line.message in ("record.succeeded", "record.duplicate"):
                 self.knows_successes = True
         self.passages = {
             key: Passage(key, tuple(line for _, line in sorted(some, key=_order))) for key, some in found.items()
@@ -228,7 +230,7 @@ class _Telling:
 
     def __init__(self, index: _Index) -> None:
         self._index = index
-        self._told: set[Key] = set()  #: with their effects, or as what caused another
+        self.told: set[Key] = set()  #: with their effects, or as what caused another
         self.mentioned: set[Key] = set()
         self.is_cut = False
 
@@ -247,7 +249,7 @@ class _Telling:
     def tell(self, passage: Passage) -> Told:
         """One record with what caused it and what it caused."""
         index = self._index
-        self._told.add(passage.key)
+        self.told.add(passage.key)
         origins = self._origins(passage)
         effects = self._effects(passage, MAX_DEPTH)
         same: list[Passage] = []
@@ -255,7 +257,7 @@ class _Telling:
             keys = index.by_key[passage.pipeline, passage.handler, passage.key_hash]
             same = [index.passages[key] for key in keys if key != passage.key]
         self.is_cut |= len(same) > MAX_NAMED
-        self.mentioned |= self._told | {one.key for one in same[:MAX_NAMED]}
+        self.mentioned |= self.told | {one.key for one in same[:MAX_NAMED]}
         return Told(passage, effects, tuple(origins), tuple(same[:MAX_NAMED]))
 
     def _origins(self, passage: Passage) -> list[Passage]:
@@ -273,7 +275,7 @@ class _Telling:
             seen.add(key)
             at = self._index.passages[key]
             found.append(at)
-        self._told |= seen
+        self.told |= seen
         return found[::-1]
 
     def _effects(self, passage: Passage, depth: int) -> tuple[Effect, ...]:
@@ -285,15 +287,15 @@ class _Telling:
             if not keys:
                 yield Effect(output, None)
             for key in keys:
-                if depth == 0 or len(self._told) >= MAX_RECORDS:
+                if depth == 0 or len(self.told) >= MAX_RECORDS:
                     self.is_cut = True
                     yield Effect(output, None, is_cut=True)
                     return
                 told = self._index.passages[key]
-                if key in self._told:
+                if key in self.told:
                     yield Effect(output, told, is_cut=True)
                     continue
-                self._told.add(key)
+                self.told.add(key)
                 yield Effect(output, told, self._effects(told, depth - 1))
 
     def _cause_within(self, key: Key, wanted: set[Key]) -> Key | None:

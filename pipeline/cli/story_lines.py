@@ -25,12 +25,11 @@ OUTCOMES = {
 #: What else the toolkit says of one record.
 TROUBLES = frozenset({"completion.lost", "rejection.lost", "on_duplicate.failed"})
 
-#: What is read into fields of its own, and what every line has: the rest is what a handler said.
-_KNOWN = frozenset(
+#: What the lines of a handler have too, beside what it said.
+_COMMON = frozenset(
     {
         *("message", "timestamp", "level", "service", "handler", "record_id", "key_hash", "attempt", "receive_count"),
-        *("source", "outcome", "error", "reason", "delay", "age", "seconds", "handled", "traceId", "spanId"),
-        *("caused_by", "output_ids", "outputs", "cold_start", "location", "function_version", "xray_trace_id"),
+        *("source", "traceId", "spanId", "caused_by", "cold_start", "location", "function_version", "xray_trace_id"),
         *("exception", "exception_name", "stack_trace", "sampling_rate", "hostname", "function_name", "function_arn"),
         *("function_memory_size", "function_request_id", "correlation_id"),
     }
@@ -43,6 +42,7 @@ class Line(Struct, frozen=True, kw_only=True):
     """One line that names a record. Of a value that is not of its field's type there is none."""
 
     text: str  #: as it was written
+    is_handlers_own: bool  #: a handler wrote it, not the toolkit, whatever words it has
     at: float | None  #: epoch seconds
     message: str  #: the event's name, or what a handler said
     level: str | None
@@ -63,18 +63,12 @@ class Line(Struct, frozen=True, kw_only=True):
     caused_by: str | None  #: the output of an earlier handler that became this record
     outputs: int | None
     output_ids: tuple[str, ...]
-    exception: str | None  #: a traceback
     extra: tuple[tuple[str, str], ...]  #: what a handler said beside its message
 
     @property
     def outcome(self) -> str | None:
         """What a run came to; None for a line that ends none."""
-        return OUTCOMES.get(self.message)
-
-    @property
-    def is_handlers_own(self) -> bool:
-        """A handler wrote it, not the toolkit."""
-        return self.message not in OUTCOMES and self.message not in TROUBLES
+        return None if self.is_handlers_own else OUTCOMES.get(self.message)
 
 
 def read(texts: Iterable[str]) -> Iterator[Line]:
@@ -107,13 +101,30 @@ def parse(text: str, at: float | None = None) -> Line | None:
     return None if record_id is None else _line(text, record_id, found, at)
 
 
+def is_readable(text: str) -> bool:
+    """A line of some log: a JSON object, also with a prefix."""
+    start = text.find("{")
+    try:
+        return start >= 0 and isinstance(loads(text[start:]), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def names_its_code(found: dict[str, Any]) -> bool:
+    """The line says where in somebody's code it was written, as Powertools' Logger does; the toolkit's own never do."""
+    return "location" in found
+
+
 def _line(text: str, record_id: str, found: dict[str, Any], at: float | None) -> Line:
     ids = found.get("output_ids")
     said = instant_of(found.get("timestamp"))
+    message = _shown(found.get("message"))
+    is_ours = (message in OUTCOMES or message in TROUBLES) and not names_its_code(found)
     return Line(
         text=text,
+        is_handlers_own=not is_ours,
         at=at if said is None else said,
-        message=_shown(found.get("message")),
+        message=message,
         level=_text(found, "level"),
         pipeline=_text(found, "service") or "",
         handler=_text(found, "handler") or "",
@@ -132,8 +143,7 @@ def _line(text: str, record_id: str, found: dict[str, Any], at: float | None) ->
         caused_by=_text(found, "caused_by"),
         outputs=_whole(found, "outputs"),
         output_ids=tuple(one for one in ids[:_MAX_OUTPUTS] if isinstance(one, str)) if isinstance(ids, list) else (),
-        exception=_text(found, "exception"),
-        extra=tuple((name, _shown(value)) for name, value in found.items() if name not in _KNOWN),
+        extra=() if is_ours else tuple((name, _shown(value)) for name, value in found.items() if name not in _COMMON),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,6 +26,7 @@ class Asking(Struct, frozen=True):
 
     now: float
     options: str = ""  #: behind `pipeline trace ID`, and `pipeline dlq peek`
+    has_queues: bool = True  #: dead letters can be looked at: those of a local run end with it
 
 
 def sections(story: Story, asking: Asking) -> list[Section]:
@@ -63,7 +66,7 @@ def _record(told: Told, story: Story, asking: Asking) -> Iterator[Section]:
     yield Section("What happened", _happened(passage))
     if told.effects or passage.ends:
         yield Section("What it caused", _caused(told, story, asking))
-    yield Section("Where it stands", list(_stands(told, asking)))
+    yield Section("Where it stands", list(_stands(told, asking, knows_successes=story.knows_successes)))
     if told.same_key:
         yield Section("Other records of its key", [_named(one, asking) for one in told.same_key])
 
@@ -165,10 +168,13 @@ def _effects(effects: Sequence[Effect], asking: Asking, depth: int) -> Iterator[
         yield Row("", "", f"and {silent - _SILENT} more outputs without a line", depth)
 
 
-def _stands(told: Told, asking: Asking) -> Iterator[Row]:
+def _stands(told: Told, asking: Asking, *, knows_successes: bool) -> Iterator[Row]:
     passage = told.passage
     standing = passage.standing(asking.now)
-    yield Row(clock(standing.since), _word(standing), _standing_text(told, standing, asking))
+    text = _standing_text(told, standing, asking, knows_successes=knows_successes)
+    yield Row(clock(standing.since), _word(standing), text)
+    if not asking.has_queues:
+        return
     if standing.state == "dead" or (standing.state == "due" and passage.source is not None):
         yield Row("", "look", command("dlq peek --source", passage.source or "SOURCE", asking))
 
@@ -177,7 +183,7 @@ def _word(standing: Standing) -> str:
     return {"dead": "dead letter", "handed_back": "handed back"}.get(standing.state, standing.state)
 
 
-def _standing_text(told: Told, standing: Standing, asking: Asking) -> str:
+def _standing_text(told: Told, standing: Standing, asking: Asking, *, knows_successes: bool) -> str:
     passage = told.passage
     source = _source(passage)
     state, last = standing.state, passage.ends[-1] if passage.ends else None
@@ -196,12 +202,14 @@ def _standing_text(told: Told, standing: Standing, asking: Asking) -> str:
         waits = "in its process" if last is not None and last.outcome == "postponed" else f"in {source}"
         return f"waits {waits} for its next try {when}"
     if state == "due":
+        without_line = "" if knows_successes else "at INFO a run that succeeds leaves none; "
         due = f"was due at {clock(standing.until)}" if standing.until is not None else "should have come by now"
         return (
-            f"its next try {due}, and no line is of it: at INFO a run that succeeds leaves none; a source may also have "
-            "given it up, and moved it to the dead letters itself"
+            f"its next try {due}, and no line is of it: {without_line}a source may also have given it up, and moved it "
+            "to the dead letters itself"
         )
-    return "no line says how a run of it ended: it runs, or it succeeded, which leaves no line at INFO"
+    ended = "" if knows_successes else ", or it succeeded, which leaves no line at INFO"
+    return f"no line says how a run of it ended: it runs, or it was killed or timed out{ended}"
 
 
 def _summary(passage: Passage, asking: Asking) -> str:
@@ -271,6 +279,7 @@ def _brief(passage: Passage, asking: Asking) -> dict[str, Any]:
 
 def _line_form(line: Line) -> dict[str, Any]:
     return {
+        "line": _whole(line.text),
         "at": instant(line.at),
         "message": line.message,
         "level": line.level,
@@ -281,11 +290,23 @@ def _line_form(line: Line) -> dict[str, Any]:
         "reason": line.reason,
         "delay": line.delay,
         "seconds": line.seconds,
+        "trace_id": line.trace_id,
         "span_id": line.span_id,
         "outputs": line.outputs,
-        "exception": line.exception,
-        "extra": dict(line.extra),
     }
+
+
+def _whole(text: str) -> Any:
+    """The line as it was written; as text what is no JSON to everybody."""
+    try:
+        return json.loads(text, parse_constant=str, parse_float=_number)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _number(text: str) -> float | str:
+    found = float(text)
+    return found if math.isfinite(found) else text
 
 
 def _effect_form(effect: Effect, asking: Asking) -> dict[str, Any]:

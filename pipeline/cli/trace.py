@@ -18,15 +18,17 @@ from pipeline.aws.operators import peek as looking
 from pipeline.cli import kept, reaching, rows, story_text, troubles
 from pipeline.cli.shown import clean
 from pipeline.cli.story import Story, tell
-from pipeline.cli.story_lines import read
+from pipeline.cli.story_lines import is_readable, read
 from pipeline.cli.story_search import Found, Range, in_trouble, search
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError, PipelineError
 
 _SINCE = "24h"
 _LENGTH = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([smhdw])")
-#: A trace as X-Ray writes it: the time and the rest of an id that is one elsewhere.
-_XRAY = re.compile(r"1-([0-9a-fA-F]{8})-([0-9a-fA-F]{24})")
+#: A trace as X-Ray writes it, also in a header: the time and the rest of an id that is one elsewhere.
+_XRAY = re.compile(r"(?:Root=)?1-([0-9a-fA-F]{8})-([0-9a-fA-F]{24})(?:;.*)?")
+#: A `traceparent`, whole.
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -61,8 +63,9 @@ def trace(
 ) -> None:
     """Tell the story of one record: where it came from, each attempt, what it caused, where it stands.
 
-    RECORD_ID is what log lines call `record_id`, the id of an output (`caused_by`), or a trace's id (`traceId`, also as X-Ray writes it). Without one it
-    lists what went wrong lately, by handler and type of error, each with the latest record's id.
+    RECORD_ID is what log lines call `record_id`, the id of an output (`caused_by`), or a trace's id (`traceId`, also as X-Ray
+    writes it, or a whole `traceparent`). Without one it lists what went wrong lately, by handler and type of error, each with
+    the latest record's id.
 
     Without --stack or --log-group it reads the lines that `pipeline dev` keeps in this directory. On AWS it asks CloudWatch Logs
     Insights, up to six times, and says how much was scanned.
@@ -72,9 +75,7 @@ def trace(
     asked = None if record_id is None else record_id.strip()
     if asked == "":
         raise click.UsageError("RECORD_ID is empty: give what a log line calls record_id, caused_by or traceId")
-    of_xray = _XRAY.fullmatch(asked or "")
-    if of_xray is not None:
-        asked = f"{of_xray[1]}{of_xray[2]}".lower()
+    asked = None if asked is None else _trace_of(asked)
     is_aws = stack is not None or bool(groups)
     if is_aws and log is not None:
         raise click.UsageError("--log reads a file, and --stack and --log-group ask AWS: give one of them")
@@ -83,7 +84,13 @@ def trace(
         raise click.UsageError(
             "--since, --region, --profile and --endpoint-url are for AWS: name a --stack or a --log-group"
         )
-    asking = story_text.Asking(time.time(), f"{options} --stack NAME" if is_aws and stack is None else options)
+    # A local run keeps all lines, and its queues end with it.
+    is_run = not is_aws and log is None
+    asking = story_text.Asking(
+        time.time(),
+        f"{options} --stack NAME" if is_aws and stack is None else options,
+        has_queues=not is_run or kept.announced() is not None,
+    )
     again = reaching.options(log=None if log is None else str(log), since=None if since == _SINCE else since)
     again += "".join(reaching.options(log_group=one) for one in groups) + options
     if is_aws:
@@ -92,11 +99,14 @@ def trace(
         lines, texts = found.lines, found.texts
     else:
         texts, notes, where = _texts(log), [], "stdin" if str(log) == "-" else str(log or kept.LOG)
+        if asked is None and log is not None and not any(map(is_readable, texts)):
+            raise click.ClickException(f"there is no log line in {clean(where)}: it is to have one JSON object a line")
         lines = [] if asked is None else list(read(texts))
     if asked is None:
         _print_troubles(troubles.troubles(texts), where, again, as_json=as_json, notes=notes)
         return
-    story = tell(lines, asked)
+    # Functions of a template write at a level of their own; their lines have a version.
+    story = tell(lines, asked, has_all=is_run and not any('"function_version"' in line.text for line in lines))
     if story is None:
         if as_json:
             click.echo(json.dumps({"asked": asked, "records": [], "notes": notes}))
@@ -107,6 +117,15 @@ def trace(
             click.echo(clean(note), err=True)
         sys.exit(1)
     _print(story, asking, as_json=as_json, notes=notes)
+
+
+def _trace_of(asked: str) -> str:
+    """A trace's id as log lines have it; anything else as it is."""
+    of_xray = _XRAY.fullmatch(asked)
+    if of_xray is not None:
+        return f"{of_xray[1]}{of_xray[2]}".lower()
+    of_header = _TRACEPARENT.fullmatch(asked)
+    return asked if of_header is None else of_header[1]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 
 from pipeline.cli.rows import Row, Section
 from pipeline.cli.shown import clean, clock, date, instant
-from pipeline.cli.story_lines import instant_of
+from pipeline.cli.story_lines import instant_of, names_its_code
 from pipeline.cli.story_text import Asking, command
 from pipeline.decisions.codec import loads
 
@@ -128,7 +128,7 @@ def _read(text: str) -> Iterator[Trouble]:
         found = loads(text[start:])
     except (ValueError, RecursionError):
         return
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or names_its_code(found):
         return
     event = found.get("message")
     if event == HANDED_BACK[0]:

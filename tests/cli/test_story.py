@@ -24,6 +24,7 @@ from tests.cli.story_worlds import line, stamp
 
 NOW = datetime(2026, 11, 21, 10, 0, 5, tzinfo=UTC).timestamp()
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+OTHER = "0af7651916cd43dd8448eb211c80319c"
 OUT = "{:032x}".format
 
 
@@ -50,7 +51,7 @@ def received(effects: tuple[Effect, ...]) -> Iterator[str]:
 FLOW = [
     line("record.succeeded", 100, "a", age=0.1, attempt=1, output_ids=[OUT(1), OUT(2)], outputs=2, traceId=TRACE),
     line("looked", 200, "b", handler="bill", source="priced", level="INFO", attempt=1, cents=250, traceId=TRACE),
-    line("record.failed", 210, "b", handler="bill", source="priced", caused_by=OUT(1), attempt=1, age=0.1, seconds=0.01,
+    line("record.failed", 210, "b", handler="bill", source="priced", caused_by=OUT(1), attempt=1, age=0.11, seconds=0.01,
          error="RuntimeError", reason="the bank is away", delay=0.5, traceId=TRACE),
     line("record.succeeded", 720, "b", handler="bill", source="priced", caused_by=OUT(1), attempt=2, receive_count=2,
          age=0.62, output_ids=[OUT(3)], outputs=1, traceId=TRACE),
@@ -178,6 +179,42 @@ def test_a_try_that_was_due_long_ago_may_have_succeeded_without_a_line() -> None
 def test_a_try_of_which_no_line_says_when_should_have_come_after_a_while() -> None:
     story = told([line("record.failed", 0, "a")], "a")
     assert "its next try should have come by now, and no line is of it" in text_of(story, NOW + 1000)
+
+
+def test_a_run_without_an_end_may_have_been_killed() -> None:
+    lines = [line("anything", 0, "a"), line("record.succeeded", 0, "b")]
+    assert text_of(told(lines, "a")).endswith("it runs, or it was killed or timed out")
+    assert "or it succeeded, which leaves no line at INFO" in text_of(told(lines[:1], "a"))
+    whole = tell(read(lines[:1]), "a", has_all=True)
+    assert whole is not None
+    assert "at INFO" not in text_of(whole)
+
+
+def test_a_scaled_clocks_ages_do_not_move_when_a_record_was_sent() -> None:
+    """They run ahead of the times that lines bear."""
+    lines = [line("record.failed", 1_000, "a", age=0.2, delay=60), line("record.succeeded", 3_000, "a", age=60.2)]
+    assert "10:00:00.800  sent" in text_of(told(lines, "a"))
+
+
+def test_records_of_the_traces_of_the_same_key_are_not_in_this_one() -> None:
+    lines = [
+        line("record.succeeded", 0, "first", key_hash="k", traceId=OTHER),
+        line("record.failed", 0, "stranger", error="E", traceId=OTHER),
+        line("record.duplicate", 9, "again", key_hash="k", traceId=TRACE),
+        line("record.succeeded", 9, "beside", traceId=TRACE),
+    ]
+    for asked in ("again", TRACE):
+        story = told(lines, asked)
+        assert {one.record_id for one in story.same_trace} <= {"beside"}
+        assert "stranger" not in text_of(story)
+    assert [one.record_id for one in told(lines, "again").same_trace] == ["beside"]
+
+
+def test_what_a_handler_says_in_the_toolkits_words_is_its_own() -> None:
+    lines = [line("record.failed", 0, "a", error="Mine", location="shop:7"), line("record.succeeded", 1, "a")]
+    story = told(lines, "a")
+    assert [one.outcome for one in story.told[0].passage.lines] == [None, "succeeded"]
+    assert "warning    record.failed error=Mine" in text_of(story)
 
 
 # -- Any lines

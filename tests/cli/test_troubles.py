@@ -151,3 +151,12 @@ def test_whatever_stands_in_lines_is_read_or_passed_over(texts: list[str]) -> No
     for text in plain(sections(found, "")):
         assert clean(text) == text, "nothing reaches the terminal that it would obey"
     json.dumps(document(found))
+
+
+def test_what_a_handler_says_in_the_toolkits_words_is_no_trouble() -> None:
+    own = [
+        line("record.failed", 0, record_id="a", error="Mine", location="shop:7"),
+        line("batch.finished", 0, unprocessed=5, handed_back={"x": 5}, location="shop:8"),
+    ]
+    assert troubles(own) == []
+    assert len(troubles([*own, line("record.failed", 1, record_id="a", error="E")])) == 1
