@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.aws import sqs
 from pipeline.aws.cloudformation import mappings
 from pipeline.aws.cloudformation.policies import tls_only
-from pipeline.aws.cloudformation.stack import Event, Reader, Series, Stack, logical_id, metric
+from pipeline.aws.cloudformation.stack import TRACE, Event, Reader, Series, Stack, logical_id, metric
 from pipeline.aws.cloudformation.values import Att, NameOfArn, Noted, Ref, Sub
 from pipeline.aws.names import Resource, arn_name
 from pipeline.errors import ConfigurationError
@@ -178,6 +178,7 @@ def watch_source(stack: Stack, queue: Resource, reader: Reader, *, visibility: i
         logical_id(queue.name, "QueueAge"),
         f"{queue.name}: the oldest message waits too long",
         {**age, "EvaluationPeriods": 5, "Threshold": reason},
+        command=TRACE,
     )
     stack.graph(
         reader.function,

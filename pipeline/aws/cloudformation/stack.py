@@ -17,6 +17,9 @@ from pipeline.errors import ConfigurationError
 HAS_ALARM_TOPIC, ALARM_TOPIC = "HasAlarmTopic", "AlarmTopicArn"
 
 
+#: What to call next at an alarm: what went wrong in the stack, by handler and type of error, each with a record to look at.
+TRACE = "pipeline trace --stack ${AWS::StackName} --region ${AWS::Region} --since 3h"
+
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 

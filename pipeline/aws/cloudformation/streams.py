@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.aws.cloudformation import mappings
 from pipeline.aws.cloudformation.buckets import add_bucket
-from pipeline.aws.cloudformation.stack import Event, Grant, Reader, Series, Stack, logical_id, metric, part
-from pipeline.aws.cloudformation.values import Noted, Ref, Sub, plain
+from pipeline.aws.cloudformation.stack import TRACE, Event, Grant, Reader, Series, Stack, metric, part
+from pipeline.aws.cloudformation.values import Noted, Ref, Sub, inside, plain
 from pipeline.aws.names import Resource, arn_name
 from pipeline.errors import ConfigurationError
 
@@ -95,10 +95,11 @@ def watch_source(stack: Stack, stream: Resource, reader: Reader) -> None:
         f"{reader.function}IteratorAge",
         f"{stream.name}: a shard is read too late",
         {**age, "EvaluationPeriods": 5, "Threshold": threshold},
+        command=TRACE,
     )
     stack.alarm(
         f"{reader.function}GaveUp",
-        f"{stream.name}: the mapping gave records up; look into the bucket {logical_id(given_up(stream).name, 'Bucket')}",
+        f"{stream.name}: the mapping gave records up",
         {
             "Metrics": Noted(
                 [
@@ -111,6 +112,7 @@ def watch_source(stack: Stack, stream: Resource, reader: Reader) -> None:
             "EvaluationPeriods": 1,
             "Threshold": 1,
         },
+        command=f"aws s3 ls --recursive s3://{inside(stack.reference(given_up(stream)))} --region ${{AWS::Region}}",
     )
     name = arn_name(stream.existing) if stream.existing is not None else stack.reference(stream)
     incoming = metric("AWS/Kinesis", "IncomingRecords", {"StreamName": name}, "Sum", 300)

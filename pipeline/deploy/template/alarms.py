@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.aws.cloudformation.stack import Series, Stack, metric, part
+from pipeline.aws.cloudformation.stack import TRACE, Series, Stack, metric, part
 from pipeline.aws.cloudformation.values import Noted, Ref
 from pipeline.engine.stage import Stage
 from pipeline.telemetry.measures import OUTCOMES, sink_names
-
-#: What went wrong in the stack, by handler and type of error, each with a record to look at.
-_TRACE = "pipeline trace --stack ${AWS::StackName} --region ${AWS::Region} --since 3h"
 
 
 def watch_function(stage: Stage, function: str, stack: Stack) -> None:
@@ -43,7 +40,7 @@ def watch_records(stage: Stage, function: str, stack: Stack) -> None:
         f"{function}Exhausted",
         f"{stage.full_name}: a record failed in all its attempts",
         {**_count(stage, function, OUTCOMES["exhausted"], 300), "EvaluationPeriods": 1, "Threshold": exhausted},
-        command=_TRACE,
+        command=TRACE,
     )
     for outcome, percent, text in (
         ("failed", 10, "many records fail, and are tried again"),
@@ -62,7 +59,7 @@ def watch_records(stage: Stage, function: str, stack: Stack) -> None:
                 "DatapointsToAlarm": Noted(3, "Three of five: where few records come, there are periods without any."),
                 "Threshold": Noted(percent, "Percent of the records."),
             },
-            command=_TRACE,
+            command=TRACE,
         )
 
 
@@ -83,7 +80,7 @@ def watch_canary(stage: Stage, function: str, stack: Stack) -> None:
             "DatapointsToAlarm": 2,
             "Threshold": Noted(5, "Percent of all records: half of what a canary of a tenth gets."),
         },
-        command=_TRACE,
+        command=TRACE,
     )
 
 

@@ -154,6 +154,20 @@ def test_a_stream_its_dead_letters_its_given_up_batches_and_its_mapping(declare:
     }
 
 
+@pytest.mark.parametrize(
+    ("source", "suffix", "command"),
+    [
+        ('SQS("orders")', "QueueAge", "pipeline trace --stack ${AWS::StackName} --region ${AWS::Region} --since 3h"),
+        ('Kinesis("c")', "IteratorAge", "pipeline trace --stack ${AWS::StackName} --region ${AWS::Region} --since 3h"),
+        ('Kinesis("c")', "GaveUp", "aws s3 ls --recursive s3://${CGivenUpBucket} --region ${AWS::Region}"),
+    ],
+)
+def test_the_alarms_of_a_source_say_what_to_call_next(declare: Declare, source: str, suffix: str, command: str) -> None:
+    alarms = handler(declare, f"sources.{source}").of_type("AWS::CloudWatch::Alarm")
+    (said,) = [one["AlarmDescription"]["Fn::Sub"] for name, one in alarms.items() if name.endswith(suffix)]
+    assert said.endswith(f". Next: {command}")
+
+
 @pytest.mark.parametrize(("age", "hours"), [(60, 24), (72_000, 24), (72_001, 25), (604_800, 172), (-1, 24)])
 def test_a_stream_keeps_records_longer_than_the_mapping_tries_them(declare: Declare, age: int, hours: int) -> None:
     found = handler(declare, f'sources.Kinesis("clicks", max_record_age={age})')
