@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -77,8 +78,11 @@ It makes everything that is declared and runs event source mappings that behave 
 While it waits for more, an edit of the project's files is taken over, and the queues keep what stands in them. It ends on
 Ctrl-C, once what runs has come to its end; with --until-drained, when every source is empty. The exit code is 0 when no
 record was exhausted (rejected records are settled) and no line refused, else 1; 2 for misuse; 130 for Ctrl-C before
-anything ran, or a second time. The handlers' log lines go to stderr; `pipeline trace` finds all of them, those at
-DEBUG too, in .pipeline/log.jsonl.
+anything ran, or a second time. What the toolkit and `context.logger` log goes to stderr; `pipeline trace` finds all of
+it, at DEBUG too, in .pipeline/log.jsonl. Loggers of a handler's own write where they were told to, and are not kept.
+
+Of several runs in one directory `pipeline trace` and `pipeline dlq peek` look into the first, until it ends: a later one
+says so, and keeps its lines with --log only.
 """)  # fmt: skip
 @click.argument("target", required=False)
 @click.option(
@@ -117,7 +121,7 @@ DEBUG too, in .pipeline/log.jsonl.
 )  # fmt: skip
 @click.option(
     "--log", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-    help=f"Keep all log lines there instead of in {kept.LOG}: begun anew by each run, and the older half of 50 MB is dropped. "
+    help=f"Keep the log lines there instead of in {kept.LOG}: begun anew by each run, and the older half of 50 MB is dropped. "
     "What is no regular file, such as a pipe, is only written to.",
 )  # fmt: skip
 def dev(
@@ -195,12 +199,13 @@ async def _run(options: _Options) -> _Result | None:
         stack.callback(keep.close)
         env = _local(options, keep) if options.template is None else _template(options, options.template, keep)
         _check_feeds(options.feeds, env)
-        _begin(keep, options)
+        is_first = _begin(keep, options)
         _, is_open = await _until_stopped(stack.enter_async_context(env), stopping)
         if not is_open:
             return None
-        kept.announce(Announced(env.endpoint_url, options.target, has_pipelines=options.template is None))
-        stack.callback(kept.withdraw)
+        if is_first:
+            kept.announce(Announced(env.endpoint_url, options.target, has_pipelines=options.template is None))
+            stack.callback(kept.withdraw)
         if isinstance(env, TemplateRun):
             for problem in env.problems:
                 click.echo(str(problem), err=True)
@@ -254,13 +259,35 @@ def _template(options: _Options, path: Path, keep: KeptLines) -> TemplateRun:
     )
 
 
-def _begin(keep: KeptLines, options: _Options) -> None:
+def _begin(keep: KeptLines, options: _Options) -> bool:
+    """Keep lines from now on; False when other commands look into another run that goes on here, which is said.
+
+    Raises `ConfigurationError`.
+    """
+    other = kept.another()
+    if other is not None and not _beside(other, options.log):
+        return False
     try:
         keep.begin()
     except OSError as error:
         if options.log is not None:
             raise ConfigurationError(f"--log: {options.log} cannot be written: {error.strerror}") from None
         click.echo(f"log lines are not kept: {kept.LOG} cannot be written: {error.strerror}", err=True)
+    return other is None
+
+
+def _beside(other: Announced, log: Path | None) -> bool:
+    """Say that another run goes on here; whether this one keeps lines. Raises `ConfigurationError` for its file."""
+    runs = f"another `pipeline dev` (process {other.pid}) runs in this directory"
+    if log is not None and kept.is_default(log):
+        raise ConfigurationError(f"--log: {runs}, and {log} is its file: name another one")
+    rest = (
+        "this run's lines are kept by --log FILE"
+        if log is None
+        else f"for this run's lines: pipeline trace --log {shlex.quote(str(log))}"
+    )
+    click.echo(f"{runs}: `pipeline trace` and `pipeline dlq peek` look into that one; {rest}", err=True)
+    return log is not None
 
 
 async def _work(env: Local | TemplateRun, options: _Options) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import stat
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 from pipeline.emulator.isolation import check_endpoint
 from pipeline.errors import ConfigurationError
@@ -21,6 +23,8 @@ LOG = DIRECTORY / "log.jsonl"
 RUN = DIRECTORY / "run.json"
 #: The file's size, in bytes, at which its older half is dropped.
 MAX_BYTES = 50_000_000
+#: How long a run's server has to take a connection, in seconds. The system takes it, however busy the server is.
+_LISTENS = 1.0
 
 
 class KeptLines:
@@ -113,13 +117,14 @@ class Announced:
     endpoint_url: str  #: where its services listen
     target: str | None = None  #: the TARGET that it was given; None: none
     has_pipelines: bool = True  #: False: it runs a template's functions
+    pid: int = field(default_factory=os.getpid, compare=False)  #: its process
 
 
 def announce(run: Announced) -> None:
-    """Tell other commands in this directory of this process's run. Does nothing where nothing can be written."""
+    """Tell other commands in this directory of a run. Does nothing where nothing can be written."""
     with contextlib.suppress(OSError):
         _make_directory()
-        RUN.write_text(json.dumps({"pid": os.getpid(), **asdict(run)}) + "\n", encoding="utf-8")
+        RUN.write_text(json.dumps(asdict(run)) + "\n", encoding="utf-8")
 
 
 def withdraw() -> None:
@@ -133,6 +138,7 @@ def announced() -> Announced | None:
     """The run that goes on in this directory; None: there is none.
 
     The file may have come with the directory from somebody else: a run is on this machine, or in a private network.
+    A run that was killed leaves its word behind, and another process may have its number: somebody must listen, too.
     """
     try:
         found = json.loads(RUN.read_text(encoding="utf-8"))
@@ -147,9 +153,36 @@ def announced() -> Announced | None:
         return None
     try:
         check_endpoint(url)
+        if not _listens(url):
+            return None
     except (ConfigurationError, ValueError):
         return None
-    return Announced(url, target, has_pipelines=bool(has_pipelines))
+    return Announced(url, target, has_pipelines=bool(has_pipelines), pid=pid)
+
+
+def another() -> Announced | None:
+    """The run of another process that goes on in this directory.
+
+    Two that begin at the same moment do not see each other: the later one displaces the earlier.
+    """
+    run = announced()
+    return None if run is None or run.pid == os.getpid() else run
+
+
+def is_default(log: Path) -> bool:
+    """This is the file that lines are kept in when no other is named, by whatever name."""
+    return log.resolve() == LOG.resolve()
+
+
+def _listens(url: str) -> bool:
+    """Raises `ValueError` for a port or a host that is none."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=_LISTENS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _make_directory() -> None:

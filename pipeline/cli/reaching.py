@@ -57,7 +57,9 @@ def endpoint(given: str | None, *, is_aws: bool) -> str | None:
         found = None if run is None else run.endpoint_url
     if found is None and not is_aws:
         raise ConfigurationError(
-            "no `pipeline dev` runs in this directory: start one, or say where to look: --stack NAME on AWS, or --endpoint-url"
+            "no `pipeline dev` runs in this directory, and a local run's queues end with it: start one without "
+            "--until-drained (of the last run `pipeline trace RECORD_ID` still tells the cause), or say where to look: "
+            "--stack NAME on AWS, or --endpoint-url"
         )
     if found is not None and not found.startswith(("http://", "https://")):
         raise ConfigurationError(f"endpoint {found!r} is no URL: write it as http://127.0.0.1:5000")

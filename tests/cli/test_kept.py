@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +24,13 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield tmp_path
     while _open:
         _open.pop().close()
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """Where something listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 def begun(path: Path = kept.LOG, **options: int) -> KeptLines:
@@ -111,25 +118,48 @@ def test_a_directory_in_its_place_is_an_error_at_the_begin(directory: Path) -> N
         begun()
 
 
-def test_a_run_says_where_its_services_listen_while_it_lasts() -> None:
+def test_a_run_says_where_its_services_listen_while_it_lasts(url: str) -> None:
     assert kept.announced() is None
-    run = Announced("http://127.0.0.1:1", "shop", has_pipelines=False)
+    run = Announced(url, "shop", has_pipelines=False)
     kept.announce(run)
     assert kept.announced() == run
+    assert run.pid == os.getpid()
     kept.withdraw()
     assert kept.announced() is None
 
 
-def test_the_word_of_a_run_that_is_gone_counts_for_nothing() -> None:
+def test_the_word_of_a_run_that_is_gone_counts_for_nothing(url: str) -> None:
     child = os.fork()
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
-    kept.announce(Announced("http://127.0.0.1:1"))
-    kept.RUN.write_text(json.dumps({"endpoint_url": "http://127.0.0.1:1", "pid": child}))
+    kept.announce(Announced(url, pid=child))
     assert kept.announced() is None
     kept.withdraw()
     assert kept.RUN.exists(), "it is another's"
+
+
+def test_a_process_that_has_the_number_of_a_run_that_was_killed_is_no_run() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        kept.announce(Announced(url, pid=os.getppid()))
+        assert kept.announced() is not None
+    assert kept.announced() is None, "nothing listens there"
+
+
+def test_only_a_run_of_another_process_is_another(url: str) -> None:
+    kept.announce(Announced(url))
+    assert kept.another() is None, "in a container every run has the same number"
+    kept.announce(Announced(url, pid=os.getppid()))
+    assert kept.another() == kept.announced() is not None
+
+
+@pytest.mark.parametrize("log", [".pipeline/log.jsonl", "link.jsonl", "{cwd}/.pipeline/log.jsonl"])
+def test_the_file_of_the_run_that_goes_on_is_known_by_any_name(directory: Path, log: str) -> None:
+    kept.DIRECTORY.mkdir()
+    (directory / "link.jsonl").symlink_to(kept.LOG)
+    assert kept.is_default(Path(log.format(cwd=directory)))
+    assert not kept.is_default(Path("log.jsonl"))
 
 
 @pytest.mark.parametrize(
@@ -142,6 +172,7 @@ def test_the_word_of_a_run_that_is_gone_counts_for_nothing() -> None:
         '{"pid": 99999999999999999999, "endpoint_url": ""}',
         '{"pid": 1, "endpoint_url": 3}',
         '{"pid": 0, "endpoint_url": "http://127.0.0.1:1", "target": null, "has_pipelines": true}',
+        '{"pid": 1, "endpoint_url": "http://127.0.0.1:99999", "target": null, "has_pipelines": true}',
         '{"pid": -1, "endpoint_url": "http://127.0.0.1:1", "target": null, "has_pipelines": true}',
         "\xff",
     ],

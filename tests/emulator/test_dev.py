@@ -220,4 +220,46 @@ def test_dead_letters_of_a_run_that_goes_on_are_seen_from_its_directory(project:
     assert "orders-dlq: 1 dead letter (shop.price)" in found.stdout
     assert f"pipeline trace {json.loads(line)['record_id']}" in found.stdout
     after = CliRunner().invoke(cli, ["dlq", "peek"])
+    assert after.exit_code == 2
     assert "no `pipeline dev` runs in this directory" in after.stderr
+    assert "start one without --until-drained" in after.stderr
+    assert "`pipeline trace RECORD_ID`" in after.stderr
+
+
+def test_a_second_run_in_one_directory_leaves_what_is_seen_of_the_first_alone(project: Path) -> None:
+    (project / "poison.ndjson").write_text('{"id": "rejected"}\n')
+    command = [sys.executable, "-m", "pipeline", "dev", "shopfront:shop", "--feed", "orders=poison.ndjson"]
+    second = ["shopfront:shop", "--feed", "orders=orders.ndjson", "--until-drained"]
+    log, run = project / ".pipeline" / "log.jsonl", project / ".pipeline" / "run.json"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        try:
+            while "record.rejected" not in (line := running.stderr.readline()):
+                assert line, "it ended"
+            told = f"another `pipeline dev` (process {running.pid}) runs in this directory"
+            announced, file = run.read_text(), log.stat().st_ino
+            plain = dev(*second)
+            elsewhere = dev(*second, "--log", "mine.jsonl")
+            same = dev(*second, "--log", str(log))
+            left = run.read_text(), log.stat().st_ino
+            lines = log.read_text()
+            peeked = CliRunner().invoke(cli, ["dlq", "peek"])
+            running.send_signal(signal.SIGINT)
+            _, rest = running.communicate(timeout=20)
+        finally:
+            running.kill()
+    assert (plain.exit_code, elsewhere.exit_code, same.exit_code) == (0, 0, 2), plain.stderr + elsewhere.stderr
+    assert plain.stderr.count(told) == elsewhere.stderr.count(told) == same.stderr.count(told) == 1
+    assert "--log FILE" in plain.stderr
+    assert "pipeline trace --log mine.jsonl" in elsewhere.stderr
+    assert left == (announced, file)
+    assert {json.loads(one).get("record_id") for one in lines.splitlines()} >= {json.loads(line)["record_id"]}
+    assert lines.count('"record.rejected"') == 1, "only the first run's"
+    assert (project / "mine.jsonl").read_text().count('"record.rejected"') == 1
+    assert "orders-dlq: 1 dead letter (shop.price)" in peeked.stdout
+    assert "Traceback" not in rest
+    assert not run.exists()
+    later = dev(*second)
+    assert "another" not in later.stderr
+    assert log.stat().st_ino != file or log.read_text() != lines
+    assert log.read_text().count('"record.succeeded"') == 2
