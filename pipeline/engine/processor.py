@@ -23,7 +23,7 @@ from pipeline.ports import Environment
 from pipeline.record import RawRecord, Record
 from pipeline.telemetry import spans
 from pipeline.telemetry.conventions import described_source
-from pipeline.telemetry.current import COLD
+from pipeline.telemetry.current import CurrentBatch
 from pipeline.telemetry.events import BatchFinished, BatchStarted, Fact, Observer, tell
 
 if TYPE_CHECKING:
@@ -164,8 +164,9 @@ class Processing:
 
     async def finish(self) -> None:
         """Bring every record to its outcome, or as far as the deadline lets it."""
-        COLD.set(self._is_cold)
-        with spans.inside(self._span):
+        span = None if self._span is None else self._span.named
+        named = CurrentBatch(self._stage.name, self._stage.source.name, self._is_cold, span)
+        with spans.inside(self._span, named):
             await self._work.finish()
 
     def conclude(self) -> BatchResult:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from aws_lambda_powertools import Logger
 
-from pipeline.telemetry.current import COLD, CURRENT, OURS
+from pipeline.telemetry.current import BATCH, CURRENT, OURS
 from pipeline.telemetry.serialize import line_of, message_of, short
 
 #: The part of the lines that is written at DEBUG: from 0 (none) to 1 (all). Asked anew for each batch.
@@ -126,19 +126,28 @@ def _renaming(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.L
 
 
 def _bind(line: logging.LogRecord) -> bool:
-    """Bind the names of the record that this task or thread works on. What the line says itself stands."""
-    current = CURRENT.get()
+    """Bind the names of the record that this task or thread works on. What the line says itself stands.
+
+    A line that is of no single record, as a batch handler's, gets the names of its batch.
+    """
+    current, batch = CURRENT.get(), BATCH.get()
+    names = line.__dict__
     if current is not None:
-        names = line.__dict__
         names.setdefault("handler", current.handler)
         names.setdefault("record_id", current.raw.id)
         names.setdefault("key_hash", current.key_hash)
         names.setdefault("attempt", current.attempt)
         names.setdefault("source", current.raw.source)
-        names.setdefault("cold_start", COLD.get())
+        names.setdefault("cold_start", None if batch is None else batch.is_cold)
         names.setdefault("receive_count", current.raw.receive_count)
         names.setdefault("spanId", current.span_id)
         names.setdefault("traceId", current.trace_id)  # CloudWatch Logs keeps an index of this name
+    elif batch is not None:
+        names.setdefault("handler", batch.handler)
+        names.setdefault("source", batch.source)
+        names.setdefault("cold_start", batch.is_cold)
+        names.setdefault("spanId", batch.span_id)
+        names.setdefault("traceId", batch.trace_id)
     return True
 
 

@@ -20,7 +20,7 @@ from pipeline.decisions import tracing
 from pipeline.outcome import Failed, Outcome, Rejected, Succeeded, Unprocessed, name_of, tally
 from pipeline.record import RawRecord, TraceContext
 from pipeline.telemetry import conventions as names
-from pipeline.telemetry.current import CURRENT
+from pipeline.telemetry.current import BATCH, CURRENT, CurrentBatch
 from pipeline.telemetry.otel import (
     around_of,
     attached,
@@ -294,13 +294,15 @@ def begin_run(batch: BatchSpan, raw: RawRecord, now: float) -> RunSpan | None:
 class inside:  # noqa: N801 - used as a function is
     """While the block runs, in one task, what begins belongs to the batch, and to no record."""
 
-    def __init__(self, batch: BatchSpan | None) -> None:
+    def __init__(self, batch: BatchSpan | None, named: CurrentBatch | None = None) -> None:
         self._batch = batch
+        self._named = named  #: what its lines say
         self._attached: AbstractContextManager[None] = _NOTHING if batch is None else attached(batch.around())
 
     def __enter__(self) -> None:
-        self._before = CURRENT.get(), _BATCH.get()
+        self._before = CURRENT.get(), BATCH.get(), _BATCH.get()
         CURRENT.set(None)
+        BATCH.set(self._named)
         _BATCH.set(self._batch)
         self._attached.__enter__()
 
@@ -308,8 +310,9 @@ class inside:  # noqa: N801 - used as a function is
         if kind is GeneratorExit:
             return  # the coroutine is being closed, wherever that is: nothing follows it here
         self._attached.__exit__(None, None, None)
-        current, batch = self._before
+        current, named, batch = self._before
         CURRENT.set(current)
+        BATCH.set(named)
         _BATCH.set(batch)
 
 
@@ -322,6 +325,7 @@ def outside() -> contextvars.Context:
 
 def _leave() -> None:
     CURRENT.set(None)
+    BATCH.set(None)
     _BATCH.set(None)
     api = sys.modules.get("opentelemetry.context")
     if api is not None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline import Backoff, Claim, Context, Fused, Mark, Pipeline, Record, Reject, sources
+from pipeline import Backoff, Batch, Claim, Context, Fused, Mark, Pipeline, Record, Reject, sources
 from pipeline.decisions.deadline import Deadline
 from pipeline.emulator.virtual import EPOCH, VirtualClock, virtually
 from pipeline.engine.environment import ProcessEnvironment
@@ -171,6 +171,106 @@ def test_whatever_the_schedule_no_line_has_another_records_names(order: list[str
         assert line["attempt"] == 1
     hashes = {(line["name_of"], line["key_hash"]) for line in lines}
     assert len(hashes) == len({key_hash for _, key_hash in hashes}) == len(expected)
+
+
+# Batch handlers
+
+
+#: What is bound to a line of one record.
+OF_RECORD = {"record_id", "key_hash", "attempt", "receive_count"}
+
+
+def restocker(kind: str) -> Any:
+    """A batch handler that writes a line for each of its calls."""
+    pipeline = Pipeline("stock", idempotency=None)
+
+    def told(items: Batch[str], context: Context) -> list[None]:
+        context.logger.warning("stale", extra={"records": [item.id for item in items]})
+        return [None for _ in items]
+
+    if kind == "thread":
+
+        @pipeline.handler(sources.SQS("orders"))
+        def restock(items: Batch[str], context: Context) -> list[None]:
+            return told(items, context)
+
+        return restock
+
+    @pipeline.handler(sources.SQS("orders"))
+    async def restock_async(items: Batch[str], context: Context) -> list[None]:
+        await context.clock.sleep(1)
+        return told(items, context)
+
+    return restock_async
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("kind", ["task", "thread"])
+def test_a_line_of_a_batch_handler_names_what_is_true_of_the_whole_call(
+    kind: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "7")
+    stage, written = restocker(kind).stage, io.StringIO()
+
+    virtually(deliver(stage, records(*['""'] * count), written=written, clock=VirtualClock()))
+
+    (line,) = read(written, "stale")
+    assert line["records"] == [f"r{position}" for position in range(count)]
+    assert (line["handler"], line["source"], line["cold_start"]) == (stage.name, "orders", True)
+    assert line["function_version"] == "7"
+    assert OF_RECORD.isdisjoint(line)
+
+
+@pytest.mark.parametrize("kind", ["task", "thread"])
+def test_a_record_that_a_batch_handler_is_called_for_again_alone_is_named(kind: str) -> None:
+    stage, written = restocker(kind).stage, io.StringIO()
+    first, *others = records('""', '""', '""')
+    again = msgspec.structs.replace(first, receive_count=2)
+
+    virtually(deliver(stage, [again, *others], written=written, clock=VirtualClock()))
+
+    lines = {tuple(line["records"]): line for line in read(written, "stale")}
+    assert lines.keys() == {("r0",), ("r1", "r2")}
+    assert (lines["r0",]["record_id"], lines["r0",]["attempt"]) == ("r0", 2)
+    assert OF_RECORD.isdisjoint(lines["r1", "r2"])
+    assert {(line["handler"], line["source"], line["cold_start"]) for line in lines.values()} == {
+        (stage.name, "orders", True)
+    }
+
+
+def test_batches_that_interleave_and_one_within_another_name_their_own() -> None:
+    written, clock = io.StringIO(), VirtualClock()
+    pipeline, within = Pipeline("nested", idempotency=None), restocker("task")
+
+    def asker(source: str) -> Any:
+        async def ask(items: Batch[str], context: Context) -> list[None]:
+            context.logger.info("before", extra={"asked": source})
+            raw = [RawRecord(id="inner", source="orders", body='""')]
+            await deliver(within.stage, raw, written=written, clock=clock)
+            context.logger.info("after", extra={"asked": source})
+            return [None for _ in items]
+
+        ask.__name__ = f"by_{source}"
+        return pipeline.handler(sources.SQS(source))(ask)
+
+    async def both() -> None:
+        await asyncio.gather(
+            *(
+                deliver(
+                    asker(source).stage, [RawRecord(id=source, source=source, body='""')], written=written, clock=clock
+                )
+                for source in ("left", "right")
+            )
+        )
+
+    virtually(both())
+
+    assert len(read(written, "stale")) == 2
+    assert {(line["handler"], line["source"]) for line in read(written, "stale")} == {("restock_async", "orders")}
+    lines = read(written, "before") + read(written, "after")
+    assert len(lines) == 4
+    for line in lines:
+        assert (line["handler"], line["source"]) == (f"by_{line['asked']}", line["asked"])
 
 
 # Slow records

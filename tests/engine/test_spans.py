@@ -401,7 +401,9 @@ async def test_a_batch_handler_and_shared_calls_are_in_the_context_of_no_record(
 
     (line,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert {"record_id", "key_hash", "attempt"}.isdisjoint(line)
-    assert found[0].get_span_context() == tracing.batch().context
+    batch = tracing.batch().context
+    assert (line["traceId"], line["spanId"]) == (f"{batch.trace_id:032x}", f"{batch.span_id:016x}")
+    assert found[0].get_span_context() == batch
     assert found[1].name == "write ledger"
 
 
@@ -423,7 +425,23 @@ async def test_what_outlives_a_record_is_not_in_its_context(
 
     await process(price.stage, records('"a"'))
     assert not found[0].is_valid
-    assert "record_id" not in json.loads(capsys.readouterr().out)
+    assert {"record_id", "handler", "source", "cold_start", "traceId"}.isdisjoint(json.loads(capsys.readouterr().out))
+
+
+async def test_lines_of_a_batch_handler_name_no_span_that_is_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    made = Pipeline("together", idempotency=None)
+
+    @made.handler(sources.SQS("orders"))
+    async def price(items: Batch[str], context: Context) -> list[None]:
+        context.logger.info("together")
+        return [None for _ in items]
+
+    with traced(ALWAYS_OFF):
+        await process(price.stage, records('"a"', '"b"'))
+
+    line = json.loads(capsys.readouterr().out)
+    assert len(line["traceId"]) == 32
+    assert "spanId" not in line
 
 
 class Trouble(TracerProvider):
