@@ -64,8 +64,10 @@ def invoke(handler: Handler[..., Any], payloads: Sequence[Any], **options: Any) 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(ainvoke(handler, payloads, **options))
-    raise PipelineError("invoke was called inside a running event loop: use 'await ainvoke(...)' there")
+        pass  # and nothing is run here: this error would be the `__context__` of all that the handler raises
+    else:
+        raise PipelineError("invoke was called inside a running event loop: use 'await ainvoke(...)' there")
+    return asyncio.run(ainvoke(handler, payloads, **options))
 
 
 async def ainvoke(
