@@ -97,7 +97,7 @@ def parse(text: str, at: float | None = None) -> Line | None:
         return None
     if not isinstance(found, dict):
         return None
-    record_id = _text(found, "record_id")
+    record_id = text_in(found, "record_id")
     return None if record_id is None else _line(text, record_id, found, at)
 
 
@@ -125,29 +125,30 @@ def _line(text: str, record_id: str, found: dict[str, Any], at: float | None) ->
         is_handlers_own=not is_ours,
         at=at if said is None else said,
         message=message,
-        level=_text(found, "level"),
-        pipeline=_text(found, "service") or "",
-        handler=_text(found, "handler") or "",
+        level=text_in(found, "level"),
+        pipeline=text_in(found, "service") or "",
+        handler=text_in(found, "handler") or "",
         record_id=record_id,
-        key_hash=_text(found, "key_hash"),
+        key_hash=text_in(found, "key_hash"),
         attempt=_whole(found, "attempt"),
         receive_count=_whole(found, "receive_count"),
-        source=_text(found, "source"),
-        error=_text(found, "error"),
-        reason=_text(found, "reason"),
+        source=text_in(found, "source"),
+        error=text_in(found, "error"),
+        reason=text_in(found, "reason"),
         delay=_number(found, "delay"),
         age=_number(found, "age"),
         seconds=_number(found, "seconds"),
-        trace_id=_text(found, "traceId"),
-        span_id=_text(found, "spanId"),
-        caused_by=_text(found, "caused_by"),
+        trace_id=text_in(found, "traceId"),
+        span_id=text_in(found, "spanId"),
+        caused_by=text_in(found, "caused_by"),
         outputs=_whole(found, "outputs"),
         output_ids=tuple(one for one in ids[:_MAX_OUTPUTS] if isinstance(one, str)) if isinstance(ids, list) else (),
         extra=() if is_ours else tuple((name, _shown(value)) for name, value in found.items() if name not in _COMMON),
     )
 
 
-def _text(found: dict[str, Any], name: str) -> str | None:
+def text_in(found: dict[str, Any], name: str) -> str | None:
+    """A member that is text, and not empty."""
     value = found.get(name)
     return value if isinstance(value, str) and value else None
 

@@ -20,15 +20,12 @@ from pipeline.cli.shown import clean
 from pipeline.cli.story import Story, tell
 from pipeline.cli.story_lines import is_readable, read
 from pipeline.cli.story_search import Found, Range, in_trouble, search
+from pipeline.decisions import tracing
 from pipeline.engine.environment import ProcessEnvironment
 from pipeline.errors import ConfigurationError, PipelineError
 
 _SINCE = "24h"
 _LENGTH = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([smhdw])")
-#: A trace as X-Ray writes it, also in a header: the time and the rest of an id that is one elsewhere.
-_XRAY = re.compile(r"(?:Root=)?1-([0-9a-fA-F]{8})-([0-9a-fA-F]{24})(?:;.*)?")
-#: A `traceparent`, whole.
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -72,10 +69,7 @@ def trace(
 
     The exit code is 0 when there is something to tell, 1 when no line has this id or AWS cannot be asked, 2 for misuse.
     """
-    asked = None if record_id is None else record_id.strip()
-    if asked == "":
-        raise click.UsageError("RECORD_ID is empty: give what a log line calls record_id, caused_by or traceId")
-    asked = None if asked is None else _trace_of(asked)
+    asked = None if record_id is None else _asked(record_id.strip())
     is_aws = stack is not None or bool(groups)
     if is_aws and log is not None:
         raise click.UsageError("--log reads a file, and --stack and --log-group ask AWS: give one of them")
@@ -84,48 +78,38 @@ def trace(
         raise click.UsageError(
             "--since, --region, --profile and --endpoint-url are for AWS: name a --stack or a --log-group"
         )
-    # A local run keeps all lines, and its queues end with it.
-    is_run = not is_aws and log is None
-    asking = story_text.Asking(
-        time.time(),
-        f"{options} --stack NAME" if is_aws and stack is None else options,
-        has_queues=not is_run or kept.announced() is not None,
-    )
     again = reaching.options(log=None if log is None else str(log), since=None if since == _SINCE else since)
     again += "".join(reaching.options(log_group=one) for one in groups) + options
+    now = time.time()
     if is_aws:
-        seconds = _seconds(since)
-        found, notes, where = _ask(asked, _Where(stack, groups, seconds, region, profile, endpoint_url), asking.now)
+        found, notes, where = _ask(asked, _Where(stack, groups, _seconds(since), region, profile, endpoint_url), now)
         lines, texts = found.lines, found.texts
     else:
         texts, notes, where = _texts(log), [], "stdin" if str(log) == "-" else str(log or kept.LOG)
-        if asked is None and log is not None and not any(map(is_readable, texts)):
-            raise click.ClickException(f"there is no log line in {clean(where)}: it is to have one JSON object a line")
         lines = [] if asked is None else list(read(texts))
     if asked is None:
+        if log is not None and not any(map(is_readable, texts)):
+            raise click.ClickException(f"there is no log line in {clean(where)}: it is to have one JSON object a line")
         _print_troubles(troubles.troubles(texts), where, again, as_json=as_json, notes=notes)
         return
-    # Functions of a template write at a level of their own; their lines have a version.
+    # A local run keeps all lines, but for functions of a template: they write at a level of their own, and say their version.
+    is_run = not is_aws and log is None
     story = tell(lines, asked, has_all=is_run and not any('"function_version"' in line.text for line in lines))
     if story is None:
-        if as_json:
-            click.echo(json.dumps({"asked": asked, "records": [], "notes": notes}))
-        click.echo(
-            f"no line of a record in {clean(where)} has the id '{clean(asked, 200)}' ({len(lines)} lines)", err=True
-        )
-        for note in notes:
-            click.echo(clean(note), err=True)
+        said = f"no line of a record in {clean(where)} has the id '{clean(asked, 200)}' ({len(lines)} lines)"
+        _print_nothing(asked, [said, *notes], as_json=as_json)
         sys.exit(1)
+    suffix = f"{options} --stack NAME" if is_aws and stack is None else options
+    # The queues of a local run end with it.
+    asking = story_text.Asking(now, suffix, has_queues=not is_run or kept.announced() is not None)
     _print(story, asking, as_json=as_json, notes=notes)
 
 
-def _trace_of(asked: str) -> str:
-    """A trace's id as log lines have it; anything else as it is."""
-    of_xray = _XRAY.fullmatch(asked)
-    if of_xray is not None:
-        return f"{of_xray[1]}{of_xray[2]}".lower()
-    of_header = _TRACEPARENT.fullmatch(asked)
-    return asked if of_header is None else of_header[1]
+def _asked(given: str) -> str:
+    """What is asked for: of a trace, however it is written, its id as log lines have it."""
+    if not given:
+        raise click.UsageError("RECORD_ID is empty: give what a log line calls record_id, caused_by or traceId")
+    return tracing.trace_id_of(given) or given
 
 
 @dataclass(frozen=True)
@@ -237,6 +221,13 @@ def _print_troubles(
     if not found:
         click.echo(f"nothing went wrong, by the lines in {clean(where)}")
     rows.put(troubles.sections(found, again))
+    for note in notes:
+        click.echo(clean(note), err=True)
+
+
+def _print_nothing(asked: str, notes: Sequence[str], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"asked": asked, "records": [], "notes": list(notes)}))
     for note in notes:
         click.echo(clean(note), err=True)
 

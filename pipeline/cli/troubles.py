@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 
 from pipeline.cli.rows import Row, Section
 from pipeline.cli.shown import clean, clock, date, instant
-from pipeline.cli.story_lines import instant_of, names_its_code
+from pipeline.cli.story_lines import instant_of, names_its_code, text_in
 from pipeline.cli.story_text import Asking, command
 from pipeline.decisions.codec import loads
 
@@ -135,21 +135,21 @@ def _read(text: str) -> Iterator[Trouble]:
         yield from _handed_back(found)
     elif isinstance(event, str) and event in EVENTS:
         omitted = list(_omitted(found)) if event == "lines.omitted" else []
-        yield from omitted or [_trouble(found, event, _text(found, "error"))]
+        yield from omitted or [_trouble(found, event, text_in(found, "error"))]
 
 
 def _trouble(found: dict[str, Any], event: str, error: str | None) -> Trouble:
     return Trouble(
-        pipeline=_text(found, "service") or "",
-        handler=_text(found, "handler") or "",
+        pipeline=text_in(found, "service") or "",
+        handler=text_in(found, "handler") or "",
         event=event,
         error=error,
         lines=1,
         records=_whole(found.get("records")) if event == "store.failed" else 0,
         outputs=_whole(found.get("outputs")) if event == "sink.failed" else 0,
         last=instant_of(found.get("timestamp")),
-        reason=_text(found, "reason"),
-        record_id=_text(found, "record_id"),
+        reason=text_in(found, "reason"),
+        record_id=text_in(found, "record_id"),
     )
 
 
@@ -185,8 +185,3 @@ def _counts(value: Any) -> dict[str, int]:
 
 def _whole(value: Any) -> int:
     return value if type(value) is int and 0 < value < _MOST else 0
-
-
-def _text(found: dict[str, Any], name: str) -> str | None:
-    value = found.get(name)
-    return value if isinstance(value, str) and value else None

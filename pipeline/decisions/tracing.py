@@ -120,6 +120,15 @@ def is_xray(text: Any) -> bool:
     return isinstance(text, str) and len(text) <= _LONGEST and _ROOT.fullmatch(_parts(text).get("Root", "")) is not None
 
 
+def trace_id_of(text: str) -> str | None:
+    """The trace that a text names, however a person came by it: a `traceparent`, an X-Ray header, or X-Ray's id alone."""
+    context = parse_traceparent(text)
+    if context is not None:
+        return context.trace_id
+    found = _ROOT.fullmatch(_parts(text).get("Root", text))
+    return None if found is None else f"{found[1]}{found[2]}".lower()
+
+
 def format_xray(context: TraceContext, lineage: str | None = None) -> str:
     """A context as X-Ray's header, with Lambda's count of hops when there is one."""
     trace = context.trace_id

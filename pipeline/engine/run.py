@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -23,6 +23,18 @@ from pipeline.output import Output
 from pipeline.record import RawRecord, Record, TraceContext
 from pipeline.telemetry.events import MAX_OUTPUT_IDS
 from pipeline.telemetry.spans import RunSpan
+
+
+class ToldOfRun(TypedDict):
+    """Members that all facts of a record's run have."""
+
+    pipeline: str
+    handler: str
+    record: RawRecord
+    key_hash: str | None
+    attempt: int
+    age: float | None
+    span: TraceContext | None
 
 
 class Phase(Enum):
@@ -176,7 +188,7 @@ class Run(Struct, eq=False):
         sent_at = self.raw.sent_at
         return None if sent_at is None else max(now - sent_at, 0.0)
 
-    def told(self, stage: Stage, now: float) -> dict[str, Any]:
+    def told(self, stage: Stage, now: float) -> ToldOfRun:
         """What every fact of the record says. `now`: epoch seconds."""
         return {
             "pipeline": stage.pipeline,

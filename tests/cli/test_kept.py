@@ -192,6 +192,13 @@ def test_a_run_elsewhere_than_on_this_machine_counts_for_nothing(url: str) -> No
     assert kept.announced() is None
 
 
+def test_a_run_that_listens_is_not_asked_at_an_address_that_no_run_has(url: str) -> None:
+    kept.announce(Announced(url))
+    assert kept.announced() is not None
+    kept.announce(Announced(url.replace("127.0.0.1", "0.0.0.0")))
+    assert kept.announced() is None
+
+
 def test_what_is_no_regular_file_stays_what_it_is(directory: Path) -> None:
     (directory / "real.log").write_text("before\n")
     (directory / "link.log").symlink_to("real.log")

@@ -21,6 +21,7 @@ from pipeline.decisions.tracing import (
     parse_traceparent,
     parse_tracestate,
     parse_xray,
+    trace_id_of,
 )
 from pipeline.record import TraceContext
 
@@ -323,3 +324,26 @@ def test_no_body_of_a_message_is_an_error(text: str) -> None:
     for body in (text, f'{{"Type":"Notification","traceparent"{text}', f'{{"traceparent":{text}}}'):
         assert of_notification(body) is None
         assert of_object(body.encode("utf-8", "surrogatepass")) is None
+
+
+# What a person pastes
+
+
+@given(made)
+def test_a_trace_is_named_by_its_headers_and_by_xrays_id(context: TraceContext) -> None:
+    xray = f"1-{context.trace_id[:8]}-{context.trace_id[8:]}"
+    for text in (format_traceparent(context), format_xray(context, "1:e7ff9e16:3"), xray, xray.upper(), f"Root={xray}"):
+        assert trace_id_of(text) == context.trace_id
+
+
+@given(st.text() | nearly)
+def test_nothing_else_names_one_and_nothing_raises(text: str) -> None:
+    found = trace_id_of(text)
+    assert found is None or found in text.lower().replace("-", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Root", "Root=", TRACE, f"00-{TRACE}-{SPAN}", f"x{ROOT}", f"1-{TRACE}", "1-xyz-1"]
+)
+def test_an_id_of_a_record_or_a_trace_stays_what_it_is(text: str) -> None:
+    assert trace_id_of(text) is None
